@@ -1,0 +1,100 @@
+# Heatmask: one command per job. `make` alone lists them.
+#
+# Needs Python 3.11 or 3.12 (with venv) and make, nothing else. The first job installs
+# everything into .venv (several GB, once); later ones start at once.
+
+# Options, as in `make demo IMAGE=scan.nii.gz DEVICE=cuda`
+IMAGE   ?=
+STUDIES ?=
+DATA    ?= ../shared/data/lgg
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
+DEVICE  ?=
+ARGS    ?=
+PYTHON  ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+READY := $(VENV)/.installed
+DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo serve test test-slow test-all lint format train evaluate bench docs clean
+
+help:  ## list the jobs
+	@echo "Heatmask: one MRI in, a pseudo-mask in 3D Slicer out."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Options: IMAGE=scan.nii.gz  STUDIES=folder  DATA=folder  HOST=$(HOST)  PORT=$(PORT)"
+	@echo "         DEVICE=auto|cpu|cuda  ARGS='further options'  PYTHON=path/to/python3.11"
+
+demo: $(READY)  ## heatmap and pseudo-mask of a synthetic brain, or of IMAGE=scan
+	$(BIN)/heatmask demo $(if $(IMAGE),--image "$(IMAGE)") --output demo $(DEVICE_OPTION) $(ARGS)
+
+serve: $(READY)  ## MONAI Label server for 3D Slicer on STUDIES=folder
+	@test -n "$(STUDIES)" || { echo "STUDIES must name a folder of scans; it is not set. Try: make serve STUDIES=path/to/scans" >&2; exit 2; }
+	$(BIN)/heatmask serve --studies "$(STUDIES)" --host $(HOST) --port $(PORT) $(DEVICE_OPTION) $(ARGS)
+
+test: $(READY)  ## tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY)  ## only the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-all: lint test test-slow  ## lint, all tests, and the tests again on Python 3.12
+	$(MAKE) test VENV=.venv312 PYTHON="$(or $(PYTHON312),python3.12)"
+
+lint: $(READY)  ## ruff, mypy, the dependency rules between the modules, links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/check_links.py
+
+format: $(READY)  ## put the code into ruff's format, repair what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
+	$(BIN)/heatmask train --data "$(DATA)" $(DEVICE_OPTION) $(ARGS)
+
+evaluate: $(READY)  ## score the bundle on the test patients of DATA=folder
+	$(BIN)/heatmask evaluate --data "$(DATA)" $(DEVICE_OPTION) $(ARGS)
+
+bench: $(READY)  ## speed and memory
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: $(READY)  ## write docs/reference/cli.md anew, check the links between the pages
+	$(BIN)/python -m typer heatmask.cli utils docs --name heatmask --output docs/reference/cli.md
+	$(BIN)/python docs/check_links.py
+
+clean:  ## remove outputs and caches (not the environments)
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks apps docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: made again when the pinned versions change, completed when half-made.
+CANDIDATES = $(or $(PYTHON),python3.11 python3.12 python3)
+SUITABLE   = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+NO_PYTHON  = Heatmask needs Python 3.11 or 3.12; found none under: $(CANDIDATES). Install one \
+(Debian 12, Ubuntu 24.04: apt install python3 python3-venv) or name it: make PYTHON=path/to/python3.11
+NO_VENV    = cannot make environments: its venv module is missing. On Debian and Ubuntu: \
+apt install python3-venv; then repeat.
+
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	if ! "$(BIN)/python" -c "import pip; $(SUITABLE)" 2>/dev/null; then \
+	  for python in $(CANDIDATES); do \
+	    "$$python" -c "$(SUITABLE)" 2>/dev/null && break || python=; \
+	  done; \
+	  test -n "$$python" || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
+	  "$$python" -c "import ensurepip, venv" 2>/dev/null || { echo "$$python $(NO_VENV)" >&2; exit 1; }; \
+	  echo "Making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing Heatmask and its libraries into $(VENV) (several GB, once)"
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --no-input --disable-pip-version-check \
+	  -c constraints.txt -e ".[serve,dev]"
+	@touch $@

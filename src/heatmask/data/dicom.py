@@ -1,0 +1,224 @@
+"""DICOM series in a folder: which there are, and their slices in the order of space.
+
+Headers only, and no torch: cheap enough to check a whole archive before a network is
+loaded. Order, spacing and completeness come from ImagePositionPatient along the normal of
+ImageOrientationPatient (DICOM PS3.3, C.7.6.2.1.1). InstanceNumber and
+SpacingBetweenSlices are not trusted: series with every second slice removed, or numbered
+against the axis, are common.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heatmask.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# Irregular spacing above this share of the usual gap means that slices are missing.
+MAX_GAP_DEVIATION = 0.05
+# Slices that drift sideways by more than this are sheared: no affine grid holds them.
+MAX_DRIFT_MM = 0.1
+_TAGS = (
+    "SeriesInstanceUID SeriesDescription ProtocolName Modality Rows Columns NumberOfFrames "
+    "SamplesPerPixel ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "ScanningSequence SequenceVariant InversionTime EchoTime RepetitionTime "
+    "ContrastBolusAgent"
+).split()
+
+
+@dataclass(frozen=True)
+class DicomSlice:
+    """One file of a series with the part of its header that is needed here."""
+
+    path: Path
+    header: "Dataset"
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """Image files of one SeriesInstanceUID, in no particular order."""
+
+    uid: str
+    slices: tuple[DicomSlice, ...]
+
+    @property
+    def header(self) -> "Dataset":
+        """Header of one of the files."""
+        return self.slices[0].header
+
+    @property
+    def description(self) -> str:
+        """What the scanner called the series."""
+        return str(self.header.get("SeriesDescription") or "no description")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries the DICM magic after its preamble, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise InputError(
+            f"Every file must be readable; '{path}' is not ({error.strerror}). "
+            "Change its permissions, or give another folder."
+        ) from error
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether any file directly in a folder is DICOM (hidden files do not count)."""
+    return any(is_dicom(path) for path in _list_files(folder))
+
+
+def list_series(folder: Path) -> list[DicomSeries]:
+    """All image series directly in a folder, by their UID; empty if there are none.
+
+    Objects without pixels (reports, directory files) are passed over.
+
+    Raises
+    ------
+    InputError
+        If a file carries the DICM magic, but its header cannot be parsed.
+    """
+    by_uid: dict[str, list[DicomSlice]] = {}
+    for path in _list_files(folder):
+        if is_dicom(path):
+            header = _read_header(path)
+            if header.get("Rows") and header.get("SeriesInstanceUID"):
+                by_uid.setdefault(str(header.SeriesInstanceUID), []).append(
+                    DicomSlice(path, header)
+                )
+    return [DicomSeries(uid, tuple(slices)) for uid, slices in sorted(by_uid.items())]
+
+
+def read_only_series(folder: Path) -> DicomSeries:
+    """The one image series of a folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, or more than one; the message lists them.
+    """
+    series = list_series(folder)
+    if not series:
+        raise InputError(
+            f"A DICOM folder must hold an image series; '{folder}' holds none. "
+            "Give the folder whose files are the slices."
+        )
+    if len(series) > 1:
+        found = "; ".join(f"'{one.description}' ({len(one.slices)} files)" for one in series)
+        raise InputError(
+            f"A DICOM folder must hold one series; '{folder}' holds {len(series)}: {found}. "
+            "Move each series to a folder of its own."
+        )
+    return series[0]
+
+
+def sort_slices(series: DicomSeries) -> list[Path]:
+    """Files of a series from the first to the last along the slice normal.
+
+    The normal is the cross product of the row and column directions.
+
+    Raises
+    ------
+    InputError
+        If the slices do not make one regular grid: other sizes or directions among them,
+        two at one position, a gap, a drift, colour, or several frames in a file.
+    """
+    _check_slices_alike(series)
+    positions = np.array([one.header.ImagePositionPatient for one in series.slices], float)
+    in_plane = np.array(series.header.ImageOrientationPatient, float).reshape(2, 3)
+    depths_mm = positions @ np.cross(*in_plane)
+    order = np.arange(len(depths_mm))
+    _check_gaps(series, np.diff(depths_mm[order]))
+    _check_drift(series, (positions - positions[0]) @ in_plane.T)
+    return [series.slices[index].path for index in order]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _read_header(path: Path) -> "Dataset":
+    # Imported late: importing this module must stay cheap for the command line.
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"A DICOM file must be complete; the header of '{path}' cannot be read ({error}). "
+            "Export the series again."
+        ) from error
+
+
+def _check_slices_alike(series: DicomSeries) -> None:
+    first = series.header
+    for one in series.slices:
+        header = one.header
+        _check_plain_slice(one)
+        for key in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
+            if not np.allclose(header[key].value, first[key].value, atol=1e-3):
+                raise InputError(
+                    f"All slices of a series must agree in {key}; '{one.path.name}' has "
+                    f"{header[key].value}, '{series.slices[0].path.name}' has "
+                    f"{first[key].value}. Remove localisers and other planes from the folder."
+                )
+
+
+def _check_plain_slice(one: DicomSlice) -> None:
+    """One frame, one sample per pixel, and a place in space."""
+    header, name = one.header, one.path.name
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise InputError(
+            f"DICOM slices must be one file each; '{name}' holds {header.NumberOfFrames} "
+            "frames (enhanced DICOM). Convert the series to NIfTI, for example with dcm2niix."
+        )
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        raise InputError(
+            f"DICOM slices must be grey; '{name}' has {header.SamplesPerPixel} samples per "
+            "pixel. Give the original series, not a colour map or screenshot."
+        )
+    keys = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    missing = [key for key in keys if not header.get(key)]
+    if missing:
+        raise InputError(
+            f"DICOM slices must say where they lie; '{name}' lacks {', '.join(missing)}. "
+            "Give the original series, not a secondary capture."
+        )
+
+
+def _check_gaps(series: DicomSeries, gaps_mm: np.ndarray) -> None:
+    """Distances between neighbouring slices (N - 1,), sorted along the normal."""
+    if gaps_mm.size == 0:
+        return  # one slice is refused where every format's shape is checked
+    if gaps_mm.min() < 1e-3:
+        raise InputError(
+            f"Each position must hold one slice; series '{series.description}' has several "
+            f"files at one position ({len(series.slices)} files). It may hold echoes or time "
+            "points: give a folder with one of them."
+        )
+    usual_mm = float(np.median(gaps_mm))
+    if np.abs(gaps_mm - usual_mm).max() > MAX_GAP_DEVIATION * usual_mm:
+        raise InputError(
+            f"Slices must be evenly spaced; in series '{series.description}' the gaps range "
+            f"from {gaps_mm.min():.3f} to {gaps_mm.max():.3f} mm. Slices seem to be missing: "
+            "export the series again."
+        )
+
+
+def _check_drift(series: DicomSeries, sideways_mm: np.ndarray) -> None:
+    """In-plane offsets (N, 2) of the slices' first corners from one of them."""
+    drift_mm = float(np.abs(sideways_mm).max())
+    if drift_mm > MAX_DRIFT_MM:
+        raise InputError(
+            f"Slices must lie straight above one another; series '{series.description}' "
+            f"drifts sideways by {drift_mm:.2f} mm (a tilted gantry). Resample it first, for "
+            "example with dcm2niix."
+        )

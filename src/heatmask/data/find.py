@@ -1,0 +1,231 @@
+"""Find the scans that a path stands for, and give each a name.
+
+No torch here: the command line checks its inputs before it loads a network.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from heatmask.data.dicom import DicomSeries, is_dicom, is_dicom_folder, read_only_series
+from heatmask.data.sequence import SequenceClue, find_sequence_clue
+from heatmask.errors import InputError, OptionError
+
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
+# Reference masks by the habit of public data sets, and what Heatmask writes itself.
+NEVER_SCANS = ("*-seg*", "*_seg*", "*_mask.nii.gz", "*_heatmap.nii.gz")
+_KINDS = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr) or a DICOM series folder"
+_MAX_CASE_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan to work on.
+
+    Attributes
+    ----------
+    case : name for people and for output folders; unique in its list, safe in any path
+    path : a NIfTI or NRRD file, or the folder of a DICOM series
+    """
+
+    case: str
+    path: Path
+
+
+def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
+    """List the scans at or below a path, sorted by path.
+
+    Parameters
+    ----------
+    path
+        A NIfTI, an NRRD, a DICOM series folder, or a folder with any of them below it.
+        Hidden files and folders, links to folders, and masks by their names
+        (`NEVER_SCANS`) are passed over.
+    pattern
+        For folders: glob on the file's name (the folder's for DICOM), such as
+        ``*-t2f.nii.gz``. Without it, all scans must be of one sequence by their names
+        and headers.
+
+    Raises
+    ------
+    InputError
+        If there is no scan, several sequences without a pattern, a file of another kind,
+        or a DICOM folder with several series.
+    OptionError
+        If the pattern is empty or names folders.
+    """
+    path = Path(path).expanduser()
+    _check_pattern(pattern)
+    if not path.exists():
+        raise InputError(f"The scan must exist; got '{path}'. Check the path.")
+    if path.is_file():
+        _check_scan_file(path)
+        return name_cases([path])
+    return name_cases(_search_folder(path, pattern))
+
+
+def list_cases(path: str | Path | None, pattern: str | None = None) -> list[dict[str, str]]:
+    """Return `find_scans` as the data list of a bundle: ``case``, ``image``, ``image_path``.
+
+    Raises
+    ------
+    OptionError
+        No path is given; otherwise as `find_scans`.
+    """
+    if not path:
+        raise OptionError("input must name a scan or a folder, and none was given: --input SCAN.")
+    return [
+        {"case": scan.case, "image": str(scan.path), "image_path": str(scan.path)}
+        for scan in find_scans(path, pattern)
+    ]
+
+
+def split_scan_name(name: str) -> tuple[str, str]:
+    """Split a file name into stem and scan suffix; the suffix is empty for other files."""
+    for suffix in SCAN_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    return name, ""
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a file name is that of a mask or heatmap, not of a scan."""
+    return any(fnmatchcase(name.lower(), pattern) for pattern in NEVER_SCANS)
+
+
+def name_cases(paths: Iterable[Path]) -> list[Scan]:
+    """Give each path a unique case name that is safe as a folder name anywhere.
+
+    Equal names get their parent folder in front, then a number behind. Names are told
+    apart without regard to case, as some file systems do.
+    """
+    paths = list(paths)
+    counts = Counter(_make_safe(_stem(path)).casefold() for path in paths)
+    taken: set[str] = set()
+    scans = []
+    for path in paths:
+        name = _make_safe(_stem(path))
+        if counts[name.casefold()] > 1:
+            name = _make_safe(f"{path.resolve().parent.name}_{_stem(path)}")
+        case, number = name, 1
+        while case.casefold() in taken:
+            number += 1
+            case = f"{name}_{number}"
+        taken.add(case.casefold())
+        scans.append(Scan(case, path))
+    return scans
+
+
+def _name(path: Path) -> str:
+    """File name; for a folder the real one, also of "."."""
+    return path.resolve().name if path.is_dir() else path.name
+
+
+def _stem(path: Path) -> str:
+    return _name(path) if path.is_dir() else split_scan_name(path.name)[0]
+
+
+def _make_safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:_MAX_CASE_LENGTH] or "scan"
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern is not None and (not isinstance(pattern, str) or not pattern or "/" in pattern):
+        raise OptionError(
+            f"pattern must be a glob on file names, got {pattern!r}. "
+            "Give for example '*-t2f.nii.gz'; folders below are searched anyway."
+        )
+
+
+def _check_scan_file(path: Path) -> None:
+    if is_mask_name(path.name):
+        raise InputError(
+            f"The scan must not be a mask; '{path.name}' is one by its name "
+            f"({', '.join(NEVER_SCANS)}). Give the scan itself, or rename the file."
+        )
+    if split_scan_name(path.name)[1]:
+        return
+    if is_dicom(path):
+        raise InputError(
+            f"A DICOM series must be given as its folder; got one of its files, '{path}'. "
+            f"Give '{path.parent}'."
+        )
+    raise InputError(f"The scan must be {_KINDS}; got '{path}'. Convert it, or check the path.")
+
+
+def _search_folder(folder: Path, pattern: str | None) -> list[Path]:
+    candidates = sorted(_walk_scans(folder))
+    paths = [path for path in candidates if pattern is None or fnmatchcase(_name(path), pattern)]
+    if not paths:
+        _raise_nothing_found(folder, pattern, candidates)
+    series = {path: read_only_series(path) for path in paths if path.is_dir()}
+    if pattern is None and len(paths) > 1:
+        _check_one_sequence(folder, paths, series)
+    return paths
+
+
+def _walk_scans(folder: Path) -> Iterator[Path]:
+    """Scan files below a folder, and every folder that holds DICOM files directly."""
+    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        scans = [name for name in files if split_scan_name(name)[1] and name[0] != "."]
+        yield from (Path(parent, name) for name in scans if not is_mask_name(name))
+        if len(files) > len(scans) and is_dicom_folder(Path(parent)):
+            yield Path(parent)
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise InputError(
+        f"Every folder searched must be readable; '{error.filename}' is not "
+        f"({error.strerror}). Change its permissions, or give a folder beside it."
+    ) from error
+
+
+def _raise_nothing_found(folder: Path, pattern: str | None, candidates: list[Path]) -> None:
+    if candidates:
+        names = ", ".join(f"'{path.name}'" for path in candidates[:3])
+        raise InputError(
+            f"The pattern must match a scan; '{pattern}' matches none of the "
+            f"{len(candidates)} scans below '{folder}', such as {names}. Change the pattern."
+        )
+    raise InputError(
+        f"The folder must hold a scan; searched '{folder}' and all folders below it for "
+        f"*{', *'.join(SCAN_SUFFIXES)} and DICOM series and found none (masks named "
+        f"{', '.join(NEVER_SCANS)} do not count). Give {_KINDS}, or a folder of them."
+    )
+
+
+def _check_one_sequence(folder: Path, paths: list[Path], series: dict[Path, DicomSeries]) -> None:
+    groups: dict[str, list[tuple[Path, SequenceClue]]] = {}
+    for path in paths:
+        header = series[path].header if path in series else None
+        clue = find_sequence_clue(_name(path), header)
+        groups.setdefault(clue.sequence, []).append((path, clue))
+    if len(groups) == 1:
+        return
+    patterns = {sequence: _suggest_pattern(group) for sequence, group in groups.items()}
+    found = ", ".join(
+        f"{len(group)} {sequence} ({patterns[sequence]})" for sequence, group in groups.items()
+    )
+    example = patterns.get("FLAIR") or next(iter(patterns.values()))
+    raise InputError(
+        f"Without a pattern all scans must be of one modality; below '{folder}' there are "
+        f'{found}. Choose one, for example --pattern "{example}".'
+    )
+
+
+def _suggest_pattern(group: list[tuple[Path, SequenceClue]]) -> str:
+    """A glob that the names of a group share: from the word that gave it away onwards."""
+    tails = set()
+    for path, clue in group:
+        name = _name(path)
+        start = name.lower().rfind(clue.token) if clue.token else -1
+        tails.add(name[max(start - 1, 0) :] if start >= 0 else name)
+    if len(tails) == 1:
+        return "*" + tails.pop()
+    tokens = {clue.token for _, clue in group}
+    return f"*{tokens.pop()}*" if len(tokens) == 1 and "" not in tokens else _name(group[0][0])

@@ -1,0 +1,42 @@
+"""The device a run asked for, or a clear refusal."""
+
+import torch
+
+from heatmask.errors import DeviceError, OptionError
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    ``"auto"`` takes CUDA where there is one and the CPU otherwise; every other name is
+    taken at its word and refused where it cannot be had.
+
+    Raises
+    ------
+    OptionError
+        The name is none of the above.
+    DeviceError
+        CUDA was asked for by name and is not there.
+    """
+    if isinstance(device, torch.device):
+        device = str(device)
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise OptionError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.")
+    if resolved.type == "cuda":
+        _check_cuda(resolved)
+    return resolved
+
+
+def _check_cuda(device: torch.device) -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise DeviceError(
+            f"device {str(device)!r} needs a CUDA GPU that torch can see, and it sees {count}. "
+            "Give --device cpu, or auto to take a GPU only where there is one."
+        )

@@ -1,0 +1,39 @@
+"""Every error that Heatmask raises on purpose.
+
+::
+
+    HeatmaskError
+      InputError     a scan, a label list or a folder is not what was expected
+      OptionError    an option has the wrong type, range or name
+      WeightsError   a checkpoint is missing or does not fit its network
+      DeviceError    the device asked for is not there
+      OutputError    a result cannot be written
+
+A message says what must hold, what came, and how to fix it. The command line and
+the server catch `HeatmaskError` once, at their edge, and print the message alone;
+anything else is a defect and keeps its traceback.
+"""
+
+
+class HeatmaskError(Exception):
+    """Base of all errors below."""
+
+
+class InputError(HeatmaskError):
+    """A scan, a label list or a folder is not what was expected."""
+
+
+class OptionError(HeatmaskError):
+    """An option has the wrong type, range or name."""
+
+
+class WeightsError(HeatmaskError):
+    """A checkpoint is missing or does not fit its network."""
+
+
+class DeviceError(HeatmaskError):
+    """The device asked for is not there."""
+
+
+class OutputError(HeatmaskError):
+    """A result cannot be written."""

@@ -1,0 +1,79 @@
+"""Intervals over patients by the percentile bootstrap (Efron, 1979)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from heatmask.errors import InputError
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(values: ArrayLike, n: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of one value per patient with its 95 % percentile interval.
+
+    Parameters
+    ----------
+    values
+        (P,), one number per patient: the patient is what is drawn again.
+    n
+        Number of resamples.
+    seed
+        The same seed gives the same interval.
+
+    Returns
+    -------
+    Interval
+        For a single patient `low` and `high` are NaN: there is nothing to draw from.
+
+    Raises
+    ------
+    InputError
+        If there is no value, or one that is not finite.
+    """
+    numbers = _check_values(values)
+    mean = float(numbers.mean())
+    if numbers.size == 1:
+        return Interval(mean, float("nan"), float("nan"))
+    result = stats.bootstrap(
+        (numbers,), np.mean, n_resamples=n, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return Interval(mean, *(float(end) for end in result.confidence_interval))
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, n: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of ``a - b`` over patients with its interval, as `bootstrap_mean` does.
+
+    Both are (P,), in the same order of patients. Lengths that differ raise `InputError`.
+    """
+    first, second = _check_values(a), _check_values(b)
+    if first.shape != second.shape:
+        raise InputError(
+            "A paired difference needs both methods on the same patients, got "
+            f"{first.size} and {second.size} values. Keep the patients that both have."
+        )
+    return bootstrap_mean(first - second, n, seed)
+
+
+def _check_values(values: ArrayLike) -> np.ndarray:
+    numbers = np.asarray(values, float)
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise InputError(
+            f"A bootstrap needs one value per patient, got an array of shape {numbers.shape}. "
+            "Give a list of at least one number."
+        )
+    n_bad = int(np.count_nonzero(~np.isfinite(numbers)))
+    if n_bad:
+        raise InputError(
+            f"A bootstrap needs finite values, got {n_bad} of {numbers.size} that are NaN or "
+            "infinite. Leave patients out whose score is not counted, and say how many."
+        )
+    return numbers

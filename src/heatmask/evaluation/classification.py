@@ -1,0 +1,164 @@
+"""How well slice probabilities tell tumour from no tumour, and how much of it is position.
+
+Tumours are rare at both ends of a stack, so that a classifier may score well by knowing only
+where a slice lies. Two numbers tell: the AUROC among slices of the same tenth of the stack, and
+the AUROC of a table that knows the position and nothing else.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics
+
+from heatmask.errors import InputError
+
+NAN = float("nan")
+
+
+class DecileAuroc(NamedTuple):
+    """AUROC within each tenth of the stack.
+
+    `mean` is over the tenths that hold both classes; `per_decile` has NaN for those that do not,
+    and `excluded` lists them (0 to 9).
+    """
+
+    mean: float
+    per_decile: list[float]
+    excluded: list[int]
+
+
+def compute_relative_positions(n_slices: int) -> NDArray[np.float64]:
+    """Return (i + 0.5) / n for every slice i of a stack of n."""
+    return (np.arange(n_slices) + 0.5) / n_slices
+
+
+def slice_auroc(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Area under the ROC curve; NaN where one class is missing, for then nothing is ranked.
+
+    Parameters
+    ----------
+    labels
+        (N,), 1 for a slice with tumour, 0 without.
+    probabilities
+        (N,), any score that is higher for tumour.
+    """
+    true, scores = _check_pairs(labels, probabilities)
+    return float(metrics.roc_auc_score(true, scores)) if _has_both(true) else NAN
+
+
+def auroc_within_position_deciles(
+    labels: ArrayLike, probabilities: ArrayLike, relative_positions: ArrayLike
+) -> DecileAuroc:
+    """AUROC among slices of the same tenth of the stack, so that position cannot help.
+
+    `relative_positions` (N,) lie in [0, 1); decile d holds [d / 10, (d + 1) / 10).
+    """
+    true, scores = _check_pairs(labels, probabilities)
+    decile = _find_bins(relative_positions, 10, true.size)
+    per_decile = [slice_auroc(true[decile == d], scores[decile == d]) for d in range(10)]
+    counted = [value for value in per_decile if not np.isnan(value)]
+    excluded = [d for d, value in enumerate(per_decile) if np.isnan(value)]
+    return DecileAuroc(float(np.mean(counted)) if counted else NAN, per_decile, excluded)
+
+
+def position_only_auroc(
+    train_positions: ArrayLike,
+    train_labels: ArrayLike,
+    test_positions: ArrayLike,
+    test_labels: ArrayLike,
+    n_bins: int = 20,
+) -> float:
+    """AUROC of a table that knows only how high in the stack a slice lies.
+
+    The table holds the tumour rate of the training slices in each of `n_bins` bins, with one
+    slice of the overall rate added to each, so that a bin without slices has that rate.
+    """
+    known, _ = _check_pairs(train_labels, train_positions)
+    if known.size == 0:
+        raise InputError("The position table needs training slices, got none.")
+    bins = _find_bins(train_positions, n_bins, known.size)
+    n_slices = np.bincount(bins, minlength=n_bins)
+    n_tumour = np.bincount(bins, weights=known, minlength=n_bins)
+    rates = (n_tumour + known.mean()) / (n_slices + 1)
+    asked = _find_bins(test_positions, n_bins, np.size(test_labels))
+    return slice_auroc(test_labels, rates[asked])
+
+
+def expected_calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, n_bins: int = 10
+) -> float:
+    """Mean distance between the probability told and the rate seen, weighted by slices.
+
+    Naeini et al., AAAI 2015, with bins of equal width over the probability of tumour (Guo et
+    al., 2017, bin the confidence of the predicted class). No slice at all: NaN.
+    """
+    true, told = _check_probabilities(labels, probabilities)
+    if true.size == 0:
+        return NAN
+    bins = np.minimum((told * n_bins).astype(int), n_bins - 1)  # 1.0 falls in the last bin
+    gap = np.bincount(bins, weights=told - true, minlength=n_bins)
+    return float(np.abs(gap).sum() / true.size)
+
+
+def score_slices(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
+    """Score slice probabilities; tumour is predicted from 0.5 upwards.
+
+    Returns
+    -------
+    dict
+        ``auroc`` and ``average_precision`` (NaN where one class is missing), ``f1`` (NaN without
+        any tumour, told or true), ``accuracy`` (NaN without slices), ``ece``.
+    """
+    true, told = _check_probabilities(labels, probabilities)
+    said = (told >= 0.5).astype(int)
+    both = _has_both(true)
+    return {
+        "auroc": slice_auroc(true, told),
+        "average_precision": float(metrics.average_precision_score(true, told)) if both else NAN,
+        "f1": float(metrics.f1_score(true, said)) if (true | said).any() else NAN,
+        "accuracy": float(metrics.accuracy_score(true, said)) if true.size else NAN,
+        "ece": expected_calibration_error(true, told),
+    }
+
+
+def _has_both(labels: NDArray[np.int64]) -> bool:
+    return np.unique(labels).size == 2
+
+
+def _check_pairs(
+    labels: ArrayLike, scores: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    true, told = np.asarray(labels), np.asarray(scores, float)
+    if true.ndim != 1 or true.shape != told.shape:
+        raise InputError(
+            f"Labels and scores must be lists of one length, got {true.shape} and {told.shape}. "
+            "Give one of each per slice."
+        )
+    if not np.isin(true, (0, 1)).all():
+        raise InputError(f"Slice labels must be 0 or 1, got {np.unique(true).tolist()[:5]}.")
+    if not np.isfinite(told).all():
+        raise InputError("Scores must be finite, got NaN or infinity. Check the network's output.")
+    return true.astype(int), told
+
+
+def _check_probabilities(
+    labels: ArrayLike, probabilities: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    true, told = _check_pairs(labels, probabilities)
+    if told.size and not (told.min() >= 0 and told.max() <= 1):
+        raise InputError(
+            f"Probabilities must lie in [0, 1], got {told.min():.3g} to {told.max():.3g}. "
+            "Put logits through a sigmoid first."
+        )
+    return true, told
+
+
+def _find_bins(positions: ArrayLike, n_bins: int, n_slices: int) -> NDArray[np.int64]:
+    where = np.asarray(positions, float)
+    if where.shape != (n_slices,) or not ((where >= 0) & (where < 1)).all():
+        raise InputError(
+            f"Relative positions must be {n_slices} numbers in [0, 1), got shape {where.shape}. "
+            "Slice i of n lies at (i + 0.5) / n."
+        )
+    return (where * n_bins).astype(int)

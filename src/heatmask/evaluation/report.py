@@ -1,0 +1,166 @@
+"""An evaluation on paper: per_patient.csv, summary.json, evaluation.md and evaluation.png."""
+
+import csv
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from heatmask.errors import OutputError
+from heatmask.evaluation.bootstrap import Interval
+from heatmask.evaluation.figure import draw_evaluation
+from heatmask.evaluation.protocol import Evaluation, Row
+from heatmask.evaluation.segmentation import EMPTY_RULE
+
+RULES = {
+    "a": "without any mask",
+    "b": "with a few validation masks",
+    "c": "on the reported masks themselves: an upper bound, no result",
+}
+SCORE_KEYS = ("dice", "iou", "mask_ml", "reference_ml", "tumour_free_slices_ml")
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
+    """Write all four files into `folder`, made if need be, and return their paths by name.
+
+    Each file appears whole or not at all. A folder that cannot be written to raises
+    `OutputError`.
+    """
+    figure = draw_evaluation(evaluation)
+    writers: dict[str, Callable[[Path], Any]] = {
+        "per_patient.csv": lambda path: path.write_text(format_csv(evaluation), "utf-8"),
+        "summary.json": lambda path: path.write_text(format_json(evaluation), "utf-8"),
+        "evaluation.md": lambda path: path.write_text(format_markdown(evaluation), "utf-8"),
+        "evaluation.png": lambda path: figure.savefig(path, format="png", dpi=160),
+    }
+    return {name: _write_whole(folder / name, write) for name, write in writers.items()}
+
+
+def format_csv(evaluation: Evaluation) -> str:
+    """One line per patient and method; a score that is not counted is left empty."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("patient", "method", "rule", "label_free", *SCORE_KEYS))
+    for number, patient in enumerate(evaluation.patients):
+        for method in evaluation.methods:
+            scores = evaluation.scores[method.name][number]
+            values = ("" if math.isnan(scores[k]) else f"{scores[k]:.6g}" for k in SCORE_KEYS)
+            writer.writerow((patient, method.name, method.rule, method.label_free, *values))
+    return text.getvalue()
+
+
+def format_json(evaluation: Evaluation) -> str:
+    """Everything but the patients' rows, as strict JSON: NaN becomes null."""
+    deciles = evaluation.deciles
+    summary = {
+        "n_patients": len(evaluation.patients),
+        "n_slices": len(evaluation.slices.labels),
+        "rules": RULES,
+        "empty_rule": EMPTY_RULE,
+        "best_label_free_floor": evaluation.best_floor.name,
+        "methods": [_summarise_row(row) for row in evaluation.rows],
+        "slices": {
+            **evaluation.slice_scores,
+            "position_only_auroc": evaluation.position_auroc,
+            "auroc_within_deciles": deciles._asdict(),
+        },
+        "notes": list(evaluation.notes),
+    }
+    return json.dumps(_replace_nan(summary), indent=2, allow_nan=False) + "\n"
+
+
+def format_markdown(evaluation: Evaluation) -> str:
+    """Return the table of methods, the slice scores and the rules they follow, as Markdown."""
+    header = (
+        "| method | threshold | label-free | patients | mean Dice [95 %] | median | mean IoU "
+        "| false ml | difference to the best floor [95 %] |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
+    parts = [header, *(_format_row(row) for row in evaluation.rows), ""]
+    parts += [f"- {line}" for line in _explain_table(evaluation)]
+    return "\n".join(parts) + "\n"
+
+
+def _explain_table(evaluation: Evaluation) -> list[str]:
+    scores, deciles = evaluation.slice_scores, evaluation.deciles
+    position = evaluation.position_auroc
+    lines = [
+        f"Dice per volume, {len(evaluation.patients)} patients, every slice; intervals are "
+        "percentile bootstraps over patients.",
+        "Threshold chosen " + "; ".join(f"({key}) {text}" for key, text in RULES.items()) + ".",
+        f"The best label-free floor is {evaluation.best_floor.name}; differences are paired.",
+        f"{EMPTY_RULE} The column patients holds those that are counted.",
+        "False ml: mean volume found on slices without tumour.",
+        f"Slices ({len(evaluation.slices.labels)}): AUROC {scores['auroc']:.3f}, average "
+        f"precision {scores['average_precision']:.3f}, F1 {scores['f1']:.3f} and accuracy "
+        f"{scores['accuracy']:.3f} at 0.5, calibration error {scores['ece']:.3f}.",
+        f"AUROC within tenths of the stack: {deciles.mean:.3f} on average over "
+        f"{10 - len(deciles.excluded)}; left out for want of both classes: "
+        f"{', '.join(str(d + 1) for d in deciles.excluded) or 'none'} (counted from 1).",
+    ]
+    if not math.isnan(position):
+        lines.append(f"A table that knows only the slice's position: AUROC {position:.3f}.")
+    return lines + list(evaluation.notes)
+
+
+def _format_row(row: Row) -> str:
+    method = row.method
+    level = "" if method.level is None else f" (mean + {method.level:g} SD)"
+    cells = (
+        f"{method.name}{level}",
+        f"({method.rule})",
+        "yes" if method.label_free else "no",
+        str(row.n_counted),
+        _format_interval(row.dice),
+        f"{row.median_dice:.3f}",
+        f"{row.mean_iou:.3f}",
+        f"{row.tumour_free_slices_ml:.1f}",
+        "the best floor" if row.difference is None else _format_interval(row.difference, "+"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _format_interval(interval: Interval, sign: str = "") -> str:
+    mean, low, high = (format(value, f"{sign}.3f") for value in interval)
+    return f"{mean} [{low}, {high}]"
+
+
+def _summarise_row(row: Row) -> dict[str, Any]:
+    return {
+        **asdict(row.method),
+        "n_counted": row.n_counted,
+        "mean_dice": row.dice._asdict(),
+        "median_dice": row.median_dice,
+        "mean_iou": row.mean_iou,
+        "mean_tumour_free_slices_ml": row.tumour_free_slices_ml,
+        "difference_to_best_floor": row.difference and row.difference._asdict(),
+    }
+
+
+def _replace_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Write beside `path` and move it there, so that no half file is ever seen."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
+            draft = Path(beside) / path.name
+            write(draft)
+            os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(
+            f"The evaluation must be written to {path}, which failed: {error.strerror or error}. "
+            "Give a folder that you may write to."
+        ) from error
+    return path

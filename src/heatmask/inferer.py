@@ -1,0 +1,145 @@
+"""From a volume to a heatmap on its grid, slice by slice in batches.
+
+MONAI's `SliceInferer` stitches tensors that all have spatial axes; a classifier that
+explains itself returns logits without any, so the loop is our own.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+from torch import Tensor
+
+from heatmask.attribution.explained import explain_batch
+from heatmask.errors import InputError, OptionError
+
+
+class HeatmapInferer(Inferer):
+    """Run an explained classifier over the slices of volumes.
+
+    Parameters
+    ----------
+    slice_axis
+        Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS).
+    batch_size
+        Slices a forward; changes memory and speed, not the result.
+    gate
+        Show a class only on slices where the classifier predicts it: for one class where
+        its probability is at least `gate_probability`, for several where it is the largest.
+        Without it a class is shown on every slice that is not all zero.
+    gate_probability
+        The probability a one-class gate asks for, in [0, 1].
+    empty_value
+        Heatmap value where a class is not shown: the low end of the bundle's calibration.
+        All-zero slices are not run at all.
+    amp
+        Mixed precision: float16 on CUDA, bfloat16 on the CPU.
+
+    Notes
+    -----
+    The inferer holds no state between calls, so that threads may share it.
+    """
+
+    def __init__(
+        self,
+        slice_axis: int = 2,
+        batch_size: int = 16,
+        gate: bool = True,
+        gate_probability: float = 0.5,
+        empty_value: float = 0.0,
+        amp: bool = False,
+    ) -> None:
+        super().__init__()
+        if slice_axis not in (0, 1, 2):
+            raise OptionError(f"slice_axis must be 0, 1 or 2, got {slice_axis!r}.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+        if not 0 <= gate_probability <= 1:
+            raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
+        self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
+        self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Explain volumes (B, C, X, Y, Z) and return a dict of
+
+        ``heatmap``
+            (B, K, X, Y, Z) float32, raw scale, with the inputs' affine and history if they
+            are MetaTensors.
+        ``shown``
+            (B, slices, K) bool: where the heatmap holds an attribution.
+        ``slice_probabilities``
+            (B, slices, K); 0 for all-zero slices.
+        ``probabilities``
+            (B, K), the maximum over the slices.
+
+        Raises
+        ------
+        InputError
+            The inputs are not five-dimensional, or the network wants other channels.
+        """
+        if inputs.ndim != 5:
+            raise InputError(
+                f"Volumes must come as (batch, channel, X, Y, Z), got shape {tuple(inputs.shape)}."
+            )
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        results = [self._explain_volume(volume, network) for volume in plain]
+        heatmap, slices, shown = (torch.stack(parts) for parts in zip(*results, strict=True))
+        if isinstance(inputs, MetaTensor):
+            heatmap = convert_to_dst_type(heatmap, inputs, dtype=torch.float32)[0]
+        return {
+            "heatmap": heatmap,
+            "shown": shown,
+            "slice_probabilities": slices,
+            "probabilities": slices.amax(dim=1),
+        }
+
+    def _explain_volume(
+        self, volume: Tensor, network: Callable[..., Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
+        kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
+        if len(kept) == 0:
+            raise InputError("A volume must have at least one slice that is not all zero.")
+        batches = [self._explain_slices(slices[i], network) for i in kept.split(self.batch_size)]
+        logits, attribution = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        kept_probabilities, kept_shown = self._predict(logits)
+        probabilities = logits.new_zeros(len(slices), logits.shape[1])
+        probabilities[kept] = kept_probabilities
+        shown = torch.zeros_like(probabilities, dtype=torch.bool)
+        shown[kept] = kept_shown
+        heatmap = attribution.new_full((len(slices), *attribution.shape[1:]), self.empty_value)
+        heatmap[shown] = attribution[kept_shown]
+        return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
+
+    def _explain_slices(self, slices: Tensor, network: Callable[..., Any]) -> tuple[Tensor, Tensor]:
+        autocast = (
+            torch.autocast(slices.device.type, torch.float16 if slices.is_cuda else torch.bfloat16)
+            if self.amp
+            else contextlib.nullcontext()
+        )
+        with torch.no_grad(), autocast:
+            try:
+                return explain_batch(network, slices.contiguous())
+            except RuntimeError as error:
+                if "channels" not in str(error):
+                    raise
+                raise InputError(
+                    f"The network wants another number of channels than the volume's "
+                    f"{slices.shape[1]}: {error}"
+                ) from error
+
+    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities and which classes are shown, both (B, K)."""
+        if logits.shape[1] == 1:
+            probabilities = logits.sigmoid()
+            predicted = probabilities >= self.gate_probability
+        else:
+            probabilities = logits.softmax(dim=1)
+            predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
+        return probabilities, predicted if self.gate else torch.ones_like(predicted)

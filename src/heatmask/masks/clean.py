@@ -1,0 +1,53 @@
+"""Clean a binary mask in physical units: small objects, holes, largest component."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from heatmask.errors import OptionError
+
+KEEP = ("largest", "all")
+Mask = NDArray[np.bool_]
+
+
+def clean_mask(
+    mask: Mask, voxel_volume_mm3: float, min_volume_mm3: float, keep: str = "largest"
+) -> Mask:
+    """Drop objects below `min_volume_mm3`, then keep the largest one or all.
+
+    Objects are 3D components whose voxels touch by faces. An empty mask stays empty; so
+    does one whose every object is too small.
+    """
+    if keep not in KEEP:
+        raise OptionError(f"keep must be one of {KEEP}, got {keep!r}.")
+    if min_volume_mm3 < 0:
+        raise OptionError(f"min_volume_mm3 must be at least 0, got {min_volume_mm3}.")
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    kept = sizes * voxel_volume_mm3 >= max(min_volume_mm3, voxel_volume_mm3)
+    if keep == "largest":
+        kept &= np.arange(count + 1) == sizes.argmax()
+    return kept[labels]
+
+
+def fill_holes(mask: Mask, slice_axis: int) -> Mask:
+    """Fill the holes of every slice along `slice_axis`."""
+    slices = np.moveaxis(mask, slice_axis, 0)
+    filled = np.stack([ndimage.binary_fill_holes(s) if s.any() else s for s in slices])
+    return np.moveaxis(filled, 0, slice_axis)
+
+
+def crop_to_mask(mask: Mask, margin_voxels: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the box around a mask that is not empty, widened by a margin inside the volume.
+
+    The clean-up costs the box instead of the volume: lesions fill a small part of it.
+    """
+    box = []
+    for axis, margin in enumerate(margin_voxels):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        hits = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(0, hits[0] - margin), hits[-1] + 1 + margin))
+    return tuple(box)

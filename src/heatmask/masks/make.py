@@ -1,0 +1,86 @@
+"""From the raw heatmap of one class to its binary mask."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatmask.errors import OptionError
+from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes
+from heatmask.masks.snap import snap_mask
+from heatmask.masks.threshold import THRESHOLD_RULES, threshold_heatmap
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How a heatmap becomes a mask. Every unit is physical, nothing counts voxels.
+
+    Attributes
+    ----------
+    calibration
+        The bundle's fixed range (low, high) of the raw heatmap.
+    threshold_rule, threshold_level
+        See `heatmask.masks.threshold.threshold_heatmap`.
+    min_volume_mm3
+        Objects below this volume are dropped.
+    keep
+        ``"largest"`` object or ``"all"``.
+    snap, snap_distance_mm
+        Whether and how far the border may move to fit the scan.
+    """
+
+    calibration: tuple[float, float]
+    threshold_rule: str = "otsu"
+    threshold_level: float = 0.0
+    min_volume_mm3: float = 200.0
+    keep: str = "largest"
+    snap: bool = True
+    snap_distance_mm: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.threshold_rule not in THRESHOLD_RULES:
+            raise OptionError(
+                f"threshold_rule must be one of {THRESHOLD_RULES}, got {self.threshold_rule!r}."
+            )
+        if self.keep not in KEEP:
+            raise OptionError(f"keep must be one of {KEEP}, got {self.keep!r}.")
+        for name in ("min_volume_mm3", "snap_distance_mm"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(f"{name} must be at least 0, got {getattr(self, name)}.")
+
+
+def make_mask(
+    heatmap: NDArray[np.float32],
+    scan: NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    slice_axis: int,
+    shown: NDArray[np.bool_],
+    settings: MaskSettings,
+) -> NDArray[np.bool_]:
+    """Return the mask (X, Y, Z) of one class from its raw heatmap on the scan's grid.
+
+    Threshold, clean, snap, clean again and fill holes. Only the slices that `shown` names
+    (one entry for each along `slice_axis`) are looked at: the others hold a filling, which
+    would decide the threshold. No shown slice or no foreground gives an empty mask.
+    """
+    mask = np.zeros(heatmap.shape, bool)
+    values = np.moveaxis(heatmap, slice_axis, 0)[shown]
+    if values.size == 0:
+        return mask
+    threshold = threshold_heatmap(
+        values, settings.threshold_rule, settings.calibration, settings.threshold_level
+    )
+    np.moveaxis(mask, slice_axis, 0)[shown] = values > threshold
+    if not mask.any():
+        return mask
+    reach = [int(np.ceil(settings.snap_distance_mm / s)) for s in spacing_mm]
+    reach[slice_axis] = 0
+    box = crop_to_mask(mask, tuple(reach))
+    voxel_mm3 = float(np.prod(spacing_mm))
+    part = clean_mask(mask[box], voxel_mm3, settings.min_volume_mm3, settings.keep)
+    if settings.snap:
+        part = snap_mask(part, scan[box], spacing_mm, slice_axis, settings.snap_distance_mm)
+        part = clean_mask(part, voxel_mm3, settings.min_volume_mm3, settings.keep)
+    mask[:] = False
+    mask[box] = fill_holes(part, slice_axis)
+    return mask

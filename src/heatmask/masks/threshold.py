@@ -1,0 +1,65 @@
+"""Label-free thresholds on the raw heatmap of one volume.
+
+No rule sees a reference mask: each reads the heatmap alone (rule (a) of the evaluation
+protocol, docs/explanation/evaluation.md).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import threshold_multiotsu, threshold_otsu
+
+from heatmask.errors import OptionError
+
+THRESHOLD_RULES = ("otsu", "multi_otsu", "level")
+_BINS = 256
+
+
+def threshold_heatmap(
+    heatmap: NDArray[np.float32],
+    rule: str,
+    calibration: tuple[float, float],
+    level: float = 0.0,
+) -> float:
+    """Return the value above which a voxel of `heatmap` (any shape, raw scale) is foreground.
+
+    Parameters
+    ----------
+    rule
+        ``"otsu"``: Otsu's two-class threshold of the values clipped to `calibration`;
+        ``"multi_otsu"``: the upper threshold of three classes, stricter;
+        ``"level"``: the given `level`, in the heatmap's own unit (0 is even odds for the
+        logits of a GP network).
+    calibration
+        The bundle's fixed range (low, high) of the raw scale. Clipping to it keeps a few
+        extreme values from deciding, and a heatmap that is constant inside it has no
+        foreground: the answer is then ``inf``.
+
+    Raises
+    ------
+    OptionError
+        Unknown rule, or a calibration whose high end is not above its low end.
+    """
+    low, high = calibration
+    if not low < high:
+        raise OptionError(f"calibration must be (low, high) with low < high, got {calibration}.")
+    if rule == "level":
+        return float(level)
+    if rule not in THRESHOLD_RULES:
+        raise OptionError(f"threshold_rule must be one of {THRESHOLD_RULES}, got {rule!r}.")
+    counts, centers = _count_values(heatmap, low, high)
+    classes = 2 if rule == "otsu" else 3
+    if np.count_nonzero(counts) < classes:
+        return float("inf")
+    if rule == "otsu":
+        return float(threshold_otsu(hist=(counts, centers)))
+    return float(threshold_multiotsu(classes=3, hist=(counts, centers))[-1])
+
+
+def _count_values(
+    heatmap: NDArray[np.float32], low: float, high: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    # Binning by bincount is several times faster than np.histogram on a whole volume.
+    index = ((heatmap - low) * (_BINS / (high - low))).clip(0, _BINS - 1).astype(np.uint8)
+    counts = np.bincount(index.ravel(), minlength=_BINS)
+    centers = low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
+    return counts, centers

@@ -1,0 +1,87 @@
+"""Checkpoints: tensors only, loaded strictly, written whole or not at all."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.errors import WeightsError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
+    """Fill `network` from the checkpoint at `path`, on the CPU, and return it in eval mode.
+
+    A half-precision checkpoint is widened to the network's own type. The file holds a
+    state dict, as is or under the key ``"model"``.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, is no tensor-only checkpoint, or does not fit in every key
+        and shape. MONAI Label alone would go on with random weights here.
+    """
+    state = _read_state(Path(path))
+    expected = network.state_dict()
+    problems = _compare_states(expected, state)
+    if problems:
+        raise WeightsError(
+            f"The checkpoint must fit {type(network).__name__} in every tensor: {path}\n  "
+            + "\n  ".join(problems)
+            + "\nGive the weights that belong to this bundle's network_def, or retrain it."
+        )
+    network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+    return network.eval()
+
+
+def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], half: bool = True) -> None:
+    """Write a state dict to `path` (under the key ``"model"``), first beside it, then in place.
+
+    With `half`, floating tensors are stored in half precision.
+    """
+    path = Path(path)
+    tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save({"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, partial)
+    os.replace(partial, path)
+
+
+def hash_weights(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of the file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"The weights must exist, and there is no file {path}. "
+            "Restore models/model.pt of the bundle, or train it with `heatmask train`."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types here, pickle's among them
+        raise WeightsError(
+            f"The weights must be a checkpoint that holds only tensors, and {path} is not: {error}"
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"The weights must be a dict of tensors, and {path} holds something else.")
+    return state
+
+
+def _compare_states(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    problems = [f"missing: {name}" for name in expected.keys() - found.keys()]
+    problems += [f"not in the network: {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name}: the network has {tuple(expected[name].shape)}, the file {tuple(found[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if expected[name].shape != found[name].shape
+    ]
+    shown = sorted(problems)
+    return shown[:10] + ([f"... and {len(shown) - 10} more"] if len(shown) > 10 else [])

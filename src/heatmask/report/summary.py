@@ -1,0 +1,54 @@
+"""The numbers and sentences of one result, for the report, the picture and the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from heatmask.transforms import find_array_axis, order_as_stored
+
+
+def summarise_result(
+    result: dict[str, Any], class_names: Sequence[str], slice_axis: int, gate_probability: float
+) -> dict[str, Any]:
+    """Return the plain-valued summary of one result of `heatmask.segmenter.Segmenter`.
+
+    Slices are numbered from 0 along `array_axis`, as the file stores them, whichever way
+    that axis points.
+    """
+    affine = np.asarray(result["scan"].affine)
+    mask = np.asarray(result["mask"])[0]
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    slices = order_as_stored(np.asarray(result["slice_probabilities"]), affine, slice_axis)
+    classes = [
+        {
+            "name": name,
+            "label": k + 1,
+            "probability": round(float(result["probabilities"][k]), 6),
+            "mask_ml": round(float(np.count_nonzero(mask == k + 1)) * voxel_ml, 4),
+            "slice_probabilities": [round(float(p), 6) for p in slices[:, k]],
+        }
+        for k, name in enumerate(class_names)
+    ]
+    return {
+        "finding": " ".join(describe_class(c, gate_probability) for c in classes),
+        "classes": classes,
+        "slices": {"count": len(slices), "array_axis": find_array_axis(affine, slice_axis)},
+        "warnings": list(result["scan"].meta.get("warnings") or []),
+        "sequence": result["scan"].meta.get("sequence", "unknown"),
+        "device": result["device"],
+        "seconds": dict(result["seconds"]),
+    }
+
+
+def describe_class(entry: dict[str, Any], gate_probability: float) -> str:
+    """Say in a sentence what was found of one class."""
+    name, p = entry["name"], entry["probability"]
+    if p < gate_probability:
+        return f"No {name} predicted (p = {p:.2f})."
+    count = sum(q >= gate_probability for q in entry["slice_probabilities"])
+    found = f"{name.capitalize()} predicted (p = {p:.2f}) on {count} slice{'s' * (count != 1)}"
+    if entry["mask_ml"] == 0:
+        return f"{found}, but nothing was left after threshold and clean-up: the mask is empty."
+    return f"{found}; pseudo-mask of {entry['mask_ml']:.1f} ml."
+

@@ -1,0 +1,135 @@
+"""Write one case: mask, heatmap, report and picture, all of it or nothing."""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, NibabelWriter
+
+from heatmask import __version__
+from heatmask.errors import OutputError
+from heatmask.networks.weights import hash_weights
+from heatmask.report.overview import NOTICE, draw_overview
+from heatmask.report.summary import summarise_result
+
+
+class CaseWriter:
+    """Write results below `output_dir`, a folder a case.
+
+    Parameters
+    ----------
+    output_dir
+        Made if it is not there. ``<output_dir>/<case>/`` receives ``<case>_mask.nii.gz``
+        (uint8 labels), ``<case>_heatmap.nii.gz`` (float32, [0, 1] by the bundle's fixed
+        calibration), ``report.json`` and ``overview.png``; files of these names are
+        replaced, others stay.
+    class_names
+        Name of each class of the classifier, in order.
+    slice_axis, gate_probability
+        As given to the inferer.
+    bundle_root
+        The bundle's folder; its name and version go into the report.
+    weights
+        Checkpoint whose SHA-256 goes into the report.
+    parameters
+        The knobs of this run, for the report.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        class_names: Sequence[str],
+        slice_axis: int,
+        gate_probability: float,
+        bundle_root: str | os.PathLike[str],
+        weights: str | os.PathLike[str],
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.class_names, self.slice_axis = list(class_names), slice_axis
+        self.gate_probability, self.bundle = gate_probability, _describe_bundle(Path(bundle_root))
+        self.weights, self.parameters = Path(weights), dict(parameters)
+
+    def prepare(self) -> None:
+        """Make the output folder, or say at once why nothing can be written there."""
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.output_dir):
+                pass
+        except OSError as error:
+            raise OutputError(
+                f"output_dir must be a folder that can be written, and {self.output_dir} cannot: "
+                f"{error.strerror}. Give another --output_dir."
+            ) from error
+
+    def write(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write one result and return its report."""
+        case = result["case"]
+        report = self._report(result)
+        partial = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.output_dir))
+        try:
+            save_volume(result["mask"], partial / f"{case}_mask.nii.gz", np.uint8)
+            save_volume(result["display"], partial / f"{case}_heatmap.nii.gz", np.float32)
+            draw_overview(result, report, self.slice_axis).savefig(partial / "overview.png", dpi=110)
+            (partial / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+            folder = self.output_dir / case
+            folder.mkdir(exist_ok=True)
+            for file in sorted(partial.iterdir()):
+                os.replace(file, folder / file.name)
+        except OSError as error:
+            raise OutputError(
+                f"The results of {case} must be written below {self.output_dir}, and were not: "
+                f"{error}. Check space and permissions."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return report
+
+    def _report(self, result: dict[str, Any]) -> dict[str, Any]:
+        summary = summarise_result(
+            result, self.class_names, self.slice_axis, self.gate_probability
+        )
+        return {
+            "case": result["case"],
+            "input": str(result["image_path"]),
+            "output": str((self.output_dir / result["case"]).resolve()),
+            **summary,
+            "bundle": self.bundle,
+            "weights_sha256": hash_weights(self.weights),
+            "parameters": self.parameters,
+            "versions": describe_versions(),
+            "notice": NOTICE,
+        }
+
+
+def save_volume(volume: MetaTensor, path: Path, dtype: type) -> None:
+    """Save (C, X, Y, Z) with its affine as NIfTI; one channel becomes (X, Y, Z)."""
+    writer = NibabelWriter(output_dtype=dtype)
+    array = volume[0] if len(volume) == 1 else volume
+    writer.set_data_array(array.numpy(force=True), channel_dim=None if len(volume) == 1 else 0)
+    writer.set_metadata({"affine": np.asarray(volume.affine)}, resample=False)
+    writer.write(path, verbose=False)
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    packages = {name: version(name) for name in ("monai", "numpy", "scipy", "scikit-image")}
+    return {
+        "heatmask": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **packages,
+    }
+
+
+def _describe_bundle(root: Path) -> dict[str, str]:
+    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    return {"name": root.resolve().name, "version": metadata["version"]}

@@ -1,0 +1,132 @@
+"""Run a bundle over scans: read, explain, make the mask, write; one failing scan stops no other.
+
+MONAI's `SupervisedEvaluator` stops at the first scan that cannot be read and times
+nothing; on an archive either would cost a night. Everything else in the chain is MONAI's.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import nn
+
+from heatmask.device import resolve_device
+from heatmask.errors import HeatmaskError
+
+logger = logging.getLogger(__name__)
+Result = dict[str, Any]
+
+
+class Writer(Protocol):
+    """Puts the result of one case on disk."""
+
+    def prepare(self) -> None:
+        """Fail early where nothing can be written."""
+
+    def write(self, result: Result) -> Any:
+        """Write one result."""
+
+
+class Segmenter:
+    """The explained classifier with everything around it.
+
+    Parameters
+    ----------
+    preprocessing
+        From ``{"image": path or volume}`` to the network's volume under ``"image"`` and the
+        scan on its own grid under ``"scan"``.
+    network
+        An explained classifier (see `heatmask.attribution.explained`).
+    inferer
+        `heatmask.inferer.HeatmapInferer` or one like it.
+    postprocessing
+        From ``"heatmap"`` on the network's grid to ``"heatmap"`` and ``"mask"`` on the scan's.
+    device
+        See `heatmask.device.resolve_device`.
+    dataset
+        What `run` works on: a sequence of ``{"image": path, "case": name}``.
+    writer
+        Where `run` puts the results.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Callable[[Mapping[str, Any]], Any],
+        network: nn.Module,
+        inferer: Callable[..., Any],
+        postprocessing: Callable[[Mapping[str, Any]], Any],
+        device: str | torch.device = "auto",
+        dataset: Sequence[Mapping[str, Any]] = (),
+        writer: Writer | None = None,
+    ) -> None:
+        self.device = resolve_device(device)
+        self.network = network.to(self.device).eval()
+        self.preprocessing, self.inferer = preprocessing, inferer
+        self.postprocessing, self.dataset, self.writer = postprocessing, dataset, writer
+
+    def segment(self, case: Mapping[str, Any]) -> Result:
+        """Return one case with its results.
+
+        Added are ``scan``, ``heatmap`` (K, X, Y, Z; raw), ``mask`` (1, X, Y, Z; uint8), all
+        on the scan's grid; ``probabilities`` (K,); ``slice_probabilities`` (slices, K);
+        ``seconds`` by stage and ``device``.
+        """
+        seconds: dict[str, float] = {}
+        with self._time(seconds, "read and prepare"):
+            data = dict(self.preprocessing(case))
+        with self._time(seconds, "explain"):
+            outputs = self.inferer(data["image"][None].to(self.device), self.network)
+            data.update({name: value[0].cpu() for name, value in outputs.items()})
+        with self._time(seconds, "make mask"):
+            data = dict(self.postprocessing(data))
+        return {**data, "seconds": seconds, "device": str(self.device)}
+
+    def run(self) -> list[Result]:
+        """Segment and write the whole data set; return what the writer returned for each.
+
+        Raises
+        ------
+        HeatmaskError
+            After the last case, if any failed, with the reason of each. The results of
+            the others are written.
+        """
+        if self.writer is not None:
+            self.writer.prepare()
+        written, failed = [], []
+        for case in self._track(self.dataset):
+            try:
+                result = self.segment(case)
+                written.append(self.writer.write(result) if self.writer else result)
+            except HeatmaskError as error:
+                if len(self.dataset) == 1:
+                    raise
+                failed.append(f"{case['case']}: {error}")
+                logger.error("%s", failed[-1])
+        if failed:
+            raise HeatmaskError(
+                f"{len(failed)} of {len(self.dataset)} scans failed, the others are written:\n  "
+                + "\n  ".join(failed)
+            )
+        return written
+
+    @contextmanager
+    def _time(self, seconds: dict[str, float], stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds[stage] = round(time.perf_counter() - start, 4)
+
+    @staticmethod
+    def _track(cases: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        with Progress(*columns, TimeElapsedColumn(), disable=len(cases) < 2) as progress:
+            task = progress.add_task("Segmenting", total=len(cases))
+            for case in cases:
+                progress.update(task, description=f"Segmenting {case['case']}")
+                yield case
+                progress.advance(task)

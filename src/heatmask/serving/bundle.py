@@ -1,0 +1,163 @@
+"""A MONAI Bundle for serving: found, read once, built anew for every request."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from heatmask.errors import InputError, WeightsError
+from heatmask.networks.weights import load_weights
+from heatmask.report.summary import summarise_result
+from heatmask.segmenter import Segmenter
+from heatmask.serving.options import Option, build_panel
+
+logger = logging.getLogger(__name__)
+
+REQUIRED_FILES = (
+    "configs/inference.json",
+    "configs/metadata.json",
+    "models/model.pt",
+    "docs/data_license.txt",
+)
+"""Without these a bundle cannot be served; the last says what its weights may be used for."""
+
+
+class ServedBundle:
+    """One complete bundle.
+
+    Parameters
+    ----------
+    folder
+        The bundle's folder; its name becomes the model's.
+
+    Attributes
+    ----------
+    name, version, description : str
+    labels : dict of str to int
+        Names (lower case) and values of the mask's labels, 1 to N, without the background.
+    panel : dict of str to Option
+        The options a request may set.
+
+    Raises
+    ------
+    InputError, OptionError
+        The configs do not describe a model that a viewer can show.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+        self.version = str(metadata.get("version", ""))
+        self.description = str(metadata.get("description", ""))
+        self.labels = read_labels(metadata)
+        self._parser = ConfigParser()
+        self._parser.read_config(folder / "configs/inference.json")
+        self._parser["bundle_root"] = str(folder)
+        shown = self._parser.get("displayable_configs", {})
+        self.panel: dict[str, Option] = build_panel(shown, self._parser.config)
+        self._networks: dict[torch.device, tuple[int, nn.Module]] = {}
+
+    @property
+    def weights_path(self) -> Path:
+        """The checkpoint."""
+        return self.folder / "models/model.pt"
+
+    @property
+    def license_text(self) -> str:
+        """First paragraph of ``docs/data_license.txt``, on one line."""
+        text = (self.folder / "docs/data_license.txt").read_text(encoding="utf-8")
+        return " ".join(text.strip().split("\n\n")[0].split())
+
+    def build_segmenter(self, knobs: Mapping[str, Any], device: torch.device) -> Segmenter:
+        """Build the chain from scan to mask with these values of the config's top level.
+
+        Every knob of the panel must be given, so that none is left over from the request
+        before. Not safe from several threads.
+        """
+        self._parser.update(dict(knobs))
+        preprocessing, inferer, postprocessing = (
+            self._parser.get_parsed_content(name)
+            for name in ("preprocessing", "inferer", "postprocessing")
+        )
+        network = self.load_network(device)
+        return Segmenter(preprocessing, network, inferer, postprocessing, device)
+
+    def summarise(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return what `heatmask.report.summary` says of a result of the last segmenter built."""
+        knobs = self._parser.config
+        names = list(self.labels)
+        return summarise_result(result, names, knobs["slice_axis"], knobs["gate_probability"])
+
+    def load_network(self, device: torch.device) -> nn.Module:
+        """Return the network with its weights on `device`.
+
+        It is kept there, and loaded again when the weights' file has changed.
+
+        Raises
+        ------
+        WeightsError
+            The weights are missing or do not fit (they are loaded strictly).
+        """
+        if not self.weights_path.is_file():
+            raise WeightsError(
+                f"{self.name} must have its weights in {self.weights_path}, and the file is gone. "
+                "Restore it."
+            )
+        changed_ns = self.weights_path.stat().st_mtime_ns
+        known_ns, network = self._networks.get(device, (0, nn.Identity()))
+        if known_ns != changed_ns:
+            # Not lazy: the parser would hand out the network that is on another device.
+            network = self._parser.get_parsed_content("network_def", lazy=False)
+            network = load_weights(network, self.weights_path).to(device)
+            self._networks[device] = (changed_ns, network)
+        return network
+
+
+def find_bundles(folder: Path) -> list[ServedBundle]:
+    """Return every complete bundle in a folder, by name; log what the others lack.
+
+    Raises
+    ------
+    InputError
+        There is no complete bundle.
+    """
+    bundles, lacking = [], []
+    for config in sorted(folder.glob("*/configs/inference.json")):
+        root = config.parents[1]
+        missing = [name for name in REQUIRED_FILES if not (root / name).is_file()]
+        if missing:
+            lacking.append(f"{root.name} lacks {', '.join(missing)}")
+            logger.warning("Not served: %s", lacking[-1])
+        else:
+            bundles.append(ServedBundle(root))
+    if not bundles:
+        raise InputError(
+            f"{folder} must hold at least one complete bundle. "
+            f"Found: {'; '.join(lacking) or 'none'}. "
+            "Restore the files, or train the bundle with `heatmask train`."
+        )
+    return bundles
+
+
+def read_labels(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Return the labels of a bundle's first output, as viewers need them.
+
+    Raises
+    ------
+    InputError
+        They are not 1 to N with the background at 0: Slicer would shift every segment.
+    """
+    output = next(iter(metadata["network_data_format"]["outputs"].values()))
+    names = {int(value): name.lower() for value, name in output.get("channel_def", {}).items()}
+    if names.get(0) != "background" or len(names) < 2 or sorted(names) != list(range(len(names))):
+        raise InputError(
+            "channel_def of the first output in metadata.json must be 0: background and then "
+            f"1 to N without a gap, got {output.get('channel_def')}. Renumber the labels."
+        )
+    return {name: value for value, name in sorted(names.items()) if value}

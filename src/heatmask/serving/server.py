@@ -1,0 +1,123 @@
+"""Start the MONAI Label server: index the studies, set the host up, hand out error texts."""
+
+import logging
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heatmask.device import resolve_device
+from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError
+from heatmask.serving.compat import set_host_settings
+from heatmask.serving.studies import index_studies
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from fastapi.responses import PlainTextResponse
+
+logger = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).resolve().parents[3]
+"""The checkout: apps, bundles and the default work folder lie in it."""
+
+
+def start_server(
+    studies: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    workdir: str | Path | None = None,
+    *,
+    bundles: str | Path | None = None,
+    pattern: str | None = None,
+) -> None:
+    """Serve the scans of a folder to MONAI Label clients until interrupted.
+
+    Parameters
+    ----------
+    studies
+        Folder of scans, searched to its ends; it is only read.
+    host, port
+        Where to listen. There is no authentication: whoever reaches it can use it.
+    device
+        First choice of the options panel.
+    workdir
+        Where index, labels and sessions are kept, by default ``work/serve`` of the project.
+    bundles
+        Folder of bundles, by default that of the project.
+    pattern
+        Names of the files that are studies, as in ``*-t2f.nii.gz``; by default the FLAIR scans.
+
+    Raises
+    ------
+    HeatmaskError
+        The port is taken, a folder is missing, or there is no scan or no complete bundle.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    check_port(host, port)
+    resolve_device(device)
+    work = Path(workdir or PROJECT / "work/serve").resolve()
+    index = index_studies(Path(studies).expanduser(), work, pattern=pattern)
+    conf = {"device": device, "bundles": str(Path(bundles or PROJECT / "bundles").resolve())}
+    app = create_app(index, work, host, port, conf)
+    logger.info("Labels are kept in %s", index / "labels/final")
+    logger.info("In 3D Slicer, module MONAI Label, server: http://%s:%d", host, port)
+    import uvicorn
+
+    uvicorn.run(app, host=host, port=port, log_config=None)
+
+
+def create_app(index: Path, work: Path, host: str, port: int, conf: dict[str, str]) -> "FastAPI":
+    """Set the host up for a flat folder of studies and return its web application."""
+    # Sessions are scans that clients sent for a while. The host cannot start on half of one.
+    sessions = work / "sessions"
+    shutil.rmtree(sessions, ignore_errors=True)
+    set_host_settings(
+        {
+            "APP_DIR": str(PROJECT / "apps/heatmask"),
+            "STUDIES": str(index),
+            "APP_CONF": conf,
+            "SERVER_PORT": port,
+            "SESSION_PATH": str(sessions),
+            # The default lets any web page that the user visits read the scans.
+            "CORS_ORIGINS": [f"http://{host}:{port}"],
+        }
+    )
+    from monailabel.app import app
+    from monailabel.interfaces.exception import MONAILabelException
+    from monailabel.interfaces.utils.app import app_instance
+
+    app.add_exception_handler(HeatmaskError, _answer_error)
+    app.add_exception_handler(MONAILabelException, _answer_error)
+    app_instance()  # The host would do it too, and turn an error here into a traceback
+    return app
+
+
+def _answer_error(_: "Request", error: Any) -> "PlainTextResponse":
+    """Send an error's text: viewers show it, and the host's default is a bare "Internal ..."."""
+    from fastapi.responses import PlainTextResponse
+
+    text = str(getattr(error, "msg", error))
+    logger.warning("%s: %s", type(error).__name__, text)
+    theirs = isinstance(error, InputError | OptionError | DeviceError)
+    return PlainTextResponse(text, status_code=400 if theirs else 500)
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on.
+
+    Raises
+    ------
+    OptionError
+        The port is taken or not allowed, or the host is not of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise OptionError(
+            f"The server must be able to listen on {host}:{port}, got: {error}. "
+            "Stop what runs there, or give another --port."
+        ) from error

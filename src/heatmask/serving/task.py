@@ -1,0 +1,191 @@
+"""One inference request: options, scan in, pseudo-mask and the facts about it out.
+
+The task implements the host's `InferTask` directly and not its `BundleInferTask`. That one
+merges a request's values into the bundle's config unchecked, loads weights loosely, passes
+an ``image_path`` that MONAI >= 1.6 trips over, loses the affine of dict outputs, and guards
+nothing against threads. What is left after replacing these is short: the `Segmenter` that
+`monai.bundle run` uses, built from the bundle's own ``inference.json``.
+"""
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.transform.writer import write_itk
+from torch import Tensor
+
+from heatmask.device import resolve_device
+from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.plain_errors import find_reason
+from heatmask.segmenter import Segmenter
+from heatmask.serving.bundle import ServedBundle
+from heatmask.serving.options import Option, read_options, to_knobs
+
+logger = logging.getLogger(__name__)
+
+RESULT_EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
+RESULT_DTYPES = ("uint8", "uint16")
+
+
+class HeatmapInferTask(InferTask):
+    """A bundle as a segmentation model of the host.
+
+    Parameters
+    ----------
+    bundle
+        The bundle to serve.
+    device
+        First choice of the options panel: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """
+
+    def __init__(self, bundle: ServedBundle, device: str = "auto") -> None:
+        self._bundle = bundle
+        self._panel = {**bundle.panel, "device": build_device_option(device)}
+        self._lock = threading.Lock()
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=bundle.labels,
+            dimension=3,
+            description=bundle.description,
+            config={name: option.panel_value for name, option in self._panel.items()},
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Describe the model to clients, the bundle's version included."""
+        return {**super().info(), "version": self._bundle.version}
+
+    def is_valid(self) -> bool:
+        """Return True: an incomplete bundle does not get this far."""
+        return True
+
+    def load(self) -> None:
+        """Load the network now, so that wrong weights stop the server and not a request."""
+        self._bundle.load_network(resolve_device(str(self._panel["device"].default)))
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Run the bundle on the scan at ``request["image"]``.
+
+        Requests wait for one another: the host calls tasks from several threads, while
+        config, network and the device's memory are shared.
+
+        Returns
+        -------
+        tuple
+            A temporary file with the mask on the scan's own grid, which the host sends and
+            removes, and the facts that go to the client as params.
+
+        Raises
+        ------
+        HeatmaskError
+            The scan, an option or the weights are not what they must be.
+        """
+        start = time.perf_counter()
+        values, warnings = read_options(self._panel, request)
+        device = resolve_device(str(values["device"]))
+        extension, dtype = read_result_format(request)
+        path = read_image_path(request)
+        with self._lock:
+            segmenter = self._bundle.build_segmenter(to_knobs(values), device)
+            result = run_segmenter(segmenter, path)
+            summary = self._bundle.summarise(result)
+        file = write_mask(result["mask"], extension, dtype)
+        summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
+        logger.info("%s: %s %s", path, summary["finding"], summary["seconds"])
+        return file, {
+            **summary,
+            "warnings": summary["warnings"] + warnings,
+            "probabilities": {c["name"]: c["probability"] for c in summary["classes"]},
+            "label_names": self._bundle.labels,
+            "options": values,
+            "model": self._bundle.name,
+            "version": self._bundle.version,
+        }
+
+
+def build_device_option(default: str) -> Option:
+    """Return the panel's choice of devices: those that are there, the default first."""
+    choices = ["auto", "cpu"]
+    if torch.cuda.is_available():
+        choices += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    resolve_device(default)  # Says clearly what is wrong with a device that is not there
+    return Option("device", default, (default, *(c for c in choices if c != default)))
+
+
+def read_result_format(request: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the file extension and the data type that a request wants its mask in.
+
+    Raises
+    ------
+    OptionError
+        The mask is not written like that.
+    """
+    extension = request.get("result_extension") or RESULT_EXTENSIONS[0]
+    dtype = request.get("result_dtype") or RESULT_DTYPES[0]
+    for name, value, choices in (
+        ("result_extension", extension, RESULT_EXTENSIONS),
+        ("result_dtype", dtype, RESULT_DTYPES),
+    ):
+        if value not in choices:
+            raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+    return str(extension), str(dtype)
+
+
+def read_image_path(request: Mapping[str, Any]) -> Path:
+    """Return the path of a request's scan.
+
+    Raises
+    ------
+    InputError
+        The request holds no path: no image was named, or pixels were sent in place of one.
+    """
+    image = request.get("image")
+    if not isinstance(image, str) or not image:
+        raise InputError(
+            f"A request must name a scan, got {image!r:.40}. "
+            "Name an image of the server's list, send a file, or open a new session if yours has "
+            "expired."
+        )
+    return Path(image)
+
+
+def run_segmenter(segmenter: Segmenter, path: Path) -> dict[str, Any]:
+    """Segment one scan; raise what went wrong, and not MONAI's wrapping around it."""
+    try:
+        return segmenter.segment({"image": str(path)})
+    except RuntimeError as error:
+        reason = find_reason(error)
+        if reason is None:
+            raise
+        raise reason from error
+
+
+def write_mask(mask: Tensor, extension: str, dtype: str) -> str:
+    """Write a mask (1, X, Y, Z) to a new temporary file, compressed, and return its path.
+
+    Raises
+    ------
+    TypeError
+        The bundle made a plain tensor: without its affine it would land in a wrong place.
+    OutputError
+        The folder for temporary files cannot be written.
+    """
+    if not isinstance(mask, MetaTensor):
+        raise TypeError(f"The mask must be a MetaTensor, got {type(mask).__name__}.")
+    array = mask[0].numpy(force=True)
+    try:
+        with tempfile.NamedTemporaryFile(suffix=extension, delete=False) as file:
+            write_itk(array, file.name, np.asarray(mask.affine), np.dtype(dtype), True)
+    except (OSError, RuntimeError) as error:  # ITK raises the latter
+        raise OutputError(
+            f"The folder for temporary files must be writable, '{tempfile.gettempdir()}' gave: "
+            f"{error}. Free some space or set TMPDIR."
+        ) from error
+    return file.name

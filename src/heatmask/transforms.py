@@ -1,0 +1,206 @@
+"""The dictionary transforms that bundle configs name, beside MONAI's own."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, Resize
+from monai.transforms.spatial.functional import resize
+from monai.utils import convert_to_dst_type
+from torch import Tensor
+
+from heatmask.errors import InputError
+from heatmask.masks.make import MaskSettings, make_mask
+
+
+class ResampleInPlane(InvertibleTransform):
+    """Resample a volume to square pixels, leaving its slices where they are.
+
+    `monai.transforms.Spacing` would do it too, through a three-dimensional grid that takes
+    several times as long in either direction.
+
+    Parameters
+    ----------
+    pixel_spacing_mm
+        Pixel size after resampling.
+    slice_axis
+        Spatial axis along which the slices lie; its spacing stays.
+    """
+
+    def __init__(self, pixel_spacing_mm: float, slice_axis: int = 2) -> None:
+        self.pixel_spacing_mm, self.slice_axis = pixel_spacing_mm, slice_axis
+
+    def __call__(self, volume: MetaTensor) -> MetaTensor:
+        """Return the resampled volume (C, X, Y, Z); averages where pixels become larger."""
+        old = np.asarray(volume.shape[1:])
+        factor = np.asarray(volume.pixdim) / self.pixel_spacing_mm
+        factor[self.slice_axis] = 1.0
+        size = np.maximum(np.round(old * factor), 1).astype(int)
+        mode = "area" if (size <= old).all() else "trilinear"
+        info = self.get_transform_info()
+        return resize(
+            volume, tuple(size), mode, None, torch.float32, 3, False, None, False, info
+        )
+
+    def inverse(self, volume: MetaTensor) -> MetaTensor:
+        """Return the volume on the grid it had before, by linear interpolation."""
+        size = self.pop_transform(volume)["orig_size"]
+        restore = Resize(size, mode="trilinear", align_corners=False)
+        with restore.trace_transform(False):
+            return restore(volume)
+
+
+class ResampleInPlaned(MapTransform, InvertibleTransform):
+    """Dictionary form of `ResampleInPlane`."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        pixel_spacing_mm: float,
+        slice_axis: int = 2,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.resample = ResampleInPlane(pixel_spacing_mm, slice_axis)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample every key."""
+        return {**data, **{k: self.resample(data[k]) for k in self.key_iterator(data)}}
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring every key back to the grid it had before."""
+        return {**data, **{k: self.resample.inverse(data[k]) for k in self.key_iterator(data)}}
+
+
+class NormalizeHeadd(MapTransform):
+    """Scale intensities so that the head's median is 1, the background 0 and the top 4.
+
+    The head is what lies above a fifth of the 99th percentile of the non-zero voxels. A
+    scan with negative values (z-normalised) is first shifted so that its lowest voxel is 0,
+    and exact zeros, its background, stay 0. A scan without any signal stays zero.
+    """
+
+    top = 4.0
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise every key, each channel of its volume (C, X, Y, Z) on its own."""
+        return {**data, **{k: self._normalize(data[k]) for k in self.key_iterator(data)}}
+
+    def _normalize(self, volume: Tensor) -> Tensor:
+        plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+        scaled = torch.stack([self._normalize_channel(channel) for channel in plain.float()])
+        return convert_to_dst_type(scaled, volume, dtype=torch.float32)[0]
+
+    def _normalize_channel(self, channel: Tensor) -> Tensor:
+        if channel.min() < 0:
+            channel = torch.where(channel != 0, channel - channel.min(), 0.0)
+        sample = channel[channel > 0].numpy(force=True)
+        if sample.size == 0:
+            return channel
+        head = sample[sample > 0.2 * np.percentile(sample, 99)]
+        return (channel / float(np.median(head))).clamp(0, self.top)
+
+
+class HeatmapToMaskd(MapTransform):
+    """Turn a raw heatmap (K, X, Y, Z) on the scanner's grid into a uint8 label map.
+
+    Class k of the heatmap becomes label k + 1, background is 0; where classes overlap the
+    one with the higher heatmap wins. See `heatmask.masks.make.make_mask` for the steps and
+    `MaskSettings` for the options.
+
+    Parameters
+    ----------
+    keys
+        Key of the heatmap.
+    scan_key
+        Key of the scan (C, X, Y, Z) on the same grid; its first channel is snapped to.
+    mask_key
+        Where the mask (1, X, Y, Z) goes, with the heatmap's affine.
+    shown_key
+        Key of the slices (slices, K) on which each class is shown, in RAS order.
+    slice_axis
+        Axis of the slices in RAS orientation; the array may be stored in any other.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        scan_key: str = "scan",
+        mask_key: str = "mask",
+        shown_key: str = "shown",
+        slice_axis: int = 2,
+        **settings: Any,
+    ) -> None:
+        super().__init__(keys)
+        self.scan_key, self.mask_key, self.shown_key = scan_key, mask_key, shown_key
+        self.slice_axis = slice_axis
+        settings["calibration"] = tuple(settings["calibration"])
+        self.settings = MaskSettings(**settings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the mask to the dictionary."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[self.mask_key] = self._make_label_map(
+                out[key], out[self.scan_key], np.asarray(out[self.shown_key])
+            )
+        return out
+
+    def _make_label_map(
+        self, heatmap: MetaTensor, scan: MetaTensor, shown: np.ndarray
+    ) -> MetaTensor:
+        if heatmap.shape[1:] != scan.shape[1:]:
+            raise InputError(
+                f"Heatmap and scan must share a grid, got {tuple(heatmap.shape[1:])} and "
+                f"{tuple(scan.shape[1:])}: invert the heatmap to the scan before this step."
+            )
+        affine = np.asarray(scan.affine)
+        axis = find_array_axis(affine, self.slice_axis)
+        shown = order_as_stored(shown, affine, self.slice_axis)
+        spacing: Any = tuple(float(s) for s in scan.pixdim)
+        image, maps = scan[0].numpy(force=True), heatmap.numpy(force=True)
+        labels = np.zeros(maps.shape[1:], np.uint8)
+        best = np.full(maps.shape[1:], -np.inf, np.float32) if len(maps) > 1 else None
+        for label, channel in enumerate(maps, start=1):
+            mask = make_mask(channel, image, spacing, axis, shown[:, label - 1], self.settings)
+            if best is not None:
+                mask &= channel > best
+                best[mask] = channel[mask]
+            labels[mask] = label
+        return convert_to_dst_type(labels[None], heatmap, dtype=torch.uint8)[0]
+
+
+class CalibrateHeatmapd(MapTransform):
+    """Map a raw heatmap to [0, 1] by the bundle's fixed calibration, for people and files.
+
+    Never by the image's own range: that would give every healthy scan a lesion.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, calibration: Sequence[float], output_key: str = "display"
+    ) -> None:
+        super().__init__(keys)
+        (self.low, self.high), self.output_key = calibration, output_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the display form to the dictionary."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[self.output_key] = ((out[key] - self.low) / (self.high - self.low)).clamp(0, 1)
+        return out
+
+
+def find_array_axis(affine: np.ndarray, ras_axis: int) -> int:
+    """Return the array axis that runs closest along axis `ras_axis` of RAS world space."""
+    return int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == ras_axis)[0])
+
+
+def order_as_stored(values: np.ndarray, affine: np.ndarray, ras_axis: int) -> np.ndarray:
+    """Reorder values along RAS axis `ras_axis` (their axis 0) to the order of the stored array."""
+    orientation = nib.io_orientation(affine)
+    flipped = orientation[orientation[:, 0] == ras_axis, 1][0] < 0
+    return values[::-1] if flipped else values

@@ -1,0 +1,146 @@
+"""A small bundle and scans for the tests of the server.
+
+The bundle's network is planted: its heatmap is 4 x (intensity - 2), so that after the
+normalisation (head at 1) whatever is at least twice as bright as the head is the lesion.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from heatmask.networks.gp_unet import GPUNet
+from heatmask.networks.weights import save_weights
+
+NETWORK = {
+    "features": [1],
+    "norm": "none",
+    "pool_at": "map",
+    "pooling": "top",
+    "top_fraction": 0.001,
+}
+TRANSFORMS = "heatmask.transforms."
+
+
+def make_config() -> dict[str, Any]:
+    load = {"_target_": "heatmask.data.scan.LoadScand", "keys": "image"}
+    orient = {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None}
+    copy = {"_target_": "CopyItemsd", "keys": "image", "names": "scan"}
+    resample = {
+        "_target_": TRANSFORMS + "ResampleInPlaned",
+        "keys": "image",
+        "pixel_spacing_mm": 2.0,
+        "slice_axis": "@slice_axis",
+    }
+    normalize = {"_target_": TRANSFORMS + "NormalizeHeadd", "keys": "image"}
+    preprocessing = [load, copy, orient, resample, normalize]
+    postprocessing = [
+        {
+            "_target_": "Invertd",
+            "keys": "heatmap",
+            "transform": "@preprocessing",
+            "orig_keys": "image",
+            "nearest_interp": False,
+        },
+        {
+            "_target_": TRANSFORMS + "HeatmapToMaskd",
+            "keys": "heatmap",
+            "scan_key": "scan",
+            "slice_axis": "@slice_axis",
+            "calibration": [-6.0, 4.0],
+            "threshold_rule": "@threshold_rule",
+            "threshold_level": "@threshold_level",
+            "min_volume_mm3": "@min_volume_mm3",
+            "snap": "@snap",
+        },
+    ]
+    return {
+        "threshold_rule": "otsu",
+        "threshold_level": 0.0,
+        "min_volume_mm3": 100.0,
+        "gate": True,
+        "gate_probability": 0.5,
+        "snap": False,
+        "slice_axis": 2,
+        "device": "cpu",
+        "displayable_configs": {
+            "threshold_rule": ["level", "multi_otsu", "otsu"],
+            "threshold_level": 0.0,
+            "min_volume_mm3": 100.0,
+            "gate": True,
+            "snap": False,
+            "slice_axis": ["axial", "coronal", "sagittal"],
+        },
+        "network_def": {"_target_": "heatmask.networks.gp_unet.GPUNet", **NETWORK},
+        "preprocessing": {"_target_": "Compose", "transforms": preprocessing},
+        "inferer": {
+            "_target_": "heatmask.inferer.HeatmapInferer",
+            "slice_axis": "@slice_axis",
+            "gate": "@gate",
+            "empty_value": -6.0,
+        },
+        "postprocessing": {"_target_": "Compose", "transforms": postprocessing},
+    }
+
+
+def make_metadata() -> dict[str, Any]:
+    return {
+        "version": "0.0.1",
+        "description": "A planted classifier.",
+        "network_data_format": {
+            "inputs": {"image": {"num_channels": 1}},
+            "outputs": {"pred": {"channel_def": {"0": "background", "1": "Tumour"}}},
+        },
+    }
+
+
+def plant_network() -> GPUNet:
+    """A network whose heatmap is 4 x (intensity - 2)."""
+    network = GPUNet(**NETWORK)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        for layer in (network.encoder[0][0], network.encoder[0][2]):
+            layer.weight[0, 0, 1, 1] = 1.0
+        network.head.weight.fill_(4.0)
+        network.head.bias.fill_(-8.0)
+    return network
+
+
+def write_bundle(folder: Path) -> Path:
+    """Write the stub bundle and return its folder."""
+    for name in ("configs", "models", "docs"):
+        (folder / name).mkdir(parents=True)
+    (folder / "configs/inference.json").write_text(json.dumps(make_config()))
+    (folder / "configs/metadata.json").write_text(json.dumps(make_metadata()))
+    (folder / "docs/data_license.txt").write_text("Nobody's data:\nfree, non-commercial.\n\nMore.")
+    save_weights(plant_network().state_dict(), folder / "models/model.pt")
+    return folder
+
+
+def tilt_affine() -> np.ndarray:
+    """Anisotropic, rotated, axes in the order superior, left, posterior."""
+    turn = np.deg2rad(9.0)
+    rotation = np.array(
+        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
+    )
+    axes = np.array([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ axes @ np.diag([4.0, 1.25, 1.5])
+    affine[:3, 3] = (31.0, -17.0, 8.0)
+    return affine
+
+
+def write_scan(path: Path, lesion: bool = True, affine: np.ndarray | None = None) -> np.ndarray:
+    """Write a head (a box of 100) with a bright lesion and return the lesion's mask."""
+    image = np.zeros((14, 60, 52), np.float32)
+    image[1:13, 6:54, 5:47] = 100 + np.random.default_rng(0).normal(0, 3, (12, 48, 42))
+    mask = np.zeros(image.shape, bool)
+    mask[4:8, 30:46, 8:20] = lesion
+    image[mask] += 250
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(image, tilt_affine() if affine is None else affine), path)
+    return mask

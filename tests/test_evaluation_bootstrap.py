@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from heatmask.errors import InputError
+from heatmask.evaluation.bootstrap import bootstrap_mean, paired_difference
+
+VALUES = np.random.default_rng(5).beta(2, 3, size=24)
+
+
+def test_interval_equals_resampling_by_hand():
+    interval = bootstrap_mean(VALUES, n=20_000)
+    rng = np.random.default_rng(99)
+    means = VALUES[rng.integers(0, VALUES.size, (20_000, VALUES.size))].mean(axis=1)
+    assert interval.mean == pytest.approx(VALUES.mean())
+    assert (interval.low, interval.high) == pytest.approx(
+        np.percentile(means, [2.5, 97.5]), abs=4e-3
+    )
+
+
+def test_interval_covers_the_true_mean_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        interval = bootstrap_mean(rng.normal(0.5, 0.1, 60), n=500)
+        hits += interval.low <= 0.5 <= interval.high
+    assert 178 <= hits <= 199
+
+
+def test_the_seed_decides():
+    assert bootstrap_mean(VALUES, 500, seed=4) == bootstrap_mean(VALUES, 500, seed=4)
+    assert bootstrap_mean(VALUES, 500, seed=4) != bootstrap_mean(VALUES, 500, seed=5)
+
+
+def test_equal_values_leave_no_width():
+    assert bootstrap_mean([0.25] * 6, 200) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_one_patient_has_no_interval():
+    interval = bootstrap_mean([0.4])
+    assert interval.mean == 0.4
+    assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_pairing_removes_what_the_patients_share():
+    """A shift by 0.1 in every patient is certain, however different the patients are."""
+    paired = paired_difference(VALUES + 0.1, VALUES)
+    alone = bootstrap_mean(VALUES)
+    assert paired == pytest.approx((0.1, 0.1, 0.1))
+    assert alone.high - alone.low > 0.05
+
+
+def test_difference_changes_sign_with_the_order():
+    other = VALUES[::-1]
+    assert paired_difference(VALUES + 0.2, other).mean == pytest.approx(0.2)
+    assert paired_difference(other, VALUES + 0.2).mean == pytest.approx(-0.2)
+
+
+def test_nan_is_refused_and_counted():
+    with pytest.raises(InputError, match="finite values, got 2 of 3 that are NaN"):
+        bootstrap_mean([0.1, np.nan, np.inf])
+    with pytest.raises(InputError, match="got 1 of 2"):
+        paired_difference([0.1, 0.2], [np.nan, 0.3])
+
+
+@pytest.mark.parametrize("values", [[], [[0.1, 0.2]]])
+def test_other_than_a_list_of_numbers_is_refused(values):
+    with pytest.raises(InputError, match="one value per patient"):
+        bootstrap_mean(values)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(InputError, match="same patients, got 3 and 2"):
+        paired_difference([1, 2, 3], [1, 2])

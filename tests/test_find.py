@@ -1,0 +1,132 @@
+"""Finding scans: what counts as one, what it is called, and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scan_files import write_dicom_series
+
+from heatmask.data.find import Scan, find_scans, name_cases
+from heatmask.errors import InputError, OptionError
+
+ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.nii", "a.b.nrrd", "a.b.nhdr", "a.b.NII.GZ"])
+def test_one_file(tmp_path, name):
+    touch(tmp_path / name)
+    assert find_scans(tmp_path / name) == [Scan("a.b", tmp_path / name)]
+    assert find_scans(str(tmp_path)) == [Scan("a.b", tmp_path / name)]
+
+
+def test_folder_is_searched_deeply_without_masks_and_hidden_files(tmp_path):
+    wanted = tmp_path / "p1" / "mri" / "p1-t2f.nii.gz"
+    touch(
+        wanted,
+        *(tmp_path / "p1" / name for name in ("p1-seg.nii.gz", "p1_SEG.nii", "p1_seg_x.nrrd")),
+        *(tmp_path / "p1" / name for name in ("p1_mask.nii.gz", "p1_heatmap.nii.gz")),
+        tmp_path / "p1" / "._p1-t2f.nii.gz",
+        tmp_path / ".trash" / "p2-t2f.nii.gz",
+        tmp_path / "notes.txt",
+        tmp_path / "picture.png",
+    )
+    assert find_scans(tmp_path) == [Scan("p1-t2f", wanted)]
+
+
+def test_several_modalities_need_a_pattern(tmp_path):
+    touch(*(tmp_path / p / f"{p}-{m}.nii.gz" for p in "abc" for m in ("t2f", "t1c")))
+    touch(tmp_path / "a" / "a-t1n.nii.gz", tmp_path / "a" / "a-seg.nii.gz")
+    with pytest.raises(InputError, match="one modality") as caught:
+        find_scans(tmp_path)
+    message = str(caught.value)
+    for part in ("3 FLAIR (*-t2f.nii.gz)", "3 T1-Gd (*-t1c.nii.gz)", "1 T1 (", "-t1n.nii.gz"):
+        assert part in message
+    assert message.endswith('--pattern "*-t2f.nii.gz".')
+    assert [scan.case for scan in find_scans(tmp_path, "*-t2f.nii.gz")] == [
+        "a-t2f",
+        "b-t2f",
+        "c-t2f",
+    ]
+    with pytest.raises(InputError, match="matches none of the 7 scans"):
+        find_scans(tmp_path, "*-seg.nii.gz")
+
+
+def test_scans_of_unknown_sequence_are_one_group(tmp_path):
+    touch(tmp_path / "one.nii.gz", tmp_path / "two.nii.gz")
+    assert [scan.case for scan in find_scans(tmp_path)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_dicom_folder(tmp_path, suffix):
+    folder = write_dicom_series(tmp_path / "Head 1", ARRAY, np.eye(4), suffix)
+    touch(folder / "README")
+    assert find_scans(folder) == [Scan("Head_1", folder)]
+    assert find_scans(tmp_path, "Head*") == [Scan("Head_1", folder)]
+    one_file = sorted(folder.glob("IM*"))[0]
+    with pytest.raises(InputError, match="given as its folder"):
+        find_scans(one_file)
+
+
+def test_dicom_series_of_several_sequences_need_a_pattern(tmp_path):
+    for name in ("FLAIR", "T1w"):
+        write_dicom_series(tmp_path / name, ARRAY, np.eye(4), SeriesDescription=name)
+    with pytest.raises(InputError, match=r"1 FLAIR .*1 T1 "):
+        find_scans(tmp_path)
+    assert [scan.case for scan in find_scans(tmp_path, "FLAIR")] == ["FLAIR"]
+
+
+def test_two_series_in_one_folder_are_listed(tmp_path):
+    write_dicom_series(tmp_path, ARRAY, np.eye(4), ".a", SeriesDescription="Ax FLAIR")
+    write_dicom_series(tmp_path, ARRAY[..., :2], np.eye(4), ".b", SeriesDescription="scout")
+    with pytest.raises(InputError, match="holds 2") as caught:
+        find_scans(tmp_path)
+    assert "'Ax FLAIR' (3 files)" in str(caught.value)
+    assert "'scout' (2 files)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.nii.gz", "must exist"),
+        ("table.csv", "must be a NIfTI"),
+        ("x-seg.nii.gz", "must not be a mask"),
+        ("empty", "found none"),
+    ],
+)
+def test_refusals(tmp_path, name, reason):
+    (tmp_path / "empty").mkdir()
+    touch(tmp_path / "table.csv", tmp_path / "x-seg.nii.gz", tmp_path / "empty" / "notes.txt")
+    with pytest.raises(InputError, match=reason) as caught:
+        find_scans(tmp_path / name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["", "p1/*.nii.gz", 3])
+def test_pattern_must_be_a_glob_on_names(tmp_path, pattern):
+    with pytest.raises(OptionError, match="glob on file names"):
+        find_scans(tmp_path, pattern)
+
+
+def test_cases_are_unique_and_safe():
+    paths = ["a/flair.nii", "b/FLAIR.nii.gz", "b/flair.nrrd", "c/Müller: 1*?.nii", "d/...nii"]
+    cases = [scan.case for scan in name_cases(map(Path, paths))]
+    assert cases == ["a_flair", "b_FLAIR", "b_flair_2", "M_ller_1", "scan"]
+    assert len({case.casefold() for case in cases}) == len(cases)
+
+
+def test_discovery_does_not_import_torch(tmp_path):
+    write_dicom_series(tmp_path, ARRAY, np.eye(4))
+    code = (
+        "import sys; from heatmask.data.find import find_scans; find_scans(sys.argv[1]);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'monai', 'itk')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 0

@@ -1,0 +1,331 @@
+"""A real server process, driven by MONAI Label's own client as 3D Slicer drives it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClientException
+from serving_stub import tilt_affine, write_bundle, write_scan
+
+from heatmask.errors import DeviceError, InputError, OptionError
+from heatmask.serving.server import start_server
+
+MODEL = "stub_segmentation"
+SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8"}
+START_S = 300  # A busy machine takes its time to import torch.
+
+
+@dataclass
+class Server:
+    """A running server, its client, its log and the folder of its own files."""
+
+    client: MONAILabelClient
+    log: Path
+    work: Path
+    studies: Path
+
+    def infer(self, image: str, model: str = MODEL, **arguments) -> tuple[np.ndarray, dict, dict]:
+        """Return the mask, its header and the params."""
+        options = arguments.pop("options", {})
+        file, params = self.client.infer(model, image, {**SLICER, **options}, **arguments)
+        data, header = nrrd.read(file)
+        return data, header, params
+
+
+@contextmanager
+def run_server(studies: Path, bundles: Path | None, tmp_path: Path) -> Iterator[Server]:
+    """Start a server on a free port, wait until it answers, and stop it at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    work, log = tmp_path / "work", tmp_path / "server.log"
+    arguments = {"port": port, "device": "cpu", "workdir": str(work)}
+    arguments |= {"bundles": str(bundles)} if bundles else {}
+    code = f"from heatmask.serving.server import start_server as s; s({str(studies)!r}, **{arguments})"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, process, log)
+        yield Server(MONAILabelClient(url, tmpdir=str(tmp_path)), log, work, studies)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/info/", timeout=20).close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.3)
+    pytest.fail(f"The server did not start:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def lesion() -> np.ndarray:
+    mask = np.zeros((14, 60, 52), bool)
+    mask[4:8, 30:46, 8:20] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    write_bundle(folder / "bundles" / MODEL)
+    for patient in ("p1", "p2"):
+        write_scan(folder / "studies" / patient / f"{patient}-flair.nii.gz", patient == "p1")
+        write_scan(folder / "studies" / patient / f"{patient}-t1c.nii.gz")
+        write_scan(folder / "studies" / patient / f"{patient}-seg.nii.gz")
+    # Half a session, as a killed server leaves it, stops the host from starting.
+    (folder / "work/sessions/half").mkdir(parents=True)
+    with run_server(folder / "studies", folder / "bundles", folder) as running:
+        yield running
+
+
+def check_mask(data: np.ndarray, header: dict, lesion: np.ndarray) -> None:
+    """The mask is uint8, on the scan's own grid, and right."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ tilt_affine()
+    assert data.dtype == np.uint8
+    np.testing.assert_allclose(header["space directions"], lps[:3, :3].T, atol=1e-4)
+    np.testing.assert_allclose(header["space origin"], lps[:3, 3], atol=1e-4)
+    overlap = np.count_nonzero(lesion & (data == 1))
+    assert 2 * overlap / (lesion.sum() + data.astype(bool).sum()) > 0.95
+
+
+def test_info_lists_the_model_for_slicer(server):
+    info = server.client.info()
+    assert info["name"] == "Heatmask"
+    model = info["models"][MODEL]
+    assert model["type"] == "segmentation"
+    assert model["labels"] == {"tumour": 1}
+    assert list(model["config"]) == [
+        "threshold_rule",
+        "threshold_level",
+        "min_volume_mm3",
+        "gate",
+        "snap",
+        "slice_axis",
+        "device",
+    ]
+    assert model["config"]["device"][0] == "cpu"
+    assert info["labels"] == ["tumour"]
+    assert info["datastore"]["total"] == 2
+
+
+def test_the_log_states_the_licence_of_the_weights(server):
+    assert "Licence of its weights: Nobody's data: free, non-commercial." in server.log.read_text()
+
+
+def test_next_sample_is_an_unlabelled_study(server):
+    for strategy in ("random", "first", "random"):
+        sample = server.client.next_sample(strategy, {})
+        assert sample["id"] in ("p1-flair", "p2-flair")
+        assert Path(sample["path"]).is_relative_to(server.studies)
+
+
+def test_infer_by_image_id(server, lesion):
+    data, header, params = server.infer("p1-flair")
+    check_mask(data, header, lesion)
+    assert params["label_names"] == {"tumour": 1}
+    assert params["probabilities"]["tumour"] > 0.9
+    assert params["device"] == "cpu"
+    assert params["seconds"]["total"] > 0
+    assert params["warnings"] == []
+    assert params["finding"].startswith("Tumour predicted")
+
+
+def test_infer_says_when_there_is_no_tumour(server):
+    data, _, params = server.infer("p2-flair")
+    assert not data.any()
+    assert params["finding"].startswith("No tumour predicted (p = ")
+
+
+def test_infer_by_uploaded_file(server, lesion, tmp_path):
+    path = tmp_path / "my scan.nii.gz"
+    write_scan(path)
+    data, header, _ = server.infer("", file=str(path))
+    check_mask(data, header, lesion)
+
+
+def test_infer_by_session(server, lesion, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    write_scan(path)
+    session = server.client.create_session(str(path))["session_id"]
+    assert server.client.get_session(session)["name"] == session
+    data, header, _ = server.infer("", session_id=session)
+    check_mask(data, header, lesion)
+    server.client.remove_session(session)
+    with pytest.raises(MONAILabelClientException):
+        server.client.get_session(session)
+    with pytest.raises(MONAILabelClientException) as failure:
+        server.infer("", session_id=session)
+    assert "open a new session" in failure.value.msg
+
+
+def test_options_reach_the_model(server):
+    options = {"threshold_rule": "level", "threshold_level": "50", "slice_axis": "coronal"}
+    data, _, params = server.infer("p1-flair", options=options)
+    assert not data.any()
+    assert params["options"]["threshold_level"] == 50.0
+    assert params["slices"]["count"] == 52
+
+
+def test_a_corrected_label_is_stored_and_read_back(server, tmp_path):
+    data, header, _ = server.infer("p1-flair")
+    data[:2] = 1
+    path = tmp_path / "corrected.nrrd"
+    nrrd.write(str(path), data, header)
+    info = {"label_info": [{"name": "tumour", "idx": 1}]}
+    assert server.client.save_label("p1-flair", str(path), "final", info)["label"] == "p1-flair"
+    back, _ = nrrd.read(server.client.download_label("p1-flair", "final"))
+    np.testing.assert_array_equal(back, data)
+    stored = server.client.datastore()["objects"]["p1-flair"]["labels"]["final"]
+    assert stored["info"]["label_info"] == info["label_info"]
+    assert list(server.work.glob("*/labels/final/p1-flair.nrrd"))
+    assert server.client.next_sample("random", {})["id"] == "p2-flair"
+
+
+def test_batch_inference_stores_original_labels(server):
+    """It runs in a process of its own, which has to find settings, app and bundles too."""
+    url = f"{server.client.get_server_url()}/batch/infer/"
+    body = json.dumps({"label_tag": "original"}).encode()
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(url + MODEL, body, headers)).close()
+    deadline, status = time.monotonic() + START_S, {}
+    while time.monotonic() < deadline and status.get("status") not in ("DONE", "ERROR"):
+        time.sleep(0.5)
+        with urllib.request.urlopen(url) as answer:
+            status = json.load(answer)
+    assert status["status"] == "DONE", status
+    names = {path.name for path in server.work.glob("*/labels/original/*")}
+    assert names == {"p1-flair.nrrd", "p2-flair.nrrd"}
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "text"),
+    [
+        ("p1-flair", {"threshold_level": "$1"}, "threshold_level must not start with"),
+        ("p1-flair", {"gate": "maybe"}, "gate must be true or false"),
+        ("nobody", {}, "must be one of the 2 that the server lists, got 'nobody'"),
+        ("", {}, "Neither Image nor File"),
+    ],
+)
+def test_errors_reach_the_client_as_text(server, image, options, text):
+    with pytest.raises(MONAILabelClientException) as failure:
+        server.infer(image, options=options)
+    assert text in failure.value.msg
+    assert "Traceback" not in failure.value.msg
+
+
+def test_an_unknown_model_is_said(server):
+    with pytest.raises(MONAILabelClientException) as failure:
+        server.infer("p1-flair", model="other")
+    assert "no model 'other'" in failure.value.msg
+
+
+def test_a_bad_scan_is_said(server, tmp_path):
+    path = tmp_path / "text.nii.gz"
+    path.write_bytes(b"no image")
+    with pytest.raises(MONAILabelClientException) as failure:
+        server.infer("", file=str(path))
+    assert "Status: 400" in failure.value.msg
+    assert "Internal Server Error" not in failure.value.msg
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+def test_weights_cannot_be_changed_over_the_network(server, method):
+    url = f"{server.client.get_server_url()}/model/{MODEL}"
+    boundary = "Content-Disposition: form-data; name=file; filename=model.pt"
+    body = f"--x\r\n{boundary}\r\n\r\nbad\r\n--x--\r\n".encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(url, body, headers, method=method)
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(request)
+    server.infer("p1-flair")
+
+
+def test_studies_cannot_be_deleted_over_the_network(server):
+    url = f"{server.client.get_server_url()}/datastore/image?id=p2-flair"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    assert (server.studies / "p2/p2-flair.nii.gz").is_file()
+
+
+def test_other_web_pages_may_not_read_scans(server):
+    url = f"{server.client.get_server_url()}/info/"
+    request = urllib.request.Request(url, headers={"Origin": "http://elsewhere.example"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.headers.get("Access-Control-Allow-Origin") is None
+
+
+def test_the_server_writes_nothing_beside_the_studies(server):
+    assert {p.name for p in server.studies.iterdir()} == {"p1", "p2"}
+    assert len(list(server.studies.rglob("*.nii.gz"))) == 6
+
+
+def test_a_taken_port_is_an_error(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"able to listen on 127.0.0.1:{port}"):
+            start_server(tmp_path, port=port, workdir=tmp_path / "work")
+
+
+def test_missing_studies_bundles_and_gpu_are_errors(tmp_path, free_port):
+    with pytest.raises(InputError, match="STUDIES must name a folder"):
+        start_server(tmp_path / "missing", port=free_port, workdir=tmp_path / "work")
+    with pytest.raises(DeviceError, match="needs a CUDA GPU"):
+        start_server(tmp_path, port=free_port, device="cuda:99")
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_real_bundle_serves_the_lgg_set(lgg, bundle_dir, tmp_path):
+    """`make serve STUDIES=../shared/data/lgg`, as it is."""
+    from heatmask.serving.bundle import REQUIRED_FILES
+
+    missing = [name for name in REQUIRED_FILES if not (bundle_dir / name).is_file()]
+    if missing:
+        pytest.skip(f"the bundle lacks {', '.join(missing)}")
+    scan = min(lgg.glob("*/*-t2f.nii.gz"))
+    with run_server(lgg, None, tmp_path) as server:
+        log = server.log.read_text()
+        assert "CC BY-NC-SA 4.0" in log
+        assert "non-commercial" in log.lower()
+        assert server.client.info()["datastore"]["total"] == len(list(lgg.glob("*/*-t2f.nii.gz")))
+        options = {"result_extension": ".nii.gz"}
+        name = scan.name.removesuffix(".nii.gz")
+        file, params = server.client.infer(bundle_dir.name, name, options)
+    mask, image = nib.load(file), nib.load(scan)
+    assert mask.shape == image.shape
+    assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+    assert params["warnings"] == []
+    assert 0 <= params["probabilities"]["tumour"] <= 1

@@ -1,0 +1,185 @@
+"""The flat folder of links that the host lists."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from serving_stub import write_scan
+
+from heatmask.errors import InputError, OutputError
+from heatmask.serving.studies import index_studies
+
+FLAIRS = {"p1-t2f.nii.gz", "p2-t2f.nii.gz"}
+
+
+@pytest.fixture
+def studies(tmp_path) -> Path:
+    """Two patients with FLAIR, sibling modalities and a mask, in sub-folders."""
+    folder = tmp_path / "studies"
+    for patient in ("p1", "p2"):
+        for kind in ("t2f", "t1c", "seg", "other"):
+            path = folder / "site" / patient / f"{patient}-{kind}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return folder
+
+
+def list_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_reference_scans_are_linked_siblings_and_masks_are_not(studies, tmp_path):
+    index = index_studies(studies, tmp_path / "work")
+    assert list_names(index) == FLAIRS
+    assert (index / "p2-t2f.nii.gz").resolve() == (studies / "site/p2/p2-t2f.nii.gz").resolve()
+
+
+def test_a_folder_that_cannot_be_written_is_served(studies, tmp_path):
+    before = sorted(studies.rglob("*"))
+    for folder in (studies, *(p for p in before if p.is_dir())):
+        folder.chmod(0o555)
+    try:
+        index_studies(studies, tmp_path / "work")
+    finally:
+        for folder in (studies, *(p for p in before if p.is_dir())):
+            folder.chmod(0o755)
+    assert sorted(studies.rglob("*")) == before
+
+
+def test_scans_that_no_name_tells_about_are_studies_where_no_reference_lies(tmp_path):
+    folder = tmp_path / "mine"
+    write_scan(folder / "a" / "scan1.nii")
+    write_scan(folder / "b" / "scan1.nii")
+    write_scan(folder / "b" / "t1.nii")
+    index = index_studies(folder, tmp_path / "work")
+    assert list_names(index) == {"a_scan1.nii", "b_scan1.nii"}
+
+
+def test_a_pattern_chooses_the_studies(studies, tmp_path):
+    index = index_studies(studies, tmp_path / "work", pattern="*-t1c*")
+    assert list_names(index) == {"p1-t1c.nii.gz", "p2-t1c.nii.gz"}
+
+
+def test_indexing_again_follows_the_studies_and_keeps_labels(studies, tmp_path):
+    index = index_studies(studies, tmp_path / "work")
+    label = index / "labels/final/p1-t2f.nii.gz"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(b"corrected")
+    (index / "uploaded.nii.gz").write_bytes(b"sent by a client")
+    shutil.rmtree(studies / "site/p2")
+    write_scan(studies / "site/p3/p3-t2f.nii.gz")
+    assert index_studies(studies, tmp_path / "work") == index
+    expected = {"p1-t2f.nii.gz", "p3-t2f.nii.gz", "uploaded.nii.gz", "labels"}
+    assert list_names(index) == expected
+    assert label.read_bytes() == b"corrected"
+
+
+def test_other_studies_get_another_folder(studies, tmp_path):
+    other = tmp_path / "elsewhere" / "studies"
+    write_scan(other / "flair.nii.gz")
+    work = tmp_path / "work"
+    assert index_studies(studies, work) != index_studies(other, work)
+
+
+def test_a_missing_folder_is_refused_and_not_made(tmp_path):
+    with pytest.raises(InputError, match="STUDIES must name a folder"):
+        index_studies(tmp_path / "missing", tmp_path / "work")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_scans_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="must hold a scan"):
+        index_studies(tmp_path / "empty", tmp_path / "work")
+
+
+def test_a_folder_of_other_sequences_is_refused_and_they_are_listed(tmp_path):
+    write_scan(tmp_path / "t1only" / "p1-t1c.nii.gz")
+    with pytest.raises(InputError, match=r"must hold a FLAIR scan.*1 T1-Gd"):
+        index_studies(tmp_path / "t1only", tmp_path / "work")
+
+
+def test_scans_in_several_files_are_refused(tmp_path):
+    folder = tmp_path / "detached"
+    folder.mkdir()
+    (folder / "flair.nhdr").write_text("NRRD0004\n")
+    with pytest.raises(InputError, match="single files"):
+        index_studies(folder, tmp_path / "work")
+
+
+def test_a_work_folder_that_cannot_be_made_is_refused(studies, tmp_path):
+    (tmp_path / "work").write_text("a file")
+    with pytest.raises(OutputError, match="work folder must be writable"):
+        index_studies(studies, tmp_path / "work")
+
+
+def test_the_lgg_set_is_served_as_it_is(lgg, tmp_path):
+    index = index_studies(lgg, tmp_path / "work")
+    assert list_names(index) == {path.name for path in lgg.glob("*/*-t2f.nii.gz")}
+
+
+class TestDatastore:
+    """The host's store over a folder of links."""
+
+    @pytest.fixture
+    def store(self, studies, tmp_path):
+        from heatmask.serving.datastore import LinkedDatastore
+
+        return LinkedDatastore(str(index_studies(studies, tmp_path / "work")))
+
+    def test_it_lists_the_studies(self, store):
+        assert set(store.list_images()) == {"p1-t2f", "p2-t2f"}
+
+    def test_removing_a_study_would_delete_the_scan_and_is_refused(self, store, studies):
+        with pytest.raises(InputError, match="is not deleted from here"):
+            store.remove_image("p1-t2f")
+        assert (studies / "site/p1/p1-t2f.nii.gz").exists()
+
+    def test_uploading_over_a_study_would_overwrite_the_scan_and_is_refused(
+        self, store, studies, tmp_path
+    ):
+        upload = tmp_path / "upload.nii.gz"
+        upload.write_bytes(b"other")
+        with pytest.raises(InputError, match="'p1-t2f' is taken"):
+            store.add_image("p1-t2f", str(upload), {})
+        assert (studies / "site/p1/p1-t2f.nii.gz").read_bytes() == b""
+
+    def test_an_uploaded_image_comes_and_goes(self, store, tmp_path):
+        upload = tmp_path / "upload.nii.gz"
+        upload.write_bytes(b"other")
+        assert store.add_image("mine", str(upload), {}) == "mine"
+        store.remove_image("mine")
+        assert "mine" not in store.list_images()
+
+    @pytest.mark.parametrize("tag", ["../../outside", "/tmp/outside", "..", ""])
+    def test_a_label_cannot_leave_the_store(self, store, tmp_path, tag):
+        label = tmp_path / "label.nrrd"
+        label.write_bytes(b"mask")
+        with pytest.raises(InputError, match="tag must be a plain name"):
+            store.save_label("p1-t2f", str(label), tag, {})
+
+    def test_an_image_cannot_leave_the_store(self, store, tmp_path):
+        with pytest.raises(InputError, match="image must be a plain name"):
+            store.add_image("../outside", str(tmp_path / "x.nii.gz"), {})
+
+    def test_a_label_of_an_unknown_image_is_refused(self, store, tmp_path):
+        with pytest.raises(InputError, match="one of the 2 that the server lists"):
+            store.save_label("p9", str(tmp_path / "label.nrrd"), "final", {})
+
+    def test_the_hosts_own_store_follows_links(self, tmp_path):
+        """When this fails, the host no longer does, and `remove_image` here can go."""
+        from monailabel.datastore.local import LocalDatastore
+
+        scan = tmp_path / "scan.nii.gz"
+        scan.write_bytes(b"the user's")
+        (tmp_path / "flat").mkdir()
+        os.symlink(scan, tmp_path / "flat/scan.nii.gz")
+        LocalDatastore(str(tmp_path / "flat")).remove_image("scan")
+        assert not scan.exists()
+
+
+def test_the_index_of_a_folder_keeps_its_name(studies, tmp_path):
+    digest = hashlib.sha256(str(studies.resolve()).encode()).hexdigest()[:8]
+    assert index_studies(studies, tmp_path / "work").name == f"studies-{digest}"
