@@ -1,8 +1,6 @@
 """A real server process, driven by MONAI Label's own client as 3D Slicer drives it."""
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -46,16 +44,24 @@ class Server:
         return data, header, params
 
 
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def run_server(studies: Path, bundles: Path | None, tmp_path: Path) -> Iterator[Server]:
     """Start a server on a free port, wait until it answers, and stop it at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     work, log = tmp_path / "work", tmp_path / "server.log"
+    # Half a session, as a killed server leaves it, stops the host from starting.
+    (work / f"heatmask_sessions/{port}/half").mkdir(parents=True)
     arguments = {"port": port, "device": "cpu", "workdir": str(work)}
     arguments |= {"bundles": str(bundles)} if bundles else {}
-    code = f"from heatmask.serving.server import start_server as s; s({str(studies)!r}, **{arguments})"
+    code = (
+        f"from heatmask.serving.server import start_server as s; s({str(studies)!r}, **{arguments})"
+    )
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path
@@ -79,7 +85,7 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
             if process.poll() is not None:
                 break
             time.sleep(0.3)
-    pytest.fail(f"The server did not start:\n{log.read_text()[-4000:]}")
+    pytest.fail(f"The server did not start:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +103,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
         write_scan(folder / "studies" / patient / f"{patient}-flair.nii.gz", patient == "p1")
         write_scan(folder / "studies" / patient / f"{patient}-t1c.nii.gz")
         write_scan(folder / "studies" / patient / f"{patient}-seg.nii.gz")
-    # Half a session, as a killed server leaves it, stops the host from starting.
-    (folder / "work/sessions/half").mkdir(parents=True)
     with run_server(folder / "studies", folder / "bundles", folder) as running:
         yield running
 
@@ -293,18 +297,11 @@ def test_a_taken_port_is_an_error(tmp_path):
             start_server(tmp_path, port=port, workdir=tmp_path / "work")
 
 
-def test_missing_studies_bundles_and_gpu_are_errors(tmp_path, free_port):
+def test_missing_studies_and_gpu_are_errors(tmp_path):
     with pytest.raises(InputError, match="STUDIES must name a folder"):
-        start_server(tmp_path / "missing", port=free_port, workdir=tmp_path / "work")
+        start_server(tmp_path / "missing", port=find_free_port(), workdir=tmp_path / "work")
     with pytest.raises(DeviceError, match="needs a CUDA GPU"):
-        start_server(tmp_path, port=free_port, device="cuda:99")
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        start_server(tmp_path, port=find_free_port(), device="cuda:99")
 
 
 def test_the_real_bundle_serves_the_lgg_set(lgg, bundle_dir, tmp_path):

@@ -1,5 +1,6 @@
 """One request: options and scan in, mask and facts out. The host's traps, one test each."""
 
+import inspect
 import json
 import os
 import shutil
@@ -322,6 +323,26 @@ class TestHost:
         lost = decollate_batch({"heatmap": volume[None]})[0]["heatmap"]
         assert lost.affine.shape != (4, 4)
         np.testing.assert_allclose(volume[None][0].affine, tilt_affine(), atol=1e-4)
+
+    def test_the_hosts_bundle_task_still_loads_weights_loosely(self):
+        """One of the reasons not to build on it, and the one that hides best."""
+        from monailabel.tasks.infer.bundle import BundleInferTask
+
+        assert inspect.signature(BundleInferTask).parameters["load_strict"].default is False
+
+    def test_the_host_still_cannot_start_on_half_a_session(self, tmp_path):
+        from monailabel.utils.sessions import Sessions
+
+        (tmp_path / "half").mkdir()
+        with pytest.raises(AttributeError, match="NoneType"):
+            Sessions(str(tmp_path)).remove_expired()
+
+    def test_the_host_still_lets_every_web_page_read(self):
+        from fastapi.middleware.cors import CORSMiddleware
+        from monailabel.app import app
+
+        options = [m.kwargs for m in app.user_middleware if m.cls is CORSMiddleware]
+        assert [o["allow_origins"] for o in options] == [["*"]]
 
     def test_the_hosts_random_strategy_still_fails_within_a_second(self):
         import time

@@ -132,7 +132,7 @@ def sort_slices(series: DicomSeries) -> list[Path]:
     positions = np.array([one.header.ImagePositionPatient for one in series.slices], float)
     in_plane = np.array(series.header.ImageOrientationPatient, float).reshape(2, 3)
     depths_mm = positions @ np.cross(*in_plane)
-    order = np.arange(len(depths_mm))
+    order = np.argsort(depths_mm, kind="stable")
     _check_gaps(series, np.diff(depths_mm[order]))
     _check_drift(series, (positions - positions[0]) @ in_plane.T)
     return [series.slices[index].path for index in order]

@@ -27,8 +27,9 @@ RANGES: dict[str, tuple[float, float]] = {
 """Lowest and highest value of the numeric options, by name; others must only be finite."""
 
 HOST_KEYS = frozenset(
-    "model image image_path description client_id session label_tag save_label label_info logging timeout "
-    "result_extension result_dtype result_compress result_write_to_file restore_label_idx "
+    "model image image_path description client_id session logging timeout "
+    "label_tag save_label label_info restore_label_idx "
+    "result_extension result_dtype result_compress result_write_to_file "
     "images multi_gpu gpus max_workers max_batch_size _id _image_id".split()
 )
 """Fields that MONAI Label and its clients put into every request beside the options."""

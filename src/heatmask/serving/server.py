@@ -59,18 +59,19 @@ def start_server(
     work = Path(workdir or PROJECT / "work/serve").resolve()
     index = index_studies(Path(studies).expanduser(), work, pattern=pattern)
     conf = {"device": device, "bundles": str(Path(bundles or PROJECT / "bundles").resolve())}
-    app = create_app(index, work, host, port, conf)
+    app = create_app(index, work, port, conf)
     logger.info("Labels are kept in %s", index / "labels/final")
     logger.info("In 3D Slicer, module MONAI Label, server: http://%s:%d", host, port)
     import uvicorn
 
-    uvicorn.run(app, host=host, port=port, log_config=None)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False)
 
 
-def create_app(index: Path, work: Path, host: str, port: int, conf: dict[str, str]) -> "FastAPI":
+def create_app(index: Path, work: Path, port: int, conf: dict[str, str]) -> "FastAPI":
     """Set the host up for a flat folder of studies and return its web application."""
-    # Sessions are scans that clients sent for a while. The host cannot start on half of one.
-    sessions = work / "sessions"
+    # Sessions are scans that clients sent for a while. The host cannot start on half of one,
+    # as a killed server leaves it. Two servers that run at once have different ports.
+    sessions = work / "heatmask_sessions" / str(port)
     shutil.rmtree(sessions, ignore_errors=True)
     set_host_settings(
         {
@@ -79,14 +80,16 @@ def create_app(index: Path, work: Path, host: str, port: int, conf: dict[str, st
             "APP_CONF": conf,
             "SERVER_PORT": port,
             "SESSION_PATH": str(sessions),
-            # The default lets any web page that the user visits read the scans.
-            "CORS_ORIGINS": [f"http://{host}:{port}"],
         }
     )
+    from fastapi.middleware.cors import CORSMiddleware
     from monailabel.app import app
     from monailabel.interfaces.exception import MONAILabelException
     from monailabel.interfaces.utils.app import app_instance
 
+    # As the host sets it up, it lets any web page that the user visits read the scans. (Its
+    # own setting for that stops batch inference, which cannot print it.)
+    app.user_middleware = [m for m in app.user_middleware if m.cls is not CORSMiddleware]
     app.add_exception_handler(HeatmaskError, _answer_error)
     app.add_exception_handler(MONAILabelException, _answer_error)
     app_instance()  # The host would do it too, and turn an error here into a traceback

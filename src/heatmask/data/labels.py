@@ -1,0 +1,122 @@
+"""Image-level labels of slices, from CSV files to one list of volumes a split."""
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from heatmask.data.find import Scan, find_scans
+from heatmask.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """A volume and the label (0 or 1) of each slice along the file's third axis."""
+
+    patient: str
+    path: Path
+    slice_labels: tuple[int, ...]
+
+
+def list_labelled_volumes(
+    images: str | Path,
+    pattern: str | None,
+    slice_labels: str | Path,
+    patients: str | Path,
+    split: str,
+) -> list[LabelledVolume]:
+    """Return the volumes of one split, in the order of the patients' table.
+
+    Parameters
+    ----------
+    images, pattern
+        As `heatmask.data.find.find_scans`; a scan belongs to the patient whose name its
+        file name begins with.
+    slice_labels
+        CSV with the columns patient, slice (from 0, along the file's third axis) and tumour
+        (0 or 1).
+    patients
+        CSV with the columns patient and split.
+    split
+        Which rows of `patients` to take.
+
+    Raises
+    ------
+    InputError
+        A table lacks a column, a patient stands in two splits, the split is empty, or a
+        patient has no scan, two scans, or slices without a label.
+    """
+    labels = read_slice_labels(slice_labels)
+    chosen = read_split(patients, split)
+    scans = find_scans(images, pattern)
+    volumes = []
+    for patient in chosen:
+        if patient not in labels:
+            raise InputError(f"{slice_labels} must label every patient of {split}: no {patient}.")
+        path = _find_scan(patient, scans)
+        volumes.append(LabelledVolume(patient, path, labels[patient]))
+    return volumes
+
+
+def read_slice_labels(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return each patient's slice labels in slice order."""
+    found: dict[str, dict[int, int]] = defaultdict(dict)
+    for line, row in _read_rows(path, ("patient", "slice", "tumour")):
+        if not row["slice"].isdigit() or row["tumour"] not in ("0", "1"):
+            raise InputError(
+                f"{path}, line {line}: slice must be a whole number from 0 and tumour 0 or 1, "
+                f"got {row['slice']!r} and {row['tumour']!r}."
+            )
+        found[row["patient"]][int(row["slice"])] = int(row["tumour"])
+    for patient, slices in found.items():
+        if sorted(slices) != list(range(len(slices))):
+            raise InputError(
+                f"{path} must label the slices of {patient} from 0 on without a gap, got "
+                f"{len(slices)} labels up to slice {max(slices)}."
+            )
+    return {p: tuple(s[i] for i in range(len(s))) for p, s in found.items()}
+
+
+def read_split(path: str | Path, split: str) -> list[str]:
+    """Return the patients of one split; a patient in two splits is refused."""
+    splits: dict[str, str] = {}
+    for line, row in _read_rows(path, ("patient", "split")):
+        if splits.setdefault(row["patient"], row["split"]) != row["split"]:
+            raise InputError(
+                f"{path}, line {line}: a patient must be in one split, and {row['patient']} is in "
+                f"{splits[row['patient']]!r} and {row['split']!r}."
+            )
+    chosen = [patient for patient, name in splits.items() if name == split]
+    if not chosen:
+        raise InputError(
+            f"{path} must hold patients of the split {split!r}; its splits are "
+            f"{', '.join(sorted(set(splits.values()))) or 'none'}."
+        )
+    return chosen
+
+
+def _read_rows(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{path} must have the columns {', '.join(columns)}; {', '.join(missing)} "
+                    f"is missing. It has: {', '.join(reader.fieldnames or ())}."
+                )
+            return [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise InputError(f"The table must exist and be readable: {path}: {error.strerror}.") from error
+
+
+def _find_scan(patient: str, scans: list[Scan]) -> Path:
+    found = [s.path for s in scans if s.case == patient or s.case.startswith(f"{patient}-")]
+    found += [s.path for s in scans if s.case.startswith((f"{patient}_", f"{patient}."))]
+    if len(found) != 1:
+        names = ", ".join(str(p) for p in found) or "none"
+        raise InputError(
+            f"Every patient must have one scan whose name begins with its own; {patient} has "
+            f"{len(found)}: {names}. Narrow the pattern, or correct the names."
+        )
+    return found[0]

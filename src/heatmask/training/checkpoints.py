@@ -1,0 +1,130 @@
+"""Checkpoints of a run: resume after a kill, keep the best, ship it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch import nn
+from torch.utils.data import DataLoader
+
+from heatmask.errors import WeightsError
+from heatmask.networks.weights import load_weights, save_weights
+from heatmask.training.slices import SliceDataset
+
+
+class KeepBest:
+    """Keep the state dict of the network with the lowest validation loss, in ``best.pt``.
+
+    MONAI's saver forgets across a resume what the best was, and would overwrite it. Here
+    the file itself remembers.
+
+    Parameters
+    ----------
+    network
+        The network that is validated (the averaged one).
+    path
+        Where the best goes, as ``{"model": state dict, "epoch": n, "metrics": {...}}``.
+    metric
+        Name of the metric that is to be lowest.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path, metric: str = "val_loss") -> None:
+        self.network, self.path, self.metric = network, Path(path), metric
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a validator."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare and save; the first epoch of a run replaces what an older run left."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        if self.path.is_file() and engine.state.epoch > 1:
+            best = torch.load(self.path, weights_only=True)["metrics"][self.metric]
+            if metrics[self.metric] >= best:
+                return
+        partial = self.path.with_name(self.path.name + ".partial")
+        state = self.network.state_dict()
+        torch.save({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, partial)
+        os.replace(partial, self.path)
+
+
+def run_resumable(trainer: Engine, state: Mapping[str, Any], folder: str | Path) -> None:
+    """Run a trainer with a checkpoint after each epoch, from the last one if there is any.
+
+    Parameters
+    ----------
+    trainer
+        The trainer; its own state is saved beside the rest.
+    state
+        What a checkpoint holds: network, averaged network, optimizer, scheduler.
+    folder
+        Where the checkpoints are. A run that had finished there is not run again.
+    """
+    everything = {**state, "trainer": trainer}
+    last = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=os.path.getmtime)
+    if last:
+        content = torch.load(last[-1], map_location="cpu", weights_only=True)
+        done = content["trainer"]["iteration"] // content["trainer"]["epoch_length"]
+        if done >= trainer.state.max_epochs:
+            return
+        CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
+    CheckpointSaver(str(folder), everything, save_interval=1, n_saved=1).attach(trainer)
+    trainer.run()
+
+
+def export_best(
+    best: str | Path, weights: str | Path, network: nn.Module, slices: SliceDataset, **facts: Any
+) -> Mapping[str, Any]:
+    """Ship the best checkpoint of a run and write ``training.json`` beside it.
+
+    Parameters
+    ----------
+    best, weights
+        The run's ``best.pt`` and the bundle's checkpoint that is written from it, tensors
+        only and in half precision.
+    network
+        A network of the bundle's structure; filled with the weights.
+    slices
+        Training slices, for the heatmap's range.
+    facts
+        What else goes into ``training.json``: seed, epochs, ...
+    """
+    best = Path(best)
+    if not best.is_file():
+        raise WeightsError(f"The run must have left its best checkpoint, and {best} is missing.")
+    content = torch.load(best, map_location="cpu", weights_only=True)
+    save_weights(content["model"], weights)
+    load_weights(network, weights)
+    report = {
+        **facts,
+        "best_epoch": content["epoch"],
+        "validation": content["metrics"],
+        "heatmap_range": describe_heatmap_range(network.cpu(), slices),
+    }
+    text = json.dumps(report, indent=2) + "\n"
+    best.with_name("training.json").write_text(text, encoding="utf-8")
+    print(text)
+    return report
+
+
+@torch.no_grad()
+def describe_heatmap_range(network: nn.Module, slices: SliceDataset) -> dict[str, float]:
+    """Return the range of the raw heatmap over labelled slices: the bundle's calibration.
+
+    ``low`` is the median over the slices without the finding (what "nothing" looks like),
+    ``high`` the 99.5th percentile over the slices with it. From labels alone: no mask is
+    read.
+    """
+    low, high = [], []
+    for batch in DataLoader(slices, batch_size=32):
+        heatmap = network.forward_heatmap(batch["image"])[1].flatten(1)[:, ::16]
+        positive = batch["label"] > 0.5
+        low.append(heatmap[~positive].flatten())
+        high.append(heatmap[positive].flatten())
+    bounds = torch.cat(low).median(), torch.cat(high).quantile(0.995)
+    return {name: round(float(v), 2) for name, v in zip(("low", "high"), bounds, strict=True)}

@@ -1,0 +1,82 @@
+"""The few parts that MONAI's engines need to train a slice classifier."""
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.inferers import SimpleInferer
+from torch import Tensor, nn
+
+from heatmask.training.augment import Augmentation
+from heatmask.training.position import PositionPrior
+
+
+class PrepareSlices:
+    """MONAI's `prepare_batch`: a batch of `SliceDataset` to images and targets.
+
+    Parameters
+    ----------
+    prior
+        The position's log-odds; they become the second column of the targets (see
+        `heatmask.training.position.PositionOffsetLoss`).
+    augmentation
+        Applied to the images; None for validation.
+    """
+
+    def __init__(self, prior: PositionPrior, augmentation: Augmentation | None = None) -> None:
+        self.prior, self.augmentation = prior, augmentation
+
+    def __call__(
+        self,
+        batch: dict[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Return images (B, 1, H, W), channels last in memory, and targets (B, 2)."""
+        images = batch["image"]
+        if self.augmentation is not None:
+            images = self.augmentation(images)
+        targets = torch.stack([batch["label"], self.prior(batch["position"])], dim=1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images.to(device, non_blocking=non_blocking), targets.to(device)
+
+
+class AutocastInferer(SimpleInferer):
+    """`SimpleInferer` in bfloat16, on the CPU too, where MONAI's `amp` does nothing."""
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the network's float32 output."""
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+            return network(inputs, *args, **kwargs).float()
+
+
+class SeedEpochs:
+    """Seed torch at the start of every epoch.
+
+    A run that was killed and resumed then draws what it would have drawn, and ends with
+    the weights of a run that was not.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed from the run's seed and the epoch."""
+        torch.manual_seed(self.seed * 10_000 + engine.state.epoch)
+
+
+def seed_network(network: nn.Module, seed: int) -> nn.Module:
+    """Draw the initial weights of `network` from `seed` and return it, channels last.
+
+    A bundle builds its network before any expression could set the seed.
+    """
+    torch.manual_seed(seed)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return network.to(memory_format=torch.channels_last)
