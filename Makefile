@@ -36,7 +36,7 @@ demo: $(READY)  ## heatmap and pseudo-mask of a synthetic brain, or of IMAGE=sca
 
 serve: $(READY)  ## MONAI Label server for 3D Slicer on STUDIES=folder
 	@test -n "$(STUDIES)" || { echo "STUDIES must name a folder of scans; it is not set. Try: make serve STUDIES=path/to/scans" >&2; exit 2; }
-	$(BIN)/heatmask serve --studies "$(STUDIES)" --host $(HOST) --port $(PORT) $(DEVICE_OPTION) $(ARGS)
+	$(BIN)/heatmask serve "$(STUDIES)" --host $(HOST) --port $(PORT) $(DEVICE_OPTION) $(ARGS)
 
 test: $(READY)  ## tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -59,10 +59,10 @@ format: $(READY)  ## put the code into ruff's format, repair what it can
 	$(BIN)/ruff check --fix .
 
 train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
-	$(BIN)/heatmask train --data "$(DATA)" $(DEVICE_OPTION) $(ARGS)
+	$(BIN)/heatmask train "$(DATA)" $(DEVICE_OPTION) $(ARGS)
 
 evaluate: $(READY)  ## score the bundle on the test patients of DATA=folder
-	$(BIN)/heatmask evaluate --data "$(DATA)" $(DEVICE_OPTION) $(ARGS)
+	$(BIN)/heatmask evaluate "$(DATA)" $(DEVICE_OPTION) $(ARGS)
 
 bench: $(READY)  ## speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)

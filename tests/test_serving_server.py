@@ -15,12 +15,14 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
-from monailabel.client import MONAILabelClient
-from monailabel.client.client import MONAILabelClientException
 from serving_stub import tilt_affine, write_bundle, write_scan
 
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import start_server
+
+host_client = pytest.importorskip("monailabel.client.client")
+MONAILabelClient = host_client.MONAILabelClient
+MONAILabelClientException = host_client.MONAILabelClientException
 
 MODEL = "stub_segmentation"
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8"}

@@ -1,0 +1,1 @@
+"""The explained-classifier call and the methods that offer it."""

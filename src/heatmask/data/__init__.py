@@ -1,0 +1,1 @@
+"""Scans and labels: finding, reading, recognising, and the synthetic head."""

@@ -200,6 +200,15 @@ class Evaluation:
         s = self.slices
         return auroc_within_position_deciles(s.labels, s.probabilities, s.positions)
 
+    def add_mean(self, method: Method, names: Sequence[str]) -> None:
+        """Add a method, first of all, that scores the mean of others on every patient."""
+        columns = zip(*(self.scores[name] for name in names), strict=True)
+        self.scores[method.name] = [
+            {key: float(np.mean([scores[key] for scores in one])) for key in one[0]}
+            for one in columns
+        ]
+        self.methods.insert(0, method)
+
     def _make_row(self, method: Method) -> Row:
         dice, iou = self.column(method.name), self.column(method.name, "iou")
         counted = dice[~np.isnan(dice)]

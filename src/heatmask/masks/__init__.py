@@ -1,0 +1,1 @@
+"""From a heatmap to a pseudo-mask, without any reference mask."""

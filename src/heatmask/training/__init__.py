@@ -1,0 +1,1 @@
+"""Training classifiers from slice labels alone."""

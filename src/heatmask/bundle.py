@@ -1,0 +1,87 @@
+"""Open a bundle's configs from Python, with knobs overridden, as `monai.bundle run` does."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from heatmask.errors import InputError, OptionError
+from heatmask.plain_errors import find_reason
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
+_EVALUATED = ("$", "@", "%")
+
+
+def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
+    """Return the folder of a bundle, by path or by its name below the project's ``bundles``.
+
+    Raises
+    ------
+    InputError
+        There is no such bundle; the message lists those there are.
+    """
+    for folder in (Path(name).expanduser(), PROJECT / "bundles" / name):
+        if (folder / "configs" / "inference.json").is_file():
+            return folder
+    known = sorted(p.parents[1].name for p in (PROJECT / "bundles").glob("*/configs/inference.json"))
+    raise InputError(
+        f"bundle must be a bundle's folder or one of {', '.join(known) or 'none'}, got {name!s}."
+    )
+
+
+def read_bundle(
+    bundle: Path, configs: Sequence[str] = ("inference",), knobs: Mapping[str, Any] | None = None
+) -> ConfigParser:
+    """Read configs of a bundle, later ones over earlier ones, and set its knobs.
+
+    Parameters
+    ----------
+    bundle
+        The bundle's folder.
+    configs
+        File names below ``configs`` without ``.json``.
+    knobs
+        New values of ids at the top level of the configs.
+
+    Raises
+    ------
+    OptionError
+        A knob is not in the config, or its value is text that MONAI would evaluate.
+    """
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
+    for name, value in (knobs or {}).items():
+        _check_knob(name, value, list(parser.get()))
+        parser[name] = value
+    parser["bundle_root"] = str(bundle)
+    return parser
+
+
+def run_bundle(parser: ConfigParser, item: str = "run") -> Any:
+    """Build and return a config item; a `HeatmaskError` comes out as itself.
+
+    MONAI wraps an error once for each item that depends on the one that failed.
+    """
+    try:
+        return parser.get_parsed_content(item)
+    except Exception as error:
+        reason = find_reason(error)
+        if reason is None or reason is error:
+            raise
+        raise reason from reason.__cause__
+
+
+def _check_knob(name: str, value: Any, known: list[str]) -> None:
+    if name not in known:
+        close = ", ".join(get_close_matches(name, known, cutoff=0.5)) or ", ".join(known)
+        raise OptionError(f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}.")
+    if isinstance(value, str) and value.startswith(_EVALUATED):
+        raise OptionError(
+            f"{name} must not begin with {', '.join(_EVALUATED)}, got {value!r}: MONAI would "
+            "evaluate it. Put ./ before a path."
+        )
+
+

@@ -1,0 +1,277 @@
+"""The `heatmask` command, thin over the bundles' configs.
+
+torch and MONAI take seconds to import, so each command imports what it needs, and
+`heatmask --help` nothing of it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from heatmask import __version__
+from heatmask.errors import HeatmaskError, OptionError
+
+app = typer.Typer(
+    name="heatmask",
+    help="Image-level classifiers, explained, as segmenters: one MRI in, a heatmap and a "
+    "pseudo-mask to correct in 3D Slicer out.",
+    epilog="Start with: heatmask demo   then: heatmask segment SCAN   and: heatmask serve STUDIES. "
+    "Pseudo-masks are for research and to be corrected by a radiologist: not a diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console(highlight=False)
+
+AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+Bundle = Annotated[
+    str, typer.Option(help="Name of a bundle in bundles/, or the path of its folder.")
+]
+Device = Annotated[
+    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
+Knobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KNOB=VALUE",
+        help="Any other knob at the top of the bundle's config, such as batch_size=4. Repeatable.",
+    ),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(help='File names to take from a folder, such as "*-t2f.nii.gz".'),
+]
+DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
+
+
+@app.command()
+def demo(
+    image: Annotated[
+        Path | None, typer.Option(help="A scan of your own instead of the synthetic brain.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo"),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    device: Device = "auto",
+) -> None:
+    """Segment a synthetic brain with a known lesion, or your own scan, and show the picture.
+
+    Works offline. The synthetic brain is generated, not a patient; its lesion is known, so the
+    command ends with the Dice of the pseudo-mask against it.
+    """
+    from heatmask.demo import run_demo
+
+    run_demo(image, output, bundle, device, console)
+
+
+@app.command()
+def segment(
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            help="A NIfTI, an NRRD, a DICOM series folder, or a folder searched for scans."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "output"
+    ),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    pattern: Pattern = None,
+    device: Device = "auto",
+    threshold_rule: Annotated[
+        str | None, typer.Option(help="otsu, multi_otsu (stricter) or level.")
+    ] = None,
+    threshold_level: Annotated[
+        float | None,
+        typer.Option(help="Heatmap value for the rule level, in logits: 0 is even odds."),
+    ] = None,
+    min_volume_mm3: Annotated[
+        float | None, typer.Option(help="Objects smaller than this are dropped.")
+    ] = None,
+    gate: Annotated[
+        bool | None,
+        typer.Option("--gate/--no-gate", help="Mask only slices predicted to hold a tumour."),
+    ] = None,
+    snap: Annotated[
+        bool | None, typer.Option("--snap/--no-snap", help="Fit the mask's border to the scan.")
+    ] = None,
+    slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
+    knobs: Knobs = None,
+) -> None:
+    """Make heatmap, pseudo-mask, report and picture of a scan, or of every scan in a folder.
+
+    Each case gets a folder in OUTPUT with CASE_mask.nii.gz (labels), CASE_heatmap.nii.gz
+    (0 to 1), report.json and overview.png. A scan that fails is reported at the end and
+    stops no other. Options left out are the bundle's own.
+    """
+    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+
+    given = {
+        "threshold_rule": threshold_rule,
+        "threshold_level": threshold_level,
+        "min_volume_mm3": min_volume_mm3,
+        "gate": gate,
+        "snap": snap,
+        "slice_axis": None if slice_axis is None else read_axis(slice_axis),
+        "pattern": pattern,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings |= {"input": str(scan), "output_dir": str(output), "device": device}
+    parser = read_bundle(find_bundle(bundle), knobs={**settings, **read_knobs(knobs)})
+    segmenter = run_bundle(parser, "evaluator")
+    with console.status("Segmenting ...") if len(segmenter.dataset) == 1 else console.screen(False):
+        reports = segmenter.run()
+    for report in reports:
+        show_report(report)
+
+
+@app.command()
+def serve(
+    studies: Annotated[Path, typer.Argument(help="A folder searched for scans; it is only read.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    device: Device = "auto",
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where index and labels are kept; default work/serve.")
+    ] = None,
+    pattern: Pattern = None,
+) -> None:
+    """Serve every bundle to 3D Slicer through MONAI Label.
+
+    In Slicer: module MONAI Label, server http://127.0.0.1:8000, Next Sample, Run, correct the
+    mask, Submit Label. There is no authentication: keep it on your own machine.
+    """
+    from heatmask.serving.server import start_server
+
+    start_server(studies, host, port, device, workdir, pattern=pattern)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with patients.csv, slice_labels.csv and a folder a patient."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "evaluation"
+    ),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    split: Annotated[str, typer.Option(help="Which patients of patients.csv.")] = "test",
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoints to score instead of the bundle's; repeat for more seeds."),
+    ] = None,
+    device: Device = "auto",
+    knobs: Knobs = None,
+) -> None:
+    """Score a bundle on patients with reference masks, beside floors without learning.
+
+    Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
+    (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
+    every volume counts, and nothing is tuned on these masks.
+    """
+    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+    from heatmask.evaluation.report import format_markdown
+
+    settings: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(output)}
+    settings |= {"split": split, "device": device}
+    if weights:
+        settings["weights"] = str(weights[0])
+        settings["further_weights"] = [str(path) for path in weights[1:]]
+    configs = ("inference", "evaluate")
+    parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
+    (evaluation,) = run_bundle(parser)
+    console.print(format_markdown(evaluation), markup=False)
+    console.print(f"Written to {output}: evaluation.md, evaluation.png, per_patient.csv")
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with patients.csv, slice_labels.csv and a folder a patient."),
+    ],
+    bundle: Bundle = DEFAULT_BUNDLE,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoints and logs; a run that stopped there is resumed."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Where the trained weights go; default: into the bundle.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Default: the bundle's.")] = None,
+    device: Device = "auto",
+    knobs: Knobs = None,
+) -> None:
+    """Train a bundle from slice labels alone; no mask is opened.
+
+    The best epoch by validation classification loss becomes the bundle's weights.
+    """
+    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+
+    given = {"output_dir": run_dir and str(run_dir), "weights": weights and str(weights)}
+    given["max_epochs"] = epochs  # type: ignore[assignment]
+    settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    settings |= {"dataset_dir": str(data), "seed": seed, "device": device}
+    parser = read_bundle(find_bundle(bundle), ("train",), {**settings, **read_knobs(knobs)})
+    run_bundle(parser)
+
+
+@app.callback(invoke_without_command=True)
+def show_version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    """Show the version."""
+    if version:
+        console.print(f"heatmask {__version__}")
+        raise typer.Exit
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """Print what was found in one case and where the files are."""
+    seconds = sum(report["seconds"].values())
+    console.print(f"[bold]{report['case']}[/bold]: {report['finding']}")
+    for warning in report["warnings"]:
+        console.print(f"  [yellow]Warning:[/yellow] {warning}")
+    console.print(f"  {seconds:.1f} s on {report['device']}; {report['output']}")
+
+
+def read_axis(name: str) -> int:
+    """Return the RAS axis that slices of this name are cut across."""
+    if name not in AXES:
+        raise OptionError(f"slice_axis must be one of {', '.join(AXES)}, got {name!r}.")
+    return AXES[name]
+
+
+def read_knobs(knobs: list[str] | None) -> dict[str, Any]:
+    """Return ``NAME=VALUE`` texts as a dict, values read as JSON where they are."""
+    import json
+
+    values: dict[str, Any] = {}
+    for knob in knobs or ():
+        name, sign, text = knob.partition("=")
+        if not sign or not name:
+            raise OptionError(f"--set must be given as KNOB=VALUE, got {knob!r}.")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def main() -> None:
+    """Run the command; a `HeatmaskError` is printed alone, with exit status 1."""
+    try:
+        app()
+    except HeatmaskError as error:
+        Console(stderr=True, highlight=False).print(f"[red]heatmask: error:[/red] {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The main job on a synthetic brain, or on a scan of the user's."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from rich.console import Console
+
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
+from heatmask.evaluation.segmentation import score_mask
+
+
+def run_demo(image: Path | None, output: Path, bundle: str, device: str, console: Console) -> None:
+    """Segment the phantom, or `image`, and leave ``overview.png`` in `output`.
+
+    For the phantom the Dice against its known lesion is printed.
+    """
+    subject = "a synthetic FLAIR brain (generated, not a patient)" if image is None else str(image)
+    console.print(
+        f"Heatmask: a classifier that was trained on slice labels alone looks at {subject}; "
+        "its heatmap becomes a pseudo-mask."
+    )
+    reference = None
+    if image is None:
+        image, reference = output / "input" / "phantom.nii.gz", output / "input" / "lesion.nii.gz"
+        with console.status("Generating the phantom ..."):
+            image.parent.mkdir(parents=True, exist_ok=True)
+            write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
+    knobs = {"input": str(image), "output_dir": str(output), "device": device}
+    with console.status("Segmenting ..."):
+        segmenter = run_bundle(read_bundle(find_bundle(bundle), knobs=knobs), "evaluator")
+        (report,) = segmenter.run()
+    folder, picture = Path(report["output"]), output / "overview.png"
+    shutil.copyfile(folder / "overview.png", picture.with_suffix(".png.partial"))
+    os.replace(picture.with_suffix(".png.partial"), picture)
+    for line in (report["finding"], *report["warnings"]):
+        console.print(line)
+    console.print(f"Scan, heatmap and mask: {picture}   (all files: {folder})")
+    if reference is not None:
+        console.print(f"Dice against the phantom's known lesion: {_score(report, reference):.2f}")
+
+
+def _score(report: dict, reference: Path) -> float:
+    mask = nib.load(Path(report["output"]) / f"{report['case']}_mask.nii.gz")
+    lesion = nib.load(reference)
+    spacing = lesion.header.get_zooms()[:3]
+    return score_mask(np.asarray(mask.dataobj), np.asarray(lesion.dataobj), spacing)["dice"]

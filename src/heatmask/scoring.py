@@ -1,0 +1,157 @@
+"""Score a bundle on patients with reference masks, beside the floors without learning."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from rich.progress import track
+
+from heatmask.data.labels import LabelledVolume
+from heatmask.errors import InputError
+from heatmask.evaluation.classification import compute_relative_positions
+from heatmask.evaluation.protocol import Case, Evaluation, Method, Slices, evaluate_cases
+from heatmask.evaluation.report import write_evaluation
+from heatmask.networks.weights import load_weights
+from heatmask.transforms import find_array_axis, order_as_stored
+from heatmask.segmenter import Segmenter
+
+Variants = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+
+
+@dataclass
+class Scorer:
+    """Run a segmenter, and further weights of its network, over patients and score them all.
+
+    Attributes
+    ----------
+    segmenter
+        The bundle's; its mask is the first method.
+    name
+        What the table calls it.
+    volumes
+        The patients to score, with their slice labels.
+    reference_pattern
+        Glob of the reference mask in the folder of a volume; exactly one must match.
+    training_volumes
+        For the table that knows a slice's position alone; their files are not opened.
+    variants
+        Name to a transform that makes ``"mask"`` anew from a result: further methods.
+    further_weights
+        More checkpoints of the same network (other seeds). With them the table gains a row
+        for each and one for the mean over all, patient by patient.
+    slice_axis
+        As given to the segmenter's inferer.
+    notes
+        Sentences for under the table.
+    """
+
+    segmenter: Segmenter
+    name: str
+    volumes: Sequence[LabelledVolume]
+    reference_pattern: str
+    training_volumes: Sequence[LabelledVolume] = ()
+    variants: Variants = field(default_factory=dict)
+    further_weights: Sequence[str] = ()
+    slice_axis: int = 2
+    notes: Sequence[str] = ()
+
+    def run(self, output_dir: str | Path) -> Evaluation:
+        """Score, write table, figure and per-patient CSV to `output_dir`, return the scores."""
+        segmenters = {self.name: self.segmenter}
+        for number, path in enumerate(self.further_weights, start=2):
+            segmenters[f"{self.name}, network {number}"] = self._with_weights(path)
+        slices = {name: Slices() for name in segmenters}
+        methods = [
+            Method(_join(name, variant)) for variant in ("", *self.variants) for name in segmenters
+        ]
+        evaluation = evaluate_cases(
+            self._make_cases(segmenters, slices),
+            methods,
+            _list_positions(self.training_volumes) if self.training_volumes else None,
+            [*self.notes, *_describe_networks(slices)],
+        )
+        if len(segmenters) > 1:
+            for variant in reversed(("", *self.variants)):
+                names = [_join(name, variant) for name in segmenters]
+                mean = _join(f"{self.name}, mean of {len(names)} networks", variant)
+                evaluation.add_mean(Method(mean), names)
+        write_evaluation(evaluation, Path(output_dir))
+        return evaluation
+
+    def _with_weights(self, path: str) -> Segmenter:
+        twin = copy.copy(self.segmenter)
+        twin.network = load_weights(copy.deepcopy(self.segmenter.network).cpu(), path)
+        twin.network.to(twin.device)
+        return twin
+
+    def _make_cases(
+        self, segmenters: Mapping[str, Segmenter], slices: Mapping[str, Slices]
+    ) -> Iterator[Case]:
+        for volume in track(self.volumes, "Scoring"):
+            reference = self._load_reference(volume)
+            masks: dict[str, np.ndarray] = {}
+            cases = []
+            for name, segmenter in segmenters.items():
+                result = segmenter.segment({"case": volume.patient, "image": str(volume.path)})
+                masks[name] = np.asarray(result["mask"][0])
+                for variant, transform in self.variants.items():
+                    masks[_join(name, variant)] = np.asarray(transform(result)["mask"][0])
+                cases.append(self._make_case(volume, result, masks, reference))
+            for case, record in zip(cases, slices.values(), strict=True):
+                record.add(case)
+            yield cases[0]
+
+    def _make_case(
+        self,
+        volume: LabelledVolume,
+        result: Mapping[str, Any],
+        masks: Mapping[str, np.ndarray],
+        reference: Any,
+    ) -> Case:
+        affine = np.asarray(result["scan"].affine)
+        probabilities = np.asarray(result["slice_probabilities"]).max(axis=1)
+        return Case(
+            patient=volume.patient,
+            image=np.asarray(result["scan"][0]),
+            masks=masks,
+            reference=np.asarray(reference.dataobj),
+            affine=affine,
+            reference_affine=reference.affine,
+            slice_probabilities=order_as_stored(probabilities, affine, self.slice_axis),
+            slice_labels=volume.slice_labels,
+            slice_axis=find_array_axis(affine, self.slice_axis),
+        )
+
+    def _load_reference(self, volume: LabelledVolume) -> Any:
+        found = sorted(volume.path.parent.glob(self.reference_pattern))
+        if len(found) != 1:
+            raise InputError(
+                f"Every patient must have one reference mask {self.reference_pattern!r} beside the "
+                f"scan; {volume.patient} has {len(found)} in {volume.path.parent}."
+            )
+        return nib.load(found[0])
+
+
+def _join(name: str, variant: str) -> str:
+    return f"{name}, {variant}" if variant else name
+
+
+def _list_positions(volumes: Sequence[LabelledVolume]) -> tuple[np.ndarray, np.ndarray]:
+    positions = [compute_relative_positions(len(v.slice_labels)) for v in volumes]
+    return np.concatenate(positions), np.concatenate([v.slice_labels for v in volumes])
+
+
+def _describe_networks(slices: Mapping[str, Slices]) -> Iterator[str]:
+    """Say how well each network classifies slices, once the cases are through."""
+    if len(slices) < 2:
+        return
+    for name, record in slices.items():
+        single = Evaluation([], [], {}, record)
+        yield (
+            f"{name}: slice AUROC {single.slice_scores['auroc']:.3f}, "
+            f"within position deciles {single.deciles.mean:.3f}."
+        )

@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real MRI beside the project, which never becomes part of it."""
+    folder = PROJECT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real MRI is not at hand: no ../shared/data beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lgg(shared_data: Path) -> Path:
+    """The LGG MRI segmentation set."""
+    return shared_data / "lgg"
+
+
+@pytest.fixture(scope="session")
+def bundle_dir() -> Path:
+    """The GP-UNet bundle."""
+    return PROJECT / "bundles" / "brain_mri_gp_unet_segmentation"
