@@ -45,4 +45,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/info/', timeout=8)"]
 
-CMD ["heatmask", "serve", "--studies", "/studies", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["heatmask", "serve", "/studies", "--host", "0.0.0.0", "--port", "8000"]

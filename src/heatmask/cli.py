@@ -174,6 +174,8 @@ def evaluate(
     (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
     every volume counts, and nothing is tuned on these masks.
     """
+    from rich.markdown import Markdown
+
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
     from heatmask.evaluation.report import format_markdown
 
@@ -185,7 +187,7 @@ def evaluate(
     configs = ("inference", "evaluate")
     parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
     (evaluation,) = run_bundle(parser)
-    console.print(format_markdown(evaluation), markup=False)
+    console.print(Markdown(format_markdown(evaluation)))
     console.print(f"Written to {output}: evaluation.md, evaluation.png, per_patient.csv")
 
 

@@ -1,4 +1,4 @@
-"""Clean a binary mask in physical units: small objects, holes, largest component."""
+"""Clean a binary mask in physical units: objects, thin bridges, holes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,23 @@ def clean_mask(
     if keep == "largest":
         kept &= np.arange(count + 1) == sizes.argmax()
     return kept[labels]
+
+
+def open_mask(
+    mask: Mask, spacing_mm: tuple[float, float, float], slice_axis: int, radius_mm: float
+) -> Mask:
+    """Remove what is thinner than a disc of `radius_mm` on each slice: bridges, fringes.
+
+    A radius below the pixel size changes nothing. Neither does one that would leave
+    nothing: a lesion may be thin.
+    """
+    if radius_mm < 0:
+        raise OptionError(f"smooth_mm must be at least 0, got {radius_mm}.")
+    reach = [0 if axis == slice_axis else radius_mm // s for axis, s in enumerate(spacing_mm)]
+    steps = np.ogrid[tuple(slice(-int(r), int(r) + 1) for r in reach)]
+    distance = sum((step * s) ** 2 for step, s in zip(steps, spacing_mm, strict=True))
+    opened = ndimage.binary_opening(mask, distance <= radius_mm**2)
+    return opened if opened.any() else mask
 
 
 def fill_holes(mask: Mask, slice_axis: int) -> Mask:
