@@ -7,8 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from heatmask.errors import InputError, OptionError
-from heatmask.plain_errors import find_reason
+from heatmask.errors import InputError, OptionError, reveal_reason
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
@@ -65,13 +64,8 @@ def run_bundle(parser: ConfigParser, item: str = "run") -> Any:
 
     MONAI wraps an error once for each item that depends on the one that failed.
     """
-    try:
+    with reveal_reason():
         return parser.get_parsed_content(item)
-    except Exception as error:
-        reason = find_reason(error)
-        if reason is None or reason is error:
-            raise
-        raise reason from reason.__cause__
 
 
 def _check_knob(name: str, value: Any, known: list[str]) -> None:

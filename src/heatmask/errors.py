@@ -14,6 +14,9 @@ the server catch `HeatmaskError` once, at their edge, and print the message alon
 anything else is a defect and keeps its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HeatmaskError(Exception):
     """Base of all errors below."""
@@ -37,3 +40,27 @@ class DeviceError(HeatmaskError):
 
 class OutputError(HeatmaskError):
     """A result cannot be written."""
+
+
+def find_reason(error: BaseException | None) -> HeatmaskError | None:
+    """Return the first `HeatmaskError` among an error and what caused it, or None."""
+    while error is not None and not isinstance(error, HeatmaskError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def reveal_reason() -> Iterator[None]:
+    """Raise the `HeatmaskError` behind an error of MONAI's in place of it.
+
+    MONAI wraps what a transform or a config item raises in a `RuntimeError` of its own.
+    """
+    try:
+        yield
+    except HeatmaskError:
+        raise
+    except Exception as error:
+        reason = find_reason(error)
+        if reason is None:
+            raise
+        raise reason from error

@@ -8,14 +8,7 @@ lines above it.
 import sys
 from types import TracebackType
 
-from heatmask.errors import HeatmaskError
-
-
-def find_reason(error: BaseException | None) -> HeatmaskError | None:
-    """Return the first `HeatmaskError` among an error and what caused it."""
-    while error is not None and not isinstance(error, HeatmaskError):
-        error = error.__cause__ or error.__context__
-    return error
+from heatmask.errors import find_reason
 
 
 def show_plain_errors() -> None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from heatmask.device import resolve_device
-from heatmask.errors import HeatmaskError
+from heatmask.errors import HeatmaskError, reveal_reason
 
 logger = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -74,7 +74,16 @@ class Segmenter:
         Added are ``scan``, ``heatmap`` (K, X, Y, Z; raw), ``mask`` (1, X, Y, Z; uint8), all
         on the scan's grid; ``probabilities`` (K,); ``slice_probabilities`` (slices, K);
         ``seconds`` by stage and ``device``.
+
+        Raises
+        ------
+        HeatmaskError
+            The scan or an option is not what it must be.
         """
+        with reveal_reason():
+            return self._segment(case)
+
+    def _segment(self, case: Mapping[str, Any]) -> Result:
         seconds: dict[str, float] = {}
         with self._time(seconds, "read and prepare"):
             data = dict(self.preprocessing(case))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from heatmask.errors import WeightsError
+from heatmask.errors import OutputError, WeightsError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -43,13 +43,27 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], half
     """Write a state dict to `path` (under the key ``"model"``), first beside it, then in place.
 
     With `half`, floating tensors are stored in half precision.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; what stood there is as it was.
     """
     path = Path(path)
     tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    torch.save({"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, partial)
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            {"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, partial
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"The weights must be written to {path}, and were not: {error}. "
+            "Check space and permissions."
+        ) from error
 
 
 def hash_weights(path: str | os.PathLike[str]) -> str:

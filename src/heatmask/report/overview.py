@@ -31,7 +31,7 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
     spacing = np.asarray(result["scan"].pixdim)[np.argsort(nib.io_orientation(affine)[:, 0])]
     figure = Figure(figsize=(9.6, 1.5 + 2.9 * len(shown)), facecolor="white", layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False)
-    top = float(np.percentile(scan, 99.5)) or 1.0
+    top = float(np.percentile(scan[scan != 0], 99.5))
     for row, index in zip(axes, shown, strict=True):
         planes = [_turn(np.take(v, index, slice_axis), slice_axis) for v in (scan, heat, mask)]
         image = _draw_row(row, planes, (float(scan.min()), top), _aspect(spacing, slice_axis))

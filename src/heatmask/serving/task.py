@@ -24,7 +24,7 @@ from torch import Tensor
 
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
-from heatmask.plain_errors import find_reason
+from heatmask.errors import find_reason
 from heatmask.segmenter import Segmenter
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_knobs

@@ -1,0 +1,229 @@
+"""The bundle through MONAI's own doors: its verifiers and `python -m monai.bundle run`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.data.phantom import make_phantom, write_phantom
+from heatmask.errors import InputError, OptionError, WeightsError
+from heatmask.networks.weights import hash_weights
+
+# A phantom that is neither the demo's nor of the range for training.
+PHANTOM_SEED = 77
+REPORT_FIELDS = {
+    "bundle", "case", "classes", "device", "finding", "input", "notice", "output", "parameters",
+    "seconds", "sequence", "slices", "versions", "warnings", "weights_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def phantom_scan(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    phantom = make_phantom(PHANTOM_SEED, shape=(112, 128, 20), spacing_mm=(2.0, 2.0, 6.0))
+    write_phantom(phantom, folder / "head_flair.nii.gz", folder / "head-seg.nii.gz")
+    return folder / "head_flair.nii.gz"
+
+
+def monai_bundle(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monai.bundle", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def run_inference(bundle_dir: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    config = bundle_dir / "configs" / "inference.json"
+    return monai_bundle("run", "--config_file", config, "--bundle_root", bundle_dir, *words)
+
+
+def test_metadata_passes_monais_schema(bundle_dir, shared_data):
+    schema = shared_data.parent / "schema" / "meta_schema_20240725.json"
+    if not schema.is_file():
+        pytest.skip("MONAI's metadata schema is not at hand, and the verifier would download it")
+    meta = bundle_dir / "configs" / "metadata.json"
+    done = monai_bundle("verify_metadata", "--meta_file", meta, "--filepath", schema)
+    assert done.returncode == 0, done.stderr
+    assert "verified with no error" in done.stdout + done.stderr
+
+
+def test_network_takes_and_gives_what_the_metadata_says(bundle_dir):
+    configs = bundle_dir / "configs"
+    done = monai_bundle(
+        "verify_net_in_out", "--net_id", "network_def", "--bundle_root", bundle_dir,
+        "--meta_file", configs / "metadata.json", "--config_file", configs / "inference.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "data shape of network is verified" in done.stdout + done.stderr
+
+
+def test_inference_config_has_every_property_monai_asks_for(bundle_dir, phantom_scan, tmp_path):
+    workflow = ConfigWorkflow(
+        config_file=str(bundle_dir / "configs" / "inference.json"),
+        meta_file=str(bundle_dir / "configs" / "metadata.json"),
+        logging_file=str(bundle_dir / "configs" / "logging.conf"),
+        workflow_type="inference",
+        bundle_root=str(bundle_dir),
+        input=str(phantom_scan),
+        output_dir=str(tmp_path),
+    )
+    hook = sys.excepthook
+    try:
+        workflow.initialize()
+        assert workflow.check_properties() == []
+    finally:
+        sys.excepthook = hook
+
+
+def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan, tmp_path):
+    done = run_inference(bundle_dir, "--input", phantom_scan, "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "head_flair"
+    scan = nib.load(phantom_scan)
+    mask = nib.load(folder / "head_flair_mask.nii.gz")
+    heatmap = nib.load(folder / "head_flair_heatmap.nii.gz")
+    for volume, dtype in ((mask, np.uint8), (heatmap, np.float32)):
+        assert volume.shape == scan.shape
+        assert volume.get_data_dtype() == dtype
+        np.testing.assert_allclose(volume.affine, scan.affine, atol=1e-4)
+    assert set(np.unique(mask.dataobj)) <= {0, 1}
+    heat = np.asarray(heatmap.dataobj)
+    assert 0 <= heat.min() < heat.max() <= 1
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report) == REPORT_FIELDS
+    assert report["weights_sha256"] == hash_weights(bundle_dir / "models" / "model.pt")
+    assert len(report["classes"][0]["slice_probabilities"]) == scan.shape[2]
+    assert (folder / "overview.png").stat().st_size > 10_000
+
+
+def test_shipped_weights_find_the_lesion_of_a_phantom(bundle_dir, phantom_scan, tmp_path):
+    knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path), "device": "cpu"}
+    (report,) = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    mask = np.asarray(nib.load(tmp_path / "head_flair" / "head_flair_mask.nii.gz").dataobj) > 0
+    lesion = np.asarray(nib.load(phantom_scan.with_name("head-seg.nii.gz")).dataobj) > 0
+    assert report["finding"].startswith("Tumour predicted")
+    assert 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()) >= 0.5
+
+
+def test_phantom_without_lesion_is_said_to_have_none(bundle_dir, tmp_path):
+    healthy = make_phantom(
+        PHANTOM_SEED, shape=(112, 128, 20), spacing_mm=(2.0, 2.0, 6.0), lesion=False
+    )
+    write_phantom(healthy, tmp_path / "healthy_flair.nii.gz", tmp_path / "none-seg.nii.gz")
+    knobs = {"input": str(tmp_path / "healthy_flair.nii.gz"), "output_dir": str(tmp_path)}
+    (report,) = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    assert report["finding"].startswith("No tumour predicted (p = 0.")
+    mask = nib.load(tmp_path / "healthy_flair" / "healthy_flair_mask.nii.gz")
+    assert not np.asarray(mask.dataobj).any()
+
+
+def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_path):
+    folder = lgg / "TCGA-HT-7473"
+    if not folder.is_dir():
+        folder = next(p.parent for p in sorted(lgg.glob("*/*-seg.nii.gz")))
+    scan = folder / f"{folder.name}-t2f.nii.gz"
+    done = run_inference(bundle_dir, "--input", scan, "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    case = f"{folder.name}-t2f"
+    mask = nib.load(tmp_path / case / f"{case}_mask.nii.gz")
+    np.testing.assert_allclose(mask.affine, nib.load(scan).affine)
+    reference = np.asarray(nib.load(folder / f"{folder.name}-seg.nii.gz").dataobj) > 0
+    found = np.asarray(mask.dataobj) > 0
+    assert 2 * (found & reference).sum() / (found.sum() + reference.sum()) > 0.3
+
+
+def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, shared_data, tmp_path):
+    import tarfile
+
+    with tarfile.open(shared_data / "dicom_t1" / "dicom_t1.tar.xz") as archive:
+        archive.extractall(tmp_path / "series", filter="data")
+    done = run_inference(
+        bundle_dir, "--input", tmp_path / "series", "--output_dir", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    (report_file,) = (tmp_path / "out").glob("*/report.json")
+    report = json.loads(report_file.read_text())
+    assert any("Expected a FLAIR scan" in warning for warning in report["warnings"])
+    mask = nib.load(next(report_file.parent.glob("*_mask.nii.gz")))
+    rotation = mask.affine[:3, :3] / np.linalg.norm(mask.affine[:3, :3], axis=0)
+    assert np.abs(rotation).max(axis=0).min() < 0.999, "the series is oblique, so is its mask"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--input", "/nowhere/scan.nii.gz"), "The scan must exist"),
+        ((), "input must name a scan"),
+        (("--device", "cuda:99"), "needs a CUDA GPU"),
+        (("--threshold_rule", "best"), "threshold_rule must be one of"),
+        (("--min_volume_mm3", "-1"), "min_volume_mm3 must be at least 0"),
+        (("--slice_axis", "7"), "slice_axis must be 0, 1 or 2"),
+        (("--weights", "/nowhere/model.pt"), "The weights must exist"),
+        (("--output_dir", "{scan}/below"), "must be a folder that can be written"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence(bundle_dir, phantom_scan, tmp_path, words, message):
+    words = [word.format(scan=phantom_scan) for word in words]
+    if words and "--input" not in words:
+        words = ["--input", str(phantom_scan), *words]
+    if "--output_dir" not in words:
+        words += ["--output_dir", str(tmp_path / "out")]
+    done = run_inference(bundle_dir, *words)
+    last = done.stderr.strip().rpartition("heatmask: error: ")
+    assert done.returncode == 1
+    assert message in last[2]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*mask*"))
+
+
+def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    os.symlink(phantom_scan, folder / "good_flair.nii.gz")
+    (folder / "bad_flair.nii.gz").write_bytes(phantom_scan.read_bytes()[:3000])
+    knobs = {"input": str(folder), "output_dir": str(tmp_path / "out")}
+    segmenter = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator")
+    with pytest.raises(Exception, match=r"1 of 2 scans failed.*\n.*bad_flair: .*cut off or damaged"):
+        segmenter.run()
+    assert (tmp_path / "out" / "good_flair" / "report.json").is_file()
+    assert not (tmp_path / "out" / "bad_flair").exists()
+
+
+def test_weights_of_another_network_are_refused(bundle_dir, phantom_scan, tmp_path):
+    knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path)}
+    parser = read_bundle(bundle_dir, knobs=knobs)
+    parser["network_def::features"] = [8, 16]
+    with pytest.raises(WeightsError, match="must fit GPUNet in every tensor"):
+        run_bundle(parser, "network")
+
+
+def test_find_bundle_lists_what_there_is(bundle_dir):
+    assert find_bundle(bundle_dir) == bundle_dir
+    with pytest.raises(InputError, match=r"one of brain_mri_gp_unet_segmentation.*got no_such"):
+        find_bundle("no_such")
+
+
+def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
+    with pytest.raises(OptionError, match="must not begin with"):
+        read_bundle(bundle_dir, knobs={"output_dir": "$print('evaluated')"})
+    with pytest.raises(OptionError, match=r"got 'batch_sise'. Try: batch_size"):
+        read_bundle(bundle_dir, knobs={"batch_sise": 3})
+
+
+def test_licence_of_the_weights_is_said_everywhere(bundle_dir):
+    for file in ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/data_license.txt"):
+        assert "CC BY-NC-SA 4.0" in (bundle_dir / file).read_text(), file
+
+
+def test_weights_are_small_and_tensors_only(bundle_dir):
+    import torch
+
+    path = bundle_dir / "models" / "model.pt"
+    assert path.stat().st_size < 10e6
+    state = torch.load(path, weights_only=True)["model"]
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
