@@ -75,7 +75,10 @@ def make_volume(array: np.ndarray | Tensor, affine: np.ndarray, **meta: object) 
 
 
 def draw_ball(
-    shape: Sequence[int], centre: Sequence[float], radius: float, spacing: Sequence[float] = (1, 1, 1)
+    shape: Sequence[int],
+    centre: Sequence[float],
+    radius: float,
+    spacing: Sequence[float] = (1, 1, 1),
 ) -> np.ndarray:
     """Boolean (X, Y, Z): voxels within `radius` of `centre`, both in units of `spacing`."""
     grid = np.indices(shape).T * np.asarray(spacing) - np.asarray(centre)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from planted import PlantedClassifier
 from torch import Tensor, nn
 
 from heatmask.attribution.explained import ExplainedClassifier, explain_batch
 from heatmask.errors import OptionError
 from heatmask.networks.gp_unet import GPUNet
-from planted import PlantedClassifier
 
 SIZES = {2: (17, 22), 3: (9, 6, 11)}
 
@@ -164,5 +164,5 @@ def test_explain_batch_leaves_a_fine_attribution_alone() -> None:
 
 def test_gp_networks_explain_themselves_and_others_are_refused() -> None:
     assert isinstance(make_network(), ExplainedClassifier)
-    with pytest.raises(OptionError, match="must offer forward_heatmap.*and Linear does not"):
+    with pytest.raises(OptionError, match=r"must offer forward_heatmap.*and Linear does not"):
         explain_batch(nn.Linear(2, 2), torch.zeros(1, 1, 4, 4))

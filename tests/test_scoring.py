@@ -27,7 +27,7 @@ def archive(tmp_path_factory):
         labels += [(patient, i, int(label)) for i, label in enumerate(phantom.slice_labels)]
     splits = [("patient", "split"), *((p, split) for p, (split, _) in PATIENTS.items())]
     for name, rows in (("slice_labels", labels), ("patients", splits)):
-        with open(root / f"{name}.csv", "w", newline="") as file:
+        with open(root / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
     return root
 

@@ -86,7 +86,7 @@ def test_loading_is_strict(tmp_path: Path, kind: str, message: str) -> None:
 def test_a_wrongly_wrapped_file_is_refused(tmp_path: Path) -> None:
     """The trap: MONAI Label loads with strict=False and would go on with random weights."""
     torch.save({"network": make_network().state_dict()}, tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="must be a dict of tensors"):
+    with pytest.raises(WeightsError, match=r"must be a dict of tensors"):
         load_weights(make_network(), tmp_path / "model.pt")
 
 
@@ -110,7 +110,7 @@ class Payload:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     state = {**make_network().state_dict(), "payload": Payload(tmp_path / "trace")}
     torch.save({"model": state}, tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="must be a checkpoint that holds only tensors"):
+    with pytest.raises(WeightsError, match=r"must be a checkpoint that holds only tensors"):
         load_weights(make_network(), tmp_path / "model.pt")
     assert not (tmp_path / "trace").exists()
     torch.load(tmp_path / "model.pt", weights_only=False)
@@ -120,15 +120,15 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"model": {"a": 1}}, torch.zeros(2)])
 def test_other_contents_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="must be a dict of tensors, and .* something else"):
+    with pytest.raises(WeightsError, match=r"must be a dict of tensors, and .* something else"):
         load_weights(make_network(), tmp_path / "model.pt")
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(WeightsError, match="holds only tensors, and .*text.pt is not"):
+    with pytest.raises(WeightsError, match=r"holds only tensors, and .*text.pt is not"):
         load_weights(make_network(), tmp_path / "text.pt")
-    with pytest.raises(WeightsError, match="there is no file .*absent.pt"):
+    with pytest.raises(WeightsError, match=r"there is no file .*absent.pt"):
         load_weights(make_network(), tmp_path / "absent.pt")
 
 
@@ -136,7 +136,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     save_weights(make_network().state_dict(), path)
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(WeightsError, match="holds only tensors"):
+    with pytest.raises(WeightsError, match=r"holds only tensors"):
         load_weights(make_network(), path)
 
 
@@ -147,12 +147,13 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
     save_weights(make_network(seed=1).state_dict(), path)
     before = path.read_bytes()
 
-    def fail_half_way(content: object, target: Path) -> None:
-        Path(target).write_bytes(b"half")
+    def fail_half_way(target: Path, content: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail_half_way)
-    with pytest.raises(OutputError, match="No space left on device"):
+    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
+    with pytest.raises(OutputError, match=r"No space left on device"):
         save_weights(make_network(seed=2).state_dict(), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
@@ -160,7 +161,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="weights must be written to .*file/deep/model.pt"):
+    with pytest.raises(OutputError, match=r"weights must be written to .*file/deep/model.pt"):
         save_weights(make_network().state_dict(), tmp_path / "file" / "deep" / "model.pt")
 
 

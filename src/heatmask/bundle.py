@@ -25,7 +25,9 @@ def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
     for folder in (Path(name).expanduser(), PROJECT / "bundles" / name):
         if (folder / "configs" / "inference.json").is_file():
             return folder
-    known = sorted(p.parents[1].name for p in (PROJECT / "bundles").glob("*/configs/inference.json"))
+    known = sorted(
+        p.parents[1].name for p in (PROJECT / "bundles").glob("*/configs/inference.json")
+    )
     raise InputError(
         f"bundle must be a bundle's folder or one of {', '.join(known) or 'none'}, got {name!s}."
     )
@@ -71,11 +73,11 @@ def run_bundle(parser: ConfigParser, item: str = "run") -> Any:
 def _check_knob(name: str, value: Any, known: list[str]) -> None:
     if name not in known:
         close = ", ".join(get_close_matches(name, known, cutoff=0.5)) or ", ".join(known)
-        raise OptionError(f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}.")
+        raise OptionError(
+            f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}."
+        )
     if isinstance(value, str) and value.startswith(_EVALUATED):
         raise OptionError(
             f"{name} must not begin with {', '.join(_EVALUATED)}, got {value!r}: MONAI would "
             "evaluate it. Put ./ before a path."
         )
-
-

@@ -31,9 +31,7 @@ AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 Bundle = Annotated[
     str, typer.Option(help="Name of a bundle in bundles/, or the path of its folder.")
 ]
-Device = Annotated[
-    str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
-]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
 Knobs = Annotated[
     list[str] | None,
     typer.Option(

@@ -57,7 +57,9 @@ class HeatmapInferer(Inferer):
         if slice_axis not in (0, 1, 2):
             raise OptionError(f"slice_axis must be 0, 1 or 2, got {slice_axis!r}.")
         if not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+            raise OptionError(
+                f"batch_size must be a whole number of at least 1, got {batch_size!r}."
+            )
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
@@ -66,17 +68,15 @@ class HeatmapInferer(Inferer):
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Explain volumes (B, C, X, Y, Z) and return a dict of
+        """Explain volumes (B, C, X, Y, Z).
 
-        ``heatmap``
-            (B, K, X, Y, Z) float32, raw scale, with the inputs' affine and history if they
-            are MetaTensors.
-        ``shown``
-            (B, slices, K) bool: where the heatmap holds an attribution.
-        ``slice_probabilities``
-            (B, slices, K); 0 for all-zero slices.
-        ``probabilities``
-            (B, K), the maximum over the slices.
+        Returns
+        -------
+        dict
+            ``heatmap`` (B, K, X, Y, Z), float32, raw scale, with the inputs' affine and history
+            if they are MetaTensors; ``shown`` (B, slices, K), bool: where the heatmap holds an
+            attribution; ``slice_probabilities`` (B, slices, K), 0 for all-zero slices;
+            ``probabilities`` (B, K), the maximum over the slices.
 
         Raises
         ------

@@ -42,9 +42,7 @@ class ResampleInPlane(InvertibleTransform):
         size = np.maximum(np.round(old * factor), 1).astype(int)
         mode = "area" if (size <= old).all() else "trilinear"
         info = self.get_transform_info()
-        return resize(
-            volume, tuple(size), mode, None, torch.float32, 3, False, None, False, info
-        )
+        return resize(volume, tuple(size), mode, None, torch.float32, 3, False, None, False, info)
 
     def inverse(self, volume: MetaTensor) -> MetaTensor:
         """Return the volume on the grid it had before, by linear interpolation."""
@@ -161,7 +159,8 @@ class HeatmapToMaskd(MapTransform):
         affine = np.asarray(scan.affine)
         axis = find_array_axis(affine, self.slice_axis)
         shown = order_as_stored(shown, affine, self.slice_axis)
-        spacing: Any = tuple(float(s) for s in scan.pixdim)
+        # Rounded: a rotated 1 mm grid gives 0.9999999 mm, and a reach of 2 mm would lose a voxel.
+        spacing: Any = tuple(round(float(s), 4) for s in scan.pixdim)
         image, maps = scan[0].numpy(force=True), heatmap.numpy(force=True)
         labels = np.zeros(maps.shape[1:], np.uint8)
         best = np.full(maps.shape[1:], -np.inf, np.float32) if len(maps) > 1 else None

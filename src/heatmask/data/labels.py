@@ -107,7 +107,9 @@ def _read_rows(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, di
                 )
             return [(reader.line_num, row) for row in reader]
     except OSError as error:
-        raise InputError(f"The table must exist and be readable: {path}: {error.strerror}.") from error
+        raise InputError(
+            f"The table must exist and be readable: {path}: {error.strerror}."
+        ) from error
 
 
 def _find_scan(patient: str, scans: list[Scan]) -> Path:

@@ -1,5 +1,6 @@
 """From the raw heatmap of one class to its binary mask."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from heatmask.errors import OptionError
 from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask
 from heatmask.masks.snap import snap_mask
-from heatmask.masks.threshold import THRESHOLD_RULES, threshold_heatmap
+from heatmask.masks.threshold import THRESHOLD_RULES, check_calibration, threshold_heatmap
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,15 @@ class MaskSettings:
     smooth_mm: float = 2.0
 
     def __post_init__(self) -> None:
+        check_calibration(self.calibration)
         if self.threshold_rule not in THRESHOLD_RULES:
             raise OptionError(
                 f"threshold_rule must be one of {THRESHOLD_RULES}, got {self.threshold_rule!r}."
             )
         if self.keep not in KEEP:
             raise OptionError(f"keep must be one of {KEEP}, got {self.keep!r}.")
+        if not math.isfinite(self.threshold_level):
+            raise OptionError(f"threshold_level must be a number, got {self.threshold_level}.")
         for name in ("min_volume_mm3", "snap_distance_mm", "smooth_mm"):
             if not getattr(self, name) >= 0:
                 raise OptionError(f"{name} must be at least 0, got {getattr(self, name)}.")

@@ -39,9 +39,8 @@ def threshold_heatmap(
     OptionError
         Unknown rule, or a calibration whose high end is not above its low end.
     """
+    check_calibration(calibration)
     low, high = calibration
-    if not low < high:
-        raise OptionError(f"calibration must be (low, high) with low < high, got {calibration}.")
     if rule == "level":
         return float(level)
     if rule not in THRESHOLD_RULES:
@@ -53,6 +52,13 @@ def threshold_heatmap(
     if rule == "otsu":
         return float(threshold_otsu(hist=(counts, centers)))
     return float(threshold_multiotsu(classes=3, hist=(counts, centers))[-1])
+
+
+def check_calibration(calibration: tuple[float, float]) -> None:
+    """Refuse a range whose high end is not above its low end."""
+    low, high = calibration
+    if not low < high:
+        raise OptionError(f"calibration must be (low, high) with low < high, got {calibration}.")
 
 
 def _count_values(

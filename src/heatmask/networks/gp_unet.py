@@ -6,6 +6,7 @@ Neurocomputing 682:133460, 2026 (arXiv 2206.05148). GP stands for global pooling
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
@@ -71,8 +72,7 @@ class GPUNet(nn.Module):
         self.down = Pool[Pool.AVG, spatial_dims](2)
         channels = [in_channels, *features]
         self.encoder = nn.ModuleList(
-            _double_conv(spatial_dims, a, b, norm)
-            for a, b in zip(channels[:-1], channels[1:], strict=True)
+            _double_conv(spatial_dims, a, b, norm) for a, b in pairwise(channels)
         )
         self.decoder = nn.ModuleList(
             _double_conv(spatial_dims, coarse + fine, fine, norm)

@@ -1,6 +1,7 @@
 """Checkpoints: tensors only, loaded strictly, written whole or not at all."""
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,9 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
     return network.eval()
 
 
-def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], half: bool = True) -> None:
+def save_weights(
+    state: Mapping[str, Tensor], path: str | os.PathLike[str], half: bool = True
+) -> None:
     """Write a state dict to `path` (under the key ``"model"``), first beside it, then in place.
 
     With `half`, floating tensors are stored in half precision.
@@ -51,15 +54,17 @@ def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], half
     """
     path = Path(path)
     tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+    content = io.BytesIO()  # torch.save reports a full disk as any RuntimeError, a file does not
+    torch.save({"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, content)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            {"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, partial
-        )
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(content.getbuffer())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(
             f"The weights must be written to {path}, and were not: {error}. "
             "Check space and permissions."
@@ -85,7 +90,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"The weights must be a dict of tensors, and {path} holds something else.")
+        raise WeightsError(
+            f"The weights must be a dict of tensors, and {path} holds something else."
+        )
     return state
 
 
@@ -93,7 +100,7 @@ def _compare_states(expected: Mapping[str, Tensor], found: Mapping[str, Tensor])
     problems = [f"missing: {name}" for name in expected.keys() - found.keys()]
     problems += [f"not in the network: {name}" for name in found.keys() - expected.keys()]
     problems += [
-        f"{name}: the network has {tuple(expected[name].shape)}, the file {tuple(found[name].shape)}"
+        f"{name}: network {tuple(expected[name].shape)}, file {tuple(found[name].shape)}"
         for name in expected.keys() & found.keys()
         if expected[name].shape != found[name].shape
     ]

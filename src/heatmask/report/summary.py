@@ -51,4 +51,3 @@ def describe_class(entry: dict[str, Any], gate_probability: float) -> str:
     if entry["mask_ml"] == 0:
         return f"{found}, but nothing was left after threshold and clean-up: the mask is empty."
     return f"{found}; pseudo-mask of {entry['mask_ml']:.1f} ml."
-

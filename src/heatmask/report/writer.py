@@ -78,7 +78,9 @@ class CaseWriter:
         try:
             save_volume(result["mask"], partial / f"{case}_mask.nii.gz", np.uint8)
             save_volume(result["display"], partial / f"{case}_heatmap.nii.gz", np.float32)
-            draw_overview(result, report, self.slice_axis).savefig(partial / "overview.png", dpi=110)
+            draw_overview(result, report, self.slice_axis).savefig(
+                partial / "overview.png", dpi=110
+            )
             (partial / "report.json").write_text(json.dumps(report, indent=2) + "\n")
             folder = self.output_dir / case
             folder.mkdir(exist_ok=True)
@@ -94,9 +96,7 @@ class CaseWriter:
         return report
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        summary = summarise_result(
-            result, self.class_names, self.slice_axis, self.gate_probability
-        )
+        summary = summarise_result(result, self.class_names, self.slice_axis, self.gate_probability)
         return {
             "case": result["case"],
             "input": str(result["image_path"]),

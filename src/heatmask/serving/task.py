@@ -24,8 +24,6 @@ from torch import Tensor
 
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
-from heatmask.errors import find_reason
-from heatmask.segmenter import Segmenter
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_knobs
 
@@ -94,7 +92,7 @@ class HeatmapInferTask(InferTask):
         path = read_image_path(request)
         with self._lock:
             segmenter = self._bundle.build_segmenter(to_knobs(values), device)
-            result = run_segmenter(segmenter, path)
+            result = segmenter.segment({"image": str(path)})
             summary = self._bundle.summarise(result)
         file = write_mask(result["mask"], extension, dtype)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
@@ -154,17 +152,6 @@ def read_image_path(request: Mapping[str, Any]) -> Path:
             "expired."
         )
     return Path(image)
-
-
-def run_segmenter(segmenter: Segmenter, path: Path) -> dict[str, Any]:
-    """Segment one scan; raise what went wrong, and not MONAI's wrapping around it."""
-    try:
-        return segmenter.segment({"image": str(path)})
-    except RuntimeError as error:
-        reason = find_reason(error)
-        if reason is None:
-            raise
-        raise reason from error
 
 
 def write_mask(mask: Tensor, extension: str, dtype: str) -> str:

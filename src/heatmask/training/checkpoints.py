@@ -12,6 +12,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 from torch.utils.data import DataLoader
 
+from heatmask.attribution.explained import explain_batch
 from heatmask.errors import WeightsError
 from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.slices import SliceDataset
@@ -122,7 +123,7 @@ def describe_heatmap_range(network: nn.Module, slices: SliceDataset) -> dict[str
     """
     low, high = [], []
     for batch in DataLoader(slices, batch_size=32):
-        heatmap = network.forward_heatmap(batch["image"])[1].flatten(1)[:, ::16]
+        heatmap = explain_batch(network, batch["image"])[1].flatten(1)[:, ::16]
         positive = batch["label"] > 0.5
         low.append(heatmap[~positive].flatten())
         high.append(heatmap[positive].flatten())

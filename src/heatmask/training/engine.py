@@ -77,6 +77,7 @@ def seed_network(network: nn.Module, seed: int) -> nn.Module:
     """
     torch.manual_seed(seed)
     for module in network.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
     return network.to(memory_format=torch.channels_last)
