@@ -78,8 +78,8 @@ def draw_ball(
     shape: Sequence[int],
     centre: Sequence[float],
     radius: float,
-    spacing: Sequence[float] = (1, 1, 1),
+    spacing: Sequence[float] = (1.0,),
 ) -> np.ndarray:
-    """Boolean (X, Y, Z): voxels within `radius` of `centre`, both in units of `spacing`."""
+    """Boolean array: voxels within `radius` of `centre`, both in units of `spacing`."""
     grid = np.indices(shape).T * np.asarray(spacing) - np.asarray(centre)
     return (np.linalg.norm(grid, axis=-1) <= radius).T

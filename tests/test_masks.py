@@ -55,7 +55,7 @@ def test_values_beyond_the_calibration_count_as_its_ends() -> None:
     for rule in ("otsu", "multi_otsu"):
         expected = threshold_heatmap(heatmap, rule, CALIBRATION)
         assert threshold_heatmap(extreme, rule, CALIBRATION) == expected
-    assert threshold_otsu(extreme) > 100, "without clipping a few extremes would decide"
+    assert abs(threshold_otsu(extreme)) > 100, "without clipping a few extremes would decide"
 
 
 def test_the_level_is_taken_at_its_word() -> None:
@@ -73,12 +73,15 @@ def test_a_heatmap_that_is_constant_within_the_calibration_has_no_foreground() -
     assert threshold_heatmap(heatmap, "otsu", CALIBRATION) == np.inf
 
 
-@given(low=st.floats(-20, 20), gap=st.floats(0.5, 20))
-@settings(max_examples=30, deadline=None)
-def test_two_plateaus_are_told_apart(low: float, gap: float) -> None:
+@given(low=st.floats(-20, 20), gap=st.floats(0.5, 20), rule=st.sampled_from(["otsu", "multi_otsu"]))
+@settings(max_examples=20, deadline=None)
+def test_plateaus_are_told_apart(low: float, gap: float, rule: str) -> None:
+    """Wherever they lie in their bins: all of the threshold's bin belongs to the lower class."""
     heatmap = np.full(SHAPE, low, np.float32)
     heatmap[:5] += gap
-    found = threshold_heatmap(heatmap, "otsu", (low - 1, low + gap + 1))
+    if rule == "multi_otsu":
+        heatmap[5:9] += 0.4 * gap
+    found = threshold_heatmap(heatmap, rule, (low - 1, low + gap + 1))
     assert (heatmap > found).sum() == heatmap[:5].size
 
 
@@ -193,9 +196,9 @@ def test_the_box_holds_the_mask_and_its_margin(margin: tuple[int, int, int]) -> 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
 def test_a_shrunken_core_snaps_back_to_the_disc(slice_axis: int) -> None:
-    """A bright disc of 10 mm on one slice, found as a core of 5 mm, on anisotropic pixels."""
+    """A bright disc of 10 mm on one slice, found as a core of 6.5 mm, on anisotropic pixels."""
     plane_mm, centre = (1.0, 2.0), (15, 14)
-    disc, core = (draw_ball((31, 16), centre, r, plane_mm) for r in (10, 5))
+    disc, core = (draw_ball((31, 16), centre, r, plane_mm) for r in (10, 6.5))
     scan = np.ones((7, 31, 16), np.float32)
     mask = np.zeros(scan.shape, bool)
     scan[3][disc], mask[3] = 2.0, core
@@ -404,10 +407,10 @@ def test_holes_in_a_slice_are_filled() -> None:
 def test_all_or_the_largest() -> None:
     heatmap, scan, _ = make_case()
     heatmap[1:4, 1:4, 1] = 3.0
-    counts = {
-        keep: ndimage.label(make_mask(heatmap, scan, SPACING, 2, ALL, make_rules(keep=keep)))[1]
-        for keep in ("largest", "all")
-    }
+    counts = {}
+    for keep in ("largest", "all"):
+        mask = make_mask(heatmap, scan, SPACING, 2, ALL, make_rules(keep=keep, snap=False))
+        counts[keep] = ndimage.label(mask)[1]
     assert counts == {"largest": 1, "all": 2}
 
 

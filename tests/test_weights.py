@@ -70,7 +70,7 @@ def change_state(kind: str) -> dict[str, torch.Tensor]:
     [
         ("missing", r"must fit GPUNet in every tensor: .*model.pt\n  missing: head.bias\n"),
         ("extra", r"\n  not in the network: tail.bias\n"),
-        ("shape", r"head.weight: the network has \(1, 4, 1, 1\), the file \(3, 4, 1, 1\)\n"),
+        ("shape", r"head.weight: network \(1, 4, 1, 1\), file \(3, 4, 1, 1\)\n"),
     ],
 )
 def test_loading_is_strict(tmp_path: Path, kind: str, message: str) -> None:

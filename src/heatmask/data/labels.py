@@ -62,12 +62,18 @@ def read_slice_labels(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Return each patient's slice labels in slice order."""
     found: dict[str, dict[int, int]] = defaultdict(dict)
     for line, row in _read_rows(path, ("patient", "slice", "tumour")):
-        if not row["slice"].isdigit() or row["tumour"] not in ("0", "1"):
+        if not (row["slice"] or "").isdecimal() or row["tumour"] not in ("0", "1"):
             raise InputError(
                 f"{path}, line {line}: slice must be a whole number from 0 and tumour 0 or 1, "
                 f"got {row['slice']!r} and {row['tumour']!r}."
             )
-        found[row["patient"]][int(row["slice"])] = int(row["tumour"])
+        labels, index = found[row["patient"]], int(row["slice"])
+        if index in labels:
+            raise InputError(
+                f"{path}, line {line}: every slice must have one label, and slice {index} of "
+                f"{row['patient']} has a second one. Remove one of the two lines."
+            )
+        labels[index] = int(row["tumour"])
     for patient, slices in found.items():
         if sorted(slices) != list(range(len(slices))):
             raise InputError(
@@ -97,7 +103,7 @@ def read_split(path: str | Path, split: str) -> list[str]:
 
 def _read_rows(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
             reader = csv.DictReader(file)
             missing = [c for c in columns if c not in (reader.fieldnames or ())]
             if missing:

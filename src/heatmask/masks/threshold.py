@@ -50,8 +50,11 @@ def threshold_heatmap(
     if np.count_nonzero(counts) < classes:
         return float("inf")
     if rule == "otsu":
-        return float(threshold_otsu(hist=(counts, centers)))
-    return float(threshold_multiotsu(classes=3, hist=(counts, centers))[-1])
+        center = threshold_otsu(hist=(counts, centers))
+    else:
+        center = threshold_multiotsu(classes=3, hist=(counts, centers))[-1]
+    # The whole bin belongs to the lower class; above its centre a flat background may lie.
+    return float(center + (high - low) / _BINS / 2)
 
 
 def check_calibration(calibration: tuple[float, float]) -> None:

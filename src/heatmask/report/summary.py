@@ -45,7 +45,8 @@ def describe_class(entry: dict[str, Any], gate_probability: float) -> str:
     """Say in a sentence what was found of one class."""
     name, p = entry["name"], entry["probability"]
     if p < gate_probability:
-        return f"No {name} predicted (p = {p:.2f})."
+        mask = f", but the gate is off: pseudo-mask of {entry['mask_ml']:.1f} ml"
+        return f"No {name} predicted (p = {p:.2f}){mask * (entry['mask_ml'] > 0)}."
     count = sum(q >= gate_probability for q in entry["slice_probabilities"])
     found = f"{name.capitalize()} predicted (p = {p:.2f}) on {count} slice{'s' * (count != 1)}"
     if entry["mask_ml"] == 0:

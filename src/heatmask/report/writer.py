@@ -74,26 +74,24 @@ class CaseWriter:
         """Write one result and return its report."""
         case = result["case"]
         report = self._report(result)
-        partial = Path(tempfile.mkdtemp(prefix=f".{case}-", dir=self.output_dir))
         try:
-            save_volume(result["mask"], partial / f"{case}_mask.nii.gz", np.uint8)
-            save_volume(result["display"], partial / f"{case}_heatmap.nii.gz", np.float32)
-            draw_overview(result, report, self.slice_axis).savefig(
-                partial / "overview.png", dpi=110
-            )
-            (partial / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-            folder = self.output_dir / case
-            folder.mkdir(exist_ok=True)
-            for file in sorted(partial.iterdir()):
-                os.replace(file, folder / file.name)
+            with tempfile.TemporaryDirectory(prefix=f".{case}-", dir=self.output_dir) as partial:
+                self._save_files(result, report, Path(partial))
+                move_files(Path(partial), self.output_dir / case)
         except OSError as error:
             raise OutputError(
                 f"The results of {case} must be written below {self.output_dir}, and were not: "
                 f"{error}. Check space and permissions."
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return report
+
+    def _save_files(self, result: dict[str, Any], report: dict[str, Any], folder: Path) -> None:
+        case = result["case"]
+        save_volume(result["mask"], folder / f"{case}_mask.nii.gz", np.uint8)
+        save_volume(result["display"], folder / f"{case}_heatmap.nii.gz", np.float32)
+        draw_overview(result, report, self.slice_axis).savefig(folder / "overview.png", dpi=110)
+        text = json.dumps(report, indent=2) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
         summary = summarise_result(result, self.class_names, self.slice_axis, self.gate_probability)
@@ -108,6 +106,19 @@ class CaseWriter:
             "versions": describe_versions(),
             "notice": NOTICE,
         }
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move all files of a folder into another one, which is not made if that fails."""
+    made = not target.exists()
+    target.mkdir(exist_ok=True)
+    try:
+        for file in sorted(source.iterdir()):
+            os.replace(file, target / file.name)
+    except OSError:
+        if made:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def save_volume(volume: MetaTensor, path: Path, dtype: type) -> None:

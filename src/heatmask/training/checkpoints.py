@@ -1,6 +1,7 @@
 """Checkpoints of a run: resume after a kill, keep the best, ship it."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.handlers import CheckpointLoader
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -44,14 +45,36 @@ class KeepBest:
     def __call__(self, engine: Engine) -> None:
         """Compare and save; the first epoch of a run replaces what an older run left."""
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        loss = metrics[self.metric]
         if self.path.is_file() and engine.state.epoch > 1:
             best = torch.load(self.path, weights_only=True)["metrics"][self.metric]
-            if metrics[self.metric] >= best:
+            if math.isnan(loss) or loss >= best:
                 return
-        partial = self.path.with_name(self.path.name + ".partial")
         state = self.network.state_dict()
-        torch.save({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, partial)
-        os.replace(partial, self.path)
+        _save_whole({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, self.path)
+
+
+class SaveEpochs:
+    """Write a checkpoint after each epoch, and only then remove the one before.
+
+    MONAI's saver removes first and writes in place, so that a kill in between leaves
+    nothing to resume from.
+    """
+
+    def __init__(self, state: Mapping[str, Any], folder: str | Path) -> None:
+        self.state, self.folder = state, Path(folder)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save."""
+        path = self.folder / f"checkpoint_epoch={engine.state.epoch}.pt"
+        _save_whole({name: item.state_dict() for name, item in self.state.items()}, path)
+        for older in self.folder.glob("checkpoint_epoch=*.pt"):
+            if older != path:
+                older.unlink()
 
 
 def run_resumable(trainer: Engine, state: Mapping[str, Any], folder: str | Path) -> None:
@@ -74,7 +97,7 @@ def run_resumable(trainer: Engine, state: Mapping[str, Any], folder: str | Path)
         if done >= trainer.state.max_epochs:
             return
         CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
-    CheckpointSaver(str(folder), everything, save_interval=1, n_saved=1).attach(trainer)
+    SaveEpochs(everything, folder).attach(trainer)
     trainer.run()
 
 
@@ -129,3 +152,10 @@ def describe_heatmap_range(network: nn.Module, slices: SliceDataset) -> dict[str
         high.append(heatmap[positive].flatten())
     bounds = torch.cat(low).median(), torch.cat(high).quantile(0.995)
     return {name: round(float(v), 2) for name, v in zip(("low", "high"), bounds, strict=True)}
+
+
+def _save_whole(content: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -75,6 +76,9 @@ def _orient_labels(volume: LabelledVolume, scan: MetaTensor) -> Tensor:
     labels = torch.tensor(volume.slice_labels, dtype=torch.float32).view(1, 1, 1, -1)
     oriented = Orientation("RAS", labels=None)(MetaTensor(labels, affine=scan.affine))
     if oriented.shape[-1] != count and count > 1:
-        axis = "".join(np.asarray(oriented.shape[1:]).astype(str))
-        raise InputError(f"{volume.path} must hold axial slices along its third axis, not {axis}.")
+        axes = "".join(nib.aff2axcodes(np.asarray(scan.affine)))
+        raise InputError(
+            f"{volume.path} must hold axial slices along its third axis, and its axes are {axes}. "
+            "Store it with the slices along the third axis."
+        )
     return oriented.as_tensor().flatten()
