@@ -425,11 +425,11 @@ def test_the_inputs_are_left_as_they_were() -> None:
 def test_smoothing_comes_after_snapping() -> None:
     """A bright vessel beside the lesion is snapped to, and cut off again."""
     heatmap, scan, lesion = make_case()
-    scan[:, 12, 4] = 2.0
+    scan[10, :, 4] = 2.0
     snapped, smoothed = (
         make_mask(heatmap, scan, SPACING, 2, ALL, make_rules(smooth_mm=mm)) for mm in (0, 2)
     )
-    assert (snapped & ~lesion).sum() >= 8
+    assert (snapped & ~lesion).sum() >= 6
     assert (smoothed & ~lesion).sum() <= 2, "its foot at most"
     assert smoothed.sum() > 0.8 * lesion[..., smoothed.any((0, 1))].sum()
 

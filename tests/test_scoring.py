@@ -60,7 +60,8 @@ def test_mean_of_networks_is_the_mean_patient_by_patient(bundle_dir, archive, tm
     np.testing.assert_array_equal(one, two)
     mean = evaluation.column("GP-UNet, mean of 2 networks")
     np.testing.assert_allclose(mean, (one + two) / 2)
-    assert sum("slice AUROC" in note for note in evaluation.notes) == 2
+    auroc = f"slice AUROC {evaluation.slice_scores['auroc']:.3f}"
+    assert sum(auroc in note for note in evaluation.notes) == 2
 
 
 def test_a_patient_without_reference_is_refused(bundle_dir, archive, tmp_path):

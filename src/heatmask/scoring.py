@@ -72,9 +72,10 @@ class Scorer:
             self._make_cases(segmenters, slices),
             methods,
             _list_positions(self.training_volumes) if self.training_volumes else None,
-            [*self.notes, *_describe_networks(slices)],
+            self.notes,
         )
         if len(segmenters) > 1:
+            evaluation.notes += tuple(_describe_networks(slices))
             for variant in reversed(("", *self.variants)):
                 names = [_join(name, variant) for name in segmenters]
                 mean = _join(f"{self.name}, mean of {len(names)} networks", variant)
@@ -146,9 +147,7 @@ def _list_positions(volumes: Sequence[LabelledVolume]) -> tuple[np.ndarray, np.n
 
 
 def _describe_networks(slices: Mapping[str, Slices]) -> Iterator[str]:
-    """Say how well each network classifies slices, once the cases are through."""
-    if len(slices) < 2:
-        return
+    """Say how well each network classifies slices."""
     for name, record in slices.items():
         single = Evaluation([], [], {}, record)
         yield (

@@ -71,25 +71,38 @@ def make_mask(
     (one entry for each along `slice_axis`) are looked at: the others hold a filling, which
     would decide the threshold. No shown slice or no foreground gives an empty mask.
     """
-    mask = np.zeros(heatmap.shape, bool)
-    values = np.moveaxis(heatmap, slice_axis, 0)[shown]
-    if values.size == 0:
+    mask = _find_foreground(heatmap, slice_axis, shown, settings)
+    if not mask.any():
         return mask
-    threshold = threshold_heatmap(
-        values, settings.threshold_rule, settings.calibration, settings.threshold_level
-    )
-    np.moveaxis(mask, slice_axis, 0)[shown] = values > threshold
+    voxel_mm3 = float(np.prod(spacing_mm))
+    box = crop_to_mask(mask, (0, 0, 0))
+    mask[box] = clean_mask(mask[box], voxel_mm3, settings.min_volume_mm3, settings.keep)
     if not mask.any():
         return mask
     reach = [int(np.ceil(settings.snap_distance_mm / s)) for s in spacing_mm]
     reach[slice_axis] = 0
     box = crop_to_mask(mask, tuple(reach))
-    voxel_mm3 = float(np.prod(spacing_mm))
-    part = clean_mask(mask[box], voxel_mm3, settings.min_volume_mm3, settings.keep)
+    part = mask[box]
     if settings.snap:
         part = snap_mask(part, scan[box], spacing_mm, slice_axis, settings.snap_distance_mm)
     part = open_mask(part, spacing_mm, slice_axis, settings.smooth_mm)
     part = clean_mask(part, voxel_mm3, settings.min_volume_mm3, settings.keep)
-    mask[:] = False
     mask[box] = fill_holes(part, slice_axis)
+    return mask
+
+
+def _find_foreground(
+    heatmap: NDArray[np.float32], slice_axis: int, shown: NDArray[np.bool_], settings: MaskSettings
+) -> NDArray[np.bool_]:
+    if not shown.any():
+        return np.zeros(heatmap.shape, bool)
+    threshold = threshold_heatmap(
+        np.compress(shown, heatmap, slice_axis),
+        settings.threshold_rule,
+        settings.calibration,
+        settings.threshold_level,
+    )
+    mask = heatmap > threshold
+    slices_last = np.moveaxis(mask, slice_axis, -1)
+    slices_last &= shown
     return mask

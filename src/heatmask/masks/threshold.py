@@ -68,7 +68,8 @@ def _count_values(
     heatmap: NDArray[np.float32], low: float, high: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     # Binning by bincount is several times faster than np.histogram on a whole volume.
-    index = ((heatmap - low) * (_BINS / (high - low))).clip(0, _BINS - 1).astype(np.uint8)
-    counts = np.bincount(index.ravel(), minlength=_BINS)
+    index = heatmap.ravel() - low
+    index *= _BINS / (high - low)
+    counts = np.bincount(index.clip(0, _BINS - 1, out=index).astype(np.uint8), minlength=_BINS)
     centers = low + (np.arange(_BINS) + 0.5) * (high - low) / _BINS
     return counts, centers
