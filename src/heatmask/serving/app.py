@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
+from heatmask import __version__
 from heatmask.errors import HeatmaskError
 from heatmask.serving.bundle import find_bundles
 from heatmask.serving.datastore import LinkedDatastore, check_image
@@ -40,6 +41,7 @@ class HeatmaskApp(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="Heatmask",
+            version=__version__,
             description="Pseudo-masks from image-level classifiers, to be corrected by you. "
             "Not a medical device.",
         )
