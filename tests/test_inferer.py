@@ -102,9 +102,12 @@ def test_the_planted_ball_along_every_axis(slice_axis: int) -> None:
 def test_against_one_slice_at_a_time(num_classes: int, gate: bool, slice_axis: int) -> None:
     network, scan = make_gp_unet(num_classes=num_classes), make_scan()
     scan *= 1 + 0.3 * torch.rand(scan.shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():  # so that some slices pass the gate and others do not
-        logits = torch.stack([network(s[None]) for s in scan[0].unbind(slice_axis + 1) if s.any()])
-        network.head.bias -= logits.median(0).values[0]
+    with torch.no_grad():  # so that half of the slices pass the gate, none of them by a hair
+        logits = torch.stack(
+            [network(s[None])[0] for s in scan[0].unbind(slice_axis + 1) if s.any()]
+        )
+        ordered, middle = logits.sort(dim=0).values, len(logits) // 2
+        network.head.bias -= (ordered[middle - 1] + ordered[middle]) / 2
     result = HeatmapInferer(slice_axis=slice_axis, batch_size=3, gate=gate, empty_value=EMPTY)(
         scan, network
     )
@@ -172,12 +175,12 @@ def test_the_batch_size_changes_nothing(num_classes: int) -> None:
 
 def test_the_gate_asks_for_its_probability() -> None:
     """The slices' probabilities rise along the axis; the gate cuts where it should."""
-    volume = torch.linspace(-2, 2, 9).view(1, 1, 1, 1, 9).expand(1, 1, 4, 5, 9).clone()
-    volume[..., 4] = 1e-3
-    network = PlantedClassifier((1.0,), (0.0,))
+    logits = torch.linspace(-2, 2, 9)  # even odds among them: sigmoid(0) is 0.5
+    volume = (logits - 5).view(1, 1, 1, 1, 9).expand(1, 1, 4, 5, 9)
+    network = PlantedClassifier((1.0,), (5.0,))
     for wanted in (0.0, 0.3, 0.5, 0.8, 1.0):
         result = HeatmapInferer(gate_probability=wanted, empty_value=-9)(volume, network)
-        expected = torch.sigmoid(volume[0, 0, 0, 0]) >= wanted
+        expected = torch.sigmoid(logits) >= wanted
         assert torch.equal(result["shown"][0, :, 0], expected)
         assert torch.equal((result["heatmap"][0, 0] != -9).all(0).all(0), expected)
 
