@@ -1,5 +1,6 @@
 """Finding scans: what counts as one, what it is called, and what is refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,9 @@ def test_pattern_must_be_a_glob_on_names(tmp_path, pattern):
 def test_cases_are_unique_and_safe():
     paths = ["a/flair.nii", "b/FLAIR.nii.gz", "b/flair.nrrd", "c/Müller: 1*?.nii", "d/...nii"]
     cases = [scan.case for scan in name_cases(map(Path, paths))]
-    assert cases == ["a_flair", "b_FLAIR", "b_flair_2", "M_ller_1", "scan"]
+    assert cases[0] == "a_flair"
+    assert cases[3:] == ["M_ller_1", "scan"]
+    assert all(re.fullmatch(r"(?i)flair_[0-9a-f]{8}", case) for case in cases[1:3])
     assert len({case.casefold() for case in cases}) == len(cases)
 
 
@@ -130,3 +133,28 @@ def test_discovery_does_not_import_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == 0
+
+
+def test_a_name_never_passes_to_another_scan():
+    """Labels are kept under the name: a new scan must not take the name of an old one."""
+    before = {s.case: s.path for s in name_cases([Path("p1/flair/scan.nii"), Path("p2/scan.nii")])}
+    paths = [Path("p0/flair/scan.nii"), Path("p1/flair/scan.nii"), Path("p2/scan.nii")]
+    after = {s.case: s.path for s in name_cases(paths)}
+    assert sorted(after) == ["p0_flair_scan", "p1_flair_scan", "p2_scan"]
+    assert all(after[case] == path for case, path in before.items() if case in after)
+
+
+def test_a_bad_series_is_left_out_of_an_archive_and_named(tmp_path, monkeypatch, caplog):
+    touch(tmp_path / "a_flair.nii.gz", tmp_path / "series" / "1.dcm")
+    monkeypatch.setattr(
+        "heatmask.data.find.is_dicom_folder", lambda folder: folder.name == "series"
+    )
+
+    def refuse(folder):
+        raise InputError(f"{folder} holds two series.")
+
+    monkeypatch.setattr("heatmask.data.find.read_only_series", refuse)
+    assert [scan.case for scan in find_scans(tmp_path)] == ["a_flair"]
+    assert "holds two series" in caplog.text
+    with pytest.raises(InputError, match="holds two series"):
+        find_scans(tmp_path / "series")

@@ -7,7 +7,7 @@ from planted import PlantedClassifier
 from torch import Tensor, nn
 
 from heatmask.attribution.explained import ExplainedClassifier, explain_batch
-from heatmask.errors import OptionError
+from heatmask.errors import InputError, OptionError
 from heatmask.networks.gp_unet import GPUNet
 
 SIZES = {2: (17, 22), 3: (9, 6, 11)}
@@ -166,3 +166,10 @@ def test_gp_networks_explain_themselves_and_others_are_refused() -> None:
     assert isinstance(make_network(), ExplainedClassifier)
     with pytest.raises(OptionError, match=r"must offer forward_heatmap.*and Linear does not"):
         explain_batch(nn.Linear(2, 2), torch.zeros(1, 1, 4, 4))
+
+
+def test_an_image_smaller_than_the_coarsest_level_is_refused() -> None:
+    network = GPUNet(features=(4, 8, 16))
+    assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 1)
+    with pytest.raises(InputError, match=r"at least 4 pixels along each axis.*\(3, 9\)"):
+        network(torch.zeros(1, 1, 3, 9))

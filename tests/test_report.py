@@ -440,8 +440,16 @@ def test_a_single_failing_scan_raises_its_own_error() -> None:
 
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"applying transform") as caught:
-        make_segmenter(2, {0: ZeroDivisionError("planted defect")}).run()
+        make_segmenter(1, {0: ZeroDivisionError("planted defect")}).run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_defect_on_one_scan_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    shown: list[dict] = []
+    with pytest.raises(HeatmaskError, match="1 of 2 scans failed"):
+        make_segmenter(2, {0: ZeroDivisionError("planted defect")}).run(shown.append)
+    assert len(shown) == 1
+    assert "ZeroDivisionError: planted defect" in caplog.text
 
 
 def test_a_result_says_where_and_how_long() -> None:

@@ -244,6 +244,12 @@ def test_errors_reach_the_client_as_text(server, image, options, text):
     assert "Traceback" not in failure.value.msg
 
 
+def test_a_path_of_the_machine_is_no_image(server):
+    with pytest.raises(MONAILabelClientException) as error:
+        server.infer(str(Path(__file__).resolve()))
+    assert "must be one of the 2 that the server lists" in error.value.msg
+
+
 def test_an_unknown_model_is_said(server):
     with pytest.raises(MONAILabelClientException) as failure:
         server.infer("p1-flair", model="other")

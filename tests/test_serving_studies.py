@@ -76,6 +76,20 @@ def test_indexing_again_follows_the_studies_and_keeps_labels(studies, tmp_path):
     assert label.read_bytes() == b"corrected"
 
 
+def test_a_label_never_passes_to_another_scan(studies, tmp_path):
+    index = index_studies(studies, tmp_path / "work")
+    label = index / "labels/final/p1-t2f.nrrd"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(b"corrected")
+    shutil.move(studies / "site/p1", studies / "p1")
+    with pytest.raises(InputError, match=r"study with a label must stay.*p1-t2f"):
+        index_studies(studies, tmp_path / "work")
+    assert (index / "p1-t2f.nii.gz").readlink().parent.parent.name == "site"
+    label.unlink()
+    index_studies(studies, tmp_path / "work")
+    assert (index / "p1-t2f.nii.gz").resolve() == (studies / "p1/p1-t2f.nii.gz").resolve()
+
+
 def test_other_studies_get_another_folder(studies, tmp_path):
     other = tmp_path / "elsewhere" / "studies"
     write_scan(other / "flair.nii.gz")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.data.phantom import make_phantom
-from heatmask.errors import InputError, WeightsError
+from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import load_weights
 from heatmask.training.augment import Augmentation
@@ -422,38 +422,53 @@ def make_trainer(max_epochs: int) -> tuple[SupervisedTrainer, dict[str, Any]]:
     return trainer, {"network": network, "optimizer": optimizer}
 
 
+SETTINGS = {"data": "there", "seed": 0}
+
+
 def test_a_run_leaves_its_last_checkpoint_alone(tmp_path: Path) -> None:
     trainer, state = make_trainer(3)
-    run_resumable(trainer, state, tmp_path / "run")
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["checkpoint_epoch=3.pt"]
+    run_resumable(trainer, state, tmp_path / "run", SETTINGS)
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert names == ["checkpoint_epoch=3.pt", "run.json"]
 
 
 def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     whole, state = make_trainer(4)
-    run_resumable(whole, state, tmp_path / "whole")
+    run_resumable(whole, state, tmp_path / "whole", SETTINGS)
     first, cut = make_trainer(4)
     first.add_event_handler(Events.EPOCH_STARTED(once=3), lambda engine: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run_resumable(first, cut, tmp_path / "cut")
+        run_resumable(first, cut, tmp_path / "cut", SETTINGS)
     second, again = make_trainer(4)
     epochs = []
     second.add_event_handler(Events.EPOCH_STARTED, lambda engine: epochs.append(engine.state.epoch))
-    run_resumable(second, again, tmp_path / "cut")
+    run_resumable(second, again, tmp_path / "cut", SETTINGS)
     assert epochs == [3, 4]
     for a, b in zip(state["network"].parameters(), again["network"].parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
-    run_resumable(*make_trainer(2), tmp_path)
+    run_resumable(*make_trainer(2), tmp_path, SETTINGS)
     before = (tmp_path / "checkpoint_epoch=2.pt").stat().st_mtime_ns
     trainer, state = make_trainer(2)
-    run_resumable(trainer, state, tmp_path)
+    run_resumable(trainer, state, tmp_path, SETTINGS)
     assert trainer.state.iteration == 0
     assert (tmp_path / "checkpoint_epoch=2.pt").stat().st_mtime_ns == before
-    longer, state = make_trainer(3)
-    run_resumable(longer, state, tmp_path)
-    assert longer.state.epoch == 3
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    run_resumable(*make_trainer(2), tmp_path, SETTINGS)
+    before = (tmp_path / "checkpoint_epoch=2.pt").stat().st_mtime_ns
+    with pytest.raises(OptionError, match=r"own settings.*\(data: there there, elsewhere now\)"):
+        run_resumable(*make_trainer(3), tmp_path, {**SETTINGS, "data": "elsewhere"})
+    assert (tmp_path / "checkpoint_epoch=2.pt").stat().st_mtime_ns == before
+
+
+def test_a_new_run_drops_the_best_of_an_old_one(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"of another run")
+    run_resumable(*make_trainer(1), tmp_path, SETTINGS)
+    assert not (tmp_path / "best.pt").exists()
 
 
 def test_a_kill_while_saving_loses_one_epoch_at_most(
@@ -471,13 +486,13 @@ def test_a_kill_while_saving_loses_one_epoch_at_most(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", die_half_way)
         with pytest.raises(KeyboardInterrupt):
-            run_resumable(trainer, state, tmp_path)
+            run_resumable(trainer, state, tmp_path, SETTINGS)
     resumed, state = make_trainer(3)
     epochs = []
     resumed.add_event_handler(
         Events.EPOCH_STARTED, lambda engine: epochs.append(engine.state.epoch)
     )
-    run_resumable(resumed, state, tmp_path)
+    run_resumable(resumed, state, tmp_path, SETTINGS)
     assert epochs == [2, 3]
 
 

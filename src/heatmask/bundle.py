@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-from monai.bundle import ConfigParser
+from typing import TYPE_CHECKING, Any
 
 from heatmask.errors import InputError, OptionError, reveal_reason
 
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
 PROJECT = Path(__file__).resolve().parents[2]
 DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
-_EVALUATED = ("$", "@", "%")
+CONFIG_SYMBOLS = ("$", "@", "%")
+"""First characters that MONAI's config parser acts on: expression, reference, macro."""
 
 
 def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
@@ -35,7 +37,7 @@ def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
 
 def read_bundle(
     bundle: Path, configs: Sequence[str] = ("inference",), knobs: Mapping[str, Any] | None = None
-) -> ConfigParser:
+) -> "ConfigParser":
     """Read configs of a bundle, later ones over earlier ones, and set its knobs.
 
     Parameters
@@ -52,6 +54,8 @@ def read_bundle(
     OptionError
         A knob is not in the config, or its value is text that MONAI would evaluate.
     """
+    from monai.bundle import ConfigParser  # Takes seconds; the command's --help needs none of it
+
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
     for name, value in (knobs or {}).items():
@@ -61,7 +65,7 @@ def read_bundle(
     return parser
 
 
-def run_bundle(parser: ConfigParser, item: str = "run") -> Any:
+def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
     """Build and return a config item; a `HeatmaskError` comes out as itself.
 
     MONAI wraps an error once for each item that depends on the one that failed.
@@ -76,8 +80,8 @@ def _check_knob(name: str, value: Any, known: list[str]) -> None:
         raise OptionError(
             f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}."
         )
-    if isinstance(value, str) and value.startswith(_EVALUATED):
+    if isinstance(value, str) and value.startswith(CONFIG_SYMBOLS):
         raise OptionError(
-            f"{name} must not begin with {', '.join(_EVALUATED)}, got {value!r}: MONAI would "
+            f"{name} must not begin with {', '.join(CONFIG_SYMBOLS)}, got {value!r}: MONAI would "
             "evaluate it. Put ./ before a path."
         )

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import get_console
 from rich.console import Console
+from rich.markup import escape
 
 from heatmask import __version__
+from heatmask.bundle import DEFAULT_BUNDLE
 from heatmask.errors import HeatmaskError, OptionError
 
 app = typer.Typer(
@@ -24,9 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console(highlight=False)
-
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+console = get_console()  # The progress bars' own, so that lines appear above the bar
 
 Bundle = Annotated[
     str, typer.Option(help="Name of a bundle in bundles/, or the path of its folder.")
@@ -44,7 +45,6 @@ Pattern = Annotated[
     str | None,
     typer.Option(help='File names to take from a folder, such as "*-t2f.nii.gz".'),
 ]
-DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
 
 
 @app.command()
@@ -121,10 +121,7 @@ def segment(
     settings |= {"input": str(scan), "output_dir": str(output), "device": device}
     parser = read_bundle(find_bundle(bundle), knobs={**settings, **read_knobs(knobs)})
     segmenter = run_bundle(parser, "evaluator")
-    with console.status("Segmenting ...") if len(segmenter.dataset) == 1 else console.screen(False):
-        reports = segmenter.run()
-    for report in reports:
-        show_report(report)
+    segmenter.run(show_report)
 
 
 @app.command()
@@ -163,6 +160,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Checkpoints to score instead of the bundle's; repeat for more seeds."),
     ] = None,
+    pattern: Pattern = None,
     device: Device = "auto",
     knobs: Knobs = None,
 ) -> None:
@@ -179,6 +177,8 @@ def evaluate(
 
     settings: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(output)}
     settings |= {"split": split, "device": device}
+    if pattern:
+        settings["pattern"] = pattern
     if weights:
         settings["weights"] = str(weights[0])
         settings["further_weights"] = [str(path) for path in weights[1:]]
@@ -186,7 +186,9 @@ def evaluate(
     parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
     (evaluation,) = run_bundle(parser)
     console.print(Markdown(format_markdown(evaluation)))
-    console.print(f"Written to {output}: evaluation.md, evaluation.png, per_patient.csv")
+    console.print(
+        f"Written to {escape(str(output))}: evaluation.md, evaluation.png, per_patient.csv"
+    )
 
 
 @app.command()
@@ -201,21 +203,27 @@ def train(
         typer.Option(help="Checkpoints and logs; a run that stopped there is resumed."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Where the trained weights go; default: into the bundle.")
+        Path | None, typer.Option(help="Where the trained weights go; default: into RUN_DIR.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Default: the bundle's.")] = None,
+    pattern: Pattern = None,
     device: Device = "auto",
     knobs: Knobs = None,
 ) -> None:
     """Train a bundle from slice labels alone; no mask is opened.
 
-    The best epoch by validation classification loss becomes the bundle's weights.
+    The best epoch by validation classification loss is written to RUN_DIR/model.pt, and the
+    command ends with how to use it. A bundle's own weights are replaced only on request:
+    --weights bundles/NAME/models/model.pt.
     """
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
 
-    given = {"output_dir": run_dir and str(run_dir), "weights": weights and str(weights)}
-    given["max_epochs"] = epochs  # type: ignore[assignment]
+    given: dict[str, Any] = {
+        "output_dir": run_dir and str(run_dir),
+        "weights": weights and str(weights),
+    }
+    given |= {"max_epochs": epochs, "pattern": pattern}
     settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     settings |= {"dataset_dir": str(data), "seed": seed, "device": device}
     parser = read_bundle(find_bundle(bundle), ("train",), {**settings, **read_knobs(knobs)})
@@ -235,17 +243,19 @@ def show_version(
 def show_report(report: dict[str, Any]) -> None:
     """Print what was found in one case and where the files are."""
     seconds = sum(report["seconds"].values())
-    console.print(f"[bold]{report['case']}[/bold]: {report['finding']}")
+    console.print(f"[bold]{escape(report['case'])}[/bold]: {report['finding']}")
     for warning in report["warnings"]:
-        console.print(f"  [yellow]Warning:[/yellow] {warning}")
-    console.print(f"  {seconds:.1f} s on {report['device']}; {report['output']}")
+        console.print(f"  [yellow]Warning:[/yellow] {escape(warning)}")
+    console.print(f"  {seconds:.1f} s on {report['device']}; {escape(report['output'])}")
 
 
 def read_axis(name: str) -> int:
     """Return the RAS axis that slices of this name are cut across."""
-    if name not in AXES:
-        raise OptionError(f"slice_axis must be one of {', '.join(AXES)}, got {name!r}.")
-    return AXES[name]
+    from heatmask.geometry import SLICE_AXES
+
+    if name not in SLICE_AXES:
+        raise OptionError(f"slice_axis must be one of {', '.join(SLICE_AXES)}, got {name!r}.")
+    return SLICE_AXES[name]
 
 
 def read_knobs(knobs: list[str] | None) -> dict[str, Any]:
@@ -269,7 +279,9 @@ def main() -> None:
     try:
         app()
     except HeatmaskError as error:
-        Console(stderr=True, highlight=False).print(f"[red]heatmask: error:[/red] {error}")
+        Console(stderr=True, highlight=False).print(
+            f"[red]heatmask: error:[/red] {escape(str(error))}"
+        )
         sys.exit(1)
 
 

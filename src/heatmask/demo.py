@@ -10,7 +10,9 @@ from rich.console import Console
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
+from heatmask.errors import OptionError
 from heatmask.evaluation.segmentation import score_mask
+from heatmask.report.writer import make_folder
 
 
 def run_demo(image: Path | None, output: Path, bundle: str, device: str, console: Console) -> None:
@@ -21,24 +23,30 @@ def run_demo(image: Path | None, output: Path, bundle: str, device: str, console
     subject = "a synthetic FLAIR brain (generated, not a patient)" if image is None else str(image)
     console.print(
         f"Heatmask: a classifier that was trained on slice labels alone looks at {subject}; "
-        "its heatmap becomes a pseudo-mask."
+        "its heatmap becomes a pseudo-mask.",
+        markup=False,
     )
     reference = None
     if image is None:
         image, reference = output / "input" / "phantom.nii.gz", output / "input" / "lesion.nii.gz"
         with console.status("Generating the phantom ..."):
-            image.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(image.parent)
             write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
     knobs = {"input": str(image), "output_dir": str(output), "device": device}
     with console.status("Segmenting ..."):
         segmenter = run_bundle(read_bundle(find_bundle(bundle), knobs=knobs), "evaluator")
+        if len(segmenter.dataset) != 1:
+            raise OptionError(
+                f"The demo must have one scan, {image} holds {len(segmenter.dataset)}. "
+                "Give one of them, or use `heatmask segment`."
+            )
         (report,) = segmenter.run()
     folder, picture = Path(report["output"]), output / "overview.png"
     shutil.copyfile(folder / "overview.png", picture.with_suffix(".png.partial"))
     os.replace(picture.with_suffix(".png.partial"), picture)
     for line in (report["finding"], *report["warnings"]):
-        console.print(line)
-    console.print(f"Scan, heatmap and mask: {picture}   (all files: {folder})")
+        console.print(line, markup=False)
+    console.print(f"Scan, heatmap and mask: {picture}   (all files: {folder})", markup=False)
     if reference is not None:
         console.print(f"Dice against the phantom's known lesion: {_score(report, reference):.2f}")
 

@@ -15,9 +15,9 @@ from heatmask.errors import InputError
 from heatmask.evaluation.classification import compute_relative_positions
 from heatmask.evaluation.protocol import Case, Evaluation, Method, Slices, evaluate_cases
 from heatmask.evaluation.report import write_evaluation
+from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.weights import load_weights
 from heatmask.segmenter import Segmenter
-from heatmask.transforms import find_array_axis, order_as_stored
 
 Variants = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 

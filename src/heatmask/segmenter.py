@@ -94,8 +94,13 @@ class Segmenter:
             data = dict(self.postprocessing(data))
         return {**data, "seconds": seconds, "device": str(self.device)}
 
-    def run(self) -> list[Result]:
+    def run(self, show: Callable[[Any], None] | None = None) -> list[Any]:
         """Segment and write the whole data set; return what the writer returned for each.
+
+        Parameters
+        ----------
+        show
+            Called with each of these as it comes.
 
         Raises
         ------
@@ -110,11 +115,14 @@ class Segmenter:
             try:
                 result = self.segment(case)
                 written.append(self.writer.write(result) if self.writer else result)
-            except HeatmaskError as error:
+            except Exception as error:
                 if len(self.dataset) == 1:
                     raise
                 failed.append(f"{case['case']}: {error}")
-                logger.error("%s", failed[-1])
+                logger.error("%s", failed[-1], exc_info=not isinstance(error, HeatmaskError))
+            else:
+                if show is not None:
+                    show(written[-1])
         if failed:
             raise HeatmaskError(
                 f"{len(failed)} of {len(self.dataset)} scans failed, the others are written:\n  "

@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heatmask.errors import InputError
+from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.masks.make import MaskSettings, make_mask
 
 
@@ -205,15 +205,3 @@ class CalibrateHeatmapd(MapTransform):
             shifted = out[key] - self.low
             out[self.output_key] = shifted.div_(self.high - self.low).clamp_(0, 1)
         return out
-
-
-def find_array_axis(affine: np.ndarray, ras_axis: int) -> int:
-    """Return the array axis that runs closest along axis `ras_axis` of RAS world space."""
-    return int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == ras_axis)[0])
-
-
-def order_as_stored(values: np.ndarray, affine: np.ndarray, ras_axis: int) -> np.ndarray:
-    """Reorder values along RAS axis `ras_axis` (their axis 0) to the order of the stored array."""
-    orientation = nib.io_orientation(affine)
-    flipped = orientation[orientation[:, 0] == ras_axis, 1][0] < 0
-    return values[::-1] if flipped else values

@@ -3,6 +3,8 @@
 No torch here: the command line checks its inputs before it loads a network.
 """
 
+import hashlib
+import logging
 import os
 import re
 from collections import Counter
@@ -14,6 +16,8 @@ from pathlib import Path
 from heatmask.data.dicom import DicomSeries, is_dicom, is_dicom_folder, read_only_series
 from heatmask.data.sequence import SequenceClue, find_sequence_clue
 from heatmask.errors import InputError, OptionError
+
+logger = logging.getLogger(__name__)
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
 # Reference masks by the habit of public data sets, and what Heatmask writes itself.
@@ -100,24 +104,30 @@ def is_mask_name(name: str) -> bool:
 def name_cases(paths: Iterable[Path]) -> list[Scan]:
     """Give each path a unique case name that is safe as a folder name anywhere.
 
-    Equal names get their parent folder in front, then a number behind. Names are told
-    apart without regard to case, as some file systems do.
+    Equal names get as many parent folders in front as tell them apart, never a number: a
+    number would pass to another scan when one is added, and with it the masks that are kept
+    under it. Names are told apart without regard to case, as some file systems do.
     """
     paths = list(paths)
-    counts = Counter(_make_safe(_stem(path)).casefold() for path in paths)
-    taken: set[str] = set()
-    scans = []
-    for path in paths:
-        name = _make_safe(_stem(path))
-        if counts[name.casefold()] > 1:
-            name = _make_safe(f"{path.resolve().parent.name}_{_stem(path)}")
-        case, number = name, 1
-        while case.casefold() in taken:
-            number += 1
-            case = f"{name}_{number}"
-        taken.add(case.casefold())
-        scans.append(Scan(case, path))
-    return scans
+    depths = dict.fromkeys(paths, 0)
+    while True:
+        names = {path: _name_at_depth(path, depth) for path, depth in depths.items()}
+        counts = Counter(name.casefold() for name in names.values())
+        equal = [path for path in paths if counts[names[path].casefold()] > 1]
+        deeper = [path for path in equal if depths[path] < len(path.resolve().parents) - 1]
+        if not deeper:
+            break
+        for path in deeper:
+            depths[path] += 1
+    for path in equal:  # Only signs that are unsafe in names tell these apart
+        digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        names[path] = f"{_make_safe(_stem(path))}_{digest}"
+    return [Scan(names[path], path) for path in paths]
+
+
+def _name_at_depth(path: Path, depth: int) -> str:
+    parents = path.resolve().parts[-depth - 1 : -1] if depth else ()
+    return _make_safe("_".join([*parents, _stem(path)]))
 
 
 def _name(path: Path) -> str:
@@ -130,7 +140,7 @@ def _stem(path: Path) -> str:
 
 
 def _make_safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:_MAX_CASE_LENGTH] or "scan"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[-_MAX_CASE_LENGTH:] or "scan"
 
 
 def _check_pattern(pattern: str | None) -> None:
@@ -162,10 +172,24 @@ def _search_folder(folder: Path, pattern: str | None) -> list[Path]:
     paths = [path for path in candidates if pattern is None or fnmatchcase(_name(path), pattern)]
     if not paths:
         _raise_nothing_found(folder, pattern, candidates)
-    series = {path: read_only_series(path) for path in paths if path.is_dir()}
+    series = _read_series([path for path in paths if path.is_dir()], alone=len(paths) == 1)
+    paths = [path for path in paths if path in series or not path.is_dir()]
     if pattern is None and len(paths) > 1:
         _check_one_sequence(folder, paths, series)
     return paths
+
+
+def _read_series(folders: list[Path], alone: bool) -> dict[Path, DicomSeries]:
+    """Read the series of DICOM folders; in an archive, bad ones are named and left out."""
+    series = {}
+    for folder in folders:
+        try:
+            series[folder] = read_only_series(folder)
+        except InputError as error:
+            if alone:
+                raise
+            logger.warning("Left out: %s", error)
+    return series
 
 
 def _walk_scans(folder: Path) -> Iterator[Path]:

@@ -43,10 +43,12 @@ def open_mask(
     """
     if radius_mm < 0:
         raise OptionError(f"smooth_mm must be at least 0, got {radius_mm}.")
-    reach = [0 if axis == slice_axis else radius_mm // s for axis, s in enumerate(spacing_mm)]
-    steps = np.ogrid[tuple(slice(-int(r), int(r) + 1) for r in reach)]
+    reach = [
+        0 if axis == slice_axis else int(radius_mm / s + 1e-6) for axis, s in enumerate(spacing_mm)
+    ]
+    steps = np.ogrid[tuple(slice(-r, r + 1) for r in reach)]
     distance = sum((step * s) ** 2 for step, s in zip(steps, spacing_mm, strict=True))
-    opened = ndimage.binary_opening(mask, distance <= radius_mm**2)
+    opened = ndimage.binary_opening(mask, distance <= radius_mm**2 + 1e-6)
     return opened if opened.any() else mask
 
 

@@ -13,7 +13,7 @@ from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.errors import OptionError
+from heatmask.errors import InputError, OptionError
 
 POOL_AT = ("features", "map")
 POOLING = ("max", "top")
@@ -94,6 +94,12 @@ class GPUNet(nn.Module):
         return self.head(pooled).flatten(1), heatmap
 
     def _forward_features(self, x: Tensor) -> Tensor:
+        least = 2 ** (len(self.encoder) - 1)
+        if min(x.shape[2:]) < least:
+            raise InputError(
+                f"An image must have at least {least} pixels along each axis after resampling, "
+                f"got {tuple(x.shape[2:])}. Choose another slice axis, or finer pixels."
+            )
         skips = [self.encoder[0](x)]
         for block in self.encoder[1:]:
             skips.append(block(self.down(skips[-1])))

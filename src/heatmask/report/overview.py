@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-_PLANES = ("sagittal", "coronal", "axial")
+from heatmask.geometry import SLICE_AXES, to_ras
+
+_PLANES = {axis: name for name, axis in SLICE_AXES.items()}
 _ROWS = 4
 _MASK_COLOUR = "#35d0ff"
 NOTICE = "Pseudo-mask to be corrected by a radiologist. Not a diagnosis, not a medical device."
@@ -63,11 +65,6 @@ def choose_slices(
     best, last = int(probabilities.argmax()), len(probabilities) - 1
     step = max(1, len(probabilities) // 8)
     return sorted({min(max(best + k * step, 0), last) for k in (-1, 0, 1)})
-
-
-def to_ras(array: NDArray, affine: NDArray) -> NDArray:
-    """Return the array (X, Y, Z) with its axes permuted and flipped to the closest RAS."""
-    return nib.apply_orientation(array, nib.io_orientation(affine))
 
 
 def _turn(plane: NDArray, slice_axis: int) -> NDArray:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.transforms import find_array_axis, order_as_stored
+from heatmask.data.scan import get_warnings
+from heatmask.geometry import find_array_axis, order_as_stored
 
 
 def summarise_result(
@@ -34,7 +35,7 @@ def summarise_result(
         "finding": " ".join(describe_class(c, gate_probability) for c in classes),
         "classes": classes,
         "slices": {"count": len(slices), "array_axis": find_array_axis(affine, slice_axis)},
-        "warnings": list(result["scan"].meta.get("warnings") or []),
+        "warnings": get_warnings(result["scan"]),
         "sequence": result["scan"].meta.get("sequence", "unknown"),
         "device": result["device"],
         "seconds": dict(result["seconds"]),

@@ -60,15 +60,7 @@ class CaseWriter:
 
     def prepare(self) -> None:
         """Make the output folder, or say at once why nothing can be written there."""
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.output_dir):
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"output_dir must be a folder that can be written, and {self.output_dir} cannot: "
-                f"{error.strerror}. Give another --output_dir."
-            ) from error
+        make_folder(self.output_dir)
 
     def write(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write one result and return its report."""
@@ -106,6 +98,19 @@ class CaseWriter:
             "versions": describe_versions(),
             "notice": NOTICE,
         }
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, or raise `OutputError` where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"output_dir must be a folder that can be written, and {folder} cannot: "
+            f"{error.strerror}. Give another --output_dir."
+        ) from error
 
 
 def move_files(source: Path, target: Path) -> None:

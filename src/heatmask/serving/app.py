@@ -1,12 +1,15 @@
 """The MONAI Label application: which models, which data store, which order of samples."""
 
 import logging
+import os
 import random
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -76,12 +79,21 @@ class HeatmaskApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
         """Run a model; errors name the image, which is all that the client sees of them."""
         image = request.get("image")
-        if isinstance(image, str) and not Path(image).exists():
+        if isinstance(image, str) and not self._was_sent(image):
             check_image(datastore or self.datastore(), image)
         try:
             return super().infer(request, datastore)
         except HeatmaskError as error:
             raise type(error)(f"{image or 'No image'}: {error}") from error
+
+    def _was_sent(self, image: str) -> bool:
+        """Whether this is a file that a client sent: uploaded, or kept in a session.
+
+        The host would read any path of the machine that a request names.
+        """
+        path = Path(os.path.abspath(image))
+        places = (Path(tempfile.gettempdir()), Path(settings.MONAI_LABEL_SESSION_PATH).resolve())
+        return path.exists() and any(path.is_relative_to(place) for place in places)
 
 
 class RandomStudy(Strategy):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from torch import nn
 
+from heatmask.bundle import read_bundle
 from heatmask.errors import InputError, WeightsError
 from heatmask.networks.weights import load_weights
 from heatmask.report.summary import summarise_result
@@ -56,9 +56,7 @@ class ServedBundle:
         self.version = str(metadata.get("version", ""))
         self.description = str(metadata.get("description", ""))
         self.labels = read_labels(metadata)
-        self._parser = ConfigParser()
-        self._parser.read_config(folder / "configs/inference.json")
-        self._parser["bundle_root"] = str(folder)
+        self._parser = read_bundle(folder)
         shown = self._parser.get("displayable_configs", {})
         self.panel: dict[str, Option] = build_panel(shown, self._parser.config)
         self._networks: dict[torch.device, tuple[int, nn.Module]] = {}

@@ -10,15 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heatmask.bundle import CONFIG_SYMBOLS
 from heatmask.errors import OptionError
+from heatmask.geometry import SLICE_AXES
 
 Value = bool | float | str
-
-CONFIG_SYMBOLS = ("$", "@", "%")
-"""First characters that MONAI's config parser acts on: expression, reference, macro."""
-
-SLICE_AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""The axis of a volume in RAS orientation that a slice is cut across, by its usual name."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "threshold_level": (-100.0, 100.0),

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heatmask.bundle import PROJECT
 from heatmask.device import resolve_device
 from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError
 from heatmask.serving.compat import set_host_settings
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from fastapi.responses import PlainTextResponse
 
 logger = logging.getLogger(__name__)
-
-PROJECT = Path(__file__).resolve().parents[3]
-"""The checkout: apps, bundles and the default work folder lie in it."""
 
 
 def start_server(

@@ -132,10 +132,22 @@ def _name_index(studies: Path) -> str:
     return f"{path.name or 'root'}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
+def _check_unlabelled(index: Path, link: Path, target: Path | None) -> None:
+    """Refuse to let a name stand for another scan while a label is kept under it."""
+    labels = sorted(index.glob(f"labels/*/{split_scan_name(link.name)[0]}.*"))
+    if target is not None and labels:
+        raise InputError(
+            f"A study with a label must stay where it is: '{link.name}' was {link.readlink()} and "
+            f"would be {target}, with the label {labels[0]} of the former. Move the label away, "
+            "give another --workdir, or rename the scan."
+        )
+
+
 def _write_links(index: Path, links: dict[str, Path]) -> None:
     index.mkdir(parents=True, exist_ok=True)
     for path in index.iterdir():
         if path.is_symlink() and links.get(path.name) != path.readlink():
+            _check_unlabelled(index, path, links.get(path.name))
             path.unlink()
     for name, target in links.items():
         if not os.path.lexists(index / name):  # A file of this name was uploaded to the server

@@ -1,6 +1,7 @@
 """Checkpoints of a run: resume after a kill, keep the best, ship it."""
 
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from heatmask.attribution.explained import explain_batch
-from heatmask.errors import WeightsError
+from heatmask.errors import OptionError, WeightsError
 from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.slices import SliceDataset
+
+logger = logging.getLogger(__name__)
 
 
 class KeepBest:
@@ -77,7 +80,9 @@ class SaveEpochs:
                 older.unlink()
 
 
-def run_resumable(trainer: Engine, state: Mapping[str, Any], folder: str | Path) -> None:
+def run_resumable(
+    trainer: Engine, state: Mapping[str, Any], folder: str | Path, settings: Mapping[str, Any]
+) -> None:
     """Run a trainer with a checkpoint after each epoch, from the last one if there is any.
 
     Parameters
@@ -88,17 +93,50 @@ def run_resumable(trainer: Engine, state: Mapping[str, Any], folder: str | Path)
         What a checkpoint holds: network, averaged network, optimizer, scheduler.
     folder
         Where the checkpoints are. A run that had finished there is not run again.
+    settings
+        What makes this run: data, seed, epochs, ... They are kept in ``run.json``.
+
+    Raises
+    ------
+    OptionError
+        The folder holds a run of other settings: going on with it would mix the two.
     """
     everything = {**state, "trainer": trainer}
     last = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=os.path.getmtime)
+    _claim_folder(Path(folder), settings, begun=bool(last))
     if last:
         content = torch.load(last[-1], map_location="cpu", weights_only=True)
         done = content["trainer"]["iteration"] // content["trainer"]["epoch_length"]
         if done >= trainer.state.max_epochs:
+            logger.info("The run in %s had finished; nothing is trained.", folder)
             return
         CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
     SaveEpochs(everything, folder).attach(trainer)
     trainer.run()
+
+
+def _claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> None:
+    record = folder / "run.json"
+    wanted = json.loads(json.dumps(settings))
+    if begun:
+        found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        other = [name for name in wanted if found.get(name) != wanted[name]]
+        if other:
+            changes = "; ".join(f"{n}: {found.get(n)} there, {wanted[n]} now" for n in other)
+            raise OptionError(
+                f"A run can only be resumed with its own settings, and {folder} holds another "
+                f"({changes}). Give another folder (--run-dir), or remove that one."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "best.pt").unlink(missing_ok=True)
+    _write_whole(json.dumps(wanted, indent=2) + "\n", record)
+
+
+def _write_whole(text: str, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def export_best(
@@ -131,8 +169,13 @@ def export_best(
         "heatmap_range": describe_heatmap_range(network.cpu(), slices),
     }
     text = json.dumps(report, indent=2) + "\n"
-    best.with_name("training.json").write_text(text, encoding="utf-8")
+    _write_whole(text, best.with_name("training.json"))
+    bounds = report["heatmap_range"]
     print(text)
+    print(
+        f"Weights: {weights}\nTry them: heatmask segment SCAN --set weights={weights} "
+        f"--set calibration=[{bounds['low']},{bounds['high']}]"
+    )
     return report
 
 
