@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation
 
 from heatmask.data.phantom import (
     PHANTOM_DEMO_SEED,
-    PHANTOM_TRAIN_SEEDS,
+    PHANTOM_STUDY_SEEDS,
     Phantom,
     make_phantom,
     write_phantom,
@@ -128,8 +128,8 @@ def test_phantom_slice_above_head_is_zero() -> None:
 
 
 def test_phantom_train_seeds_leave_out_demo() -> None:
-    assert PHANTOM_DEMO_SEED not in PHANTOM_TRAIN_SEEDS
-    assert len(PHANTOM_TRAIN_SEEDS) >= 100
+    assert PHANTOM_DEMO_SEED not in PHANTOM_STUDY_SEEDS
+    assert len(PHANTOM_STUDY_SEEDS) >= 100
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "7", None])

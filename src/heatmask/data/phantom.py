@@ -27,8 +27,8 @@ Triple = tuple[Array, Array, Array]
 
 PHANTOM_DEMO_SEED = 12
 """The demo's head, chosen by its looks. Never trained on."""
-PHANTOM_TRAIN_SEEDS = range(1000, 2000)
-"""Seeds that a training may draw from; they leave out the demo's."""
+PHANTOM_STUDY_SEEDS = range(1000, 2000)
+"""Seeds to study and tune on; they leave out the demo's."""
 
 # Intensities relative to white matter, as read off FLAIR scans.
 CSF, BONE, MARROW, MUSCLE = 0.14, 0.10, 0.55, 0.65
