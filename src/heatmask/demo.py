@@ -41,7 +41,7 @@ def run_demo(image: Path | None, output: Path, bundle: str, device: str, console
                 "Give one of them, or use `heatmask segment`."
             )
         (report,) = segmenter.run()
-    folder, picture = Path(report["output"]), output / "overview.png"
+    folder, picture = output / report["case"], output / "overview.png"
     shutil.copyfile(folder / "overview.png", picture.with_suffix(".png.partial"))
     os.replace(picture.with_suffix(".png.partial"), picture)
     for line in (report["finding"], *report["warnings"]):
