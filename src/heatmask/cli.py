@@ -4,6 +4,7 @@ torch and MONAI take seconds to import, so each command imports what it needs, a
 `heatmask --help` nothing of it.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,6 +228,7 @@ def train(
     settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     settings |= {"dataset_dir": str(data), "seed": seed, "device": device}
     parser = read_bundle(find_bundle(bundle), ("train",), {**settings, **read_knobs(knobs)})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
     run_bundle(parser)
 
 
