@@ -26,7 +26,7 @@ app = typer.Typer(
     "Pseudo-masks are for research and to be corrected by a radiologist: not a diagnosis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 console = get_console()  # The progress bars' own, so that lines appear above the bar
 
