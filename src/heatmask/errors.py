@@ -5,6 +5,7 @@
     HeatmaskError
       InputError     a scan, a label list or a folder is not what was expected
       OptionError    an option has the wrong type, range or name
+      MethodError    an attribution method cannot explain this network, or would be wrong on it
       WeightsError   a checkpoint is missing or does not fit its network
       DeviceError    the device asked for is not there
       OutputError    a result cannot be written
@@ -28,6 +29,10 @@ class InputError(HeatmaskError):
 
 class OptionError(HeatmaskError):
     """An option has the wrong type, range or name."""
+
+
+class MethodError(HeatmaskError):
+    """An attribution method cannot explain this network, or would be wrong on it."""
 
 
 class WeightsError(HeatmaskError):

@@ -1,28 +1,29 @@
 """From a volume to a heatmap on its grid, slice by slice in batches.
 
-MONAI's `SliceInferer` stitches tensors that all have spatial axes; a classifier that
-explains itself returns logits without any, so the loop is our own.
+MONAI's `SliceInferer` stitches tensors that all have spatial axes; logits have none, so the
+loop is our own.
 """
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
-from torch import Tensor
+from torch import Tensor, nn
 
-from heatmask.attribution.explained import explain_batch
+from heatmask.attribution.batches import explain_in_batches
+from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.errors import InputError, OptionError
 
 
 class HeatmapInferer(Inferer):
-    """Run an explained classifier over the slices of volumes.
+    """Explain a classifier's decision on every slice of volumes.
 
     Parameters
     ----------
+    explainer
+        The attribution method; None for the heatmap of a network that explains itself.
     slice_axis
         Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS).
     batch_size
@@ -46,6 +47,7 @@ class HeatmapInferer(Inferer):
 
     def __init__(
         self,
+        explainer: Explainer | None = None,
         slice_axis: int = 2,
         batch_size: int = 16,
         gate: bool = True,
@@ -62,11 +64,12 @@ class HeatmapInferer(Inferer):
             )
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
+        self.explainer = explainer or Explainer("inherent")
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
     def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object
     ) -> dict[str, Tensor]:
         """Explain volumes (B, C, X, Y, Z).
 
@@ -100,39 +103,54 @@ class HeatmapInferer(Inferer):
         }
 
     def _explain_volume(
-        self, volume: Tensor, network: Callable[..., Any]
+        self, volume: Tensor, network: nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
         slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
         kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
         if len(kept) == 0:
             raise InputError("A volume must have at least one slice that is not all zero.")
-        batches = [self._explain_slices(slices[i], network) for i in kept.split(self.batch_size)]
-        logits, attribution = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        logits, attribution, explained = self._explain_slices(slices[kept], network)
         kept_probabilities, kept_shown = self._predict(logits)
         probabilities = logits.new_zeros(len(slices), logits.shape[1])
         probabilities[kept] = kept_probabilities
         shown = torch.zeros_like(probabilities, dtype=torch.bool)
         shown[kept] = kept_shown
-        heatmap = attribution.new_full((len(slices), *attribution.shape[1:]), self.empty_value)
-        heatmap[shown] = attribution[kept_shown]
+        grid = slices.shape[2:]
+        heatmap = logits.new_full((len(slices), logits.shape[1], *grid), self.empty_value)
+        heatmap[shown] = attribution[kept_shown[explained]]
         return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
 
-    def _explain_slices(self, slices: Tensor, network: Callable[..., Any]) -> tuple[Tensor, Tensor]:
+    def _explain_slices(
+        self, slices: Tensor, network: nn.Module
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits of all slices, attribution of those explained, and which these are.
+
+        Only slices that will be shown are explained, unless that costs no more than the logits.
+        """
         autocast = (
             torch.autocast(slices.device.type, torch.float16 if slices.is_cuda else torch.bfloat16)
             if self.amp
             else contextlib.nullcontext()
         )
-        with torch.no_grad(), autocast:
-            try:
-                return explain_batch(network, slices.contiguous())
-            except RuntimeError as error:
-                if "channels" not in str(error):
-                    raise
-                raise InputError(
-                    f"The network wants another number of channels than the volume's "
-                    f"{slices.shape[1]}: {error}"
-                ) from error
+        look_first = self.gate and not self.explainer.method.in_one_forward
+        with autocast:
+            if not look_first:
+                everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
+                explanation = self._explain(slices, network)
+                return explanation.logits, explanation.attribution, everything
+            logits = self._classify(slices, network)
+            explained = self._predict(logits)[1].any(dim=1)
+            if not explained.any():
+                return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
+            return logits, self._explain(slices[explained], network).attribution, explained
+
+    def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
+        return explain_in_batches(self.explainer, network, slices, batch_size=self.batch_size)
+
+    @torch.no_grad()
+    def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
+        batches = slices.split(self.batch_size)
+        return torch.cat([network(batch.contiguous()) for batch in batches]).float()
 
     def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities and which classes are shown, both (B, K)."""

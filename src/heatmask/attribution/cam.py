@@ -1,0 +1,1 @@
+"""Methods that weigh the maps of a layer."""

@@ -1,0 +1,155 @@
+"""From any classifier to logits and attribution, by the name of a method."""
+
+import inspect
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+from heatmask.attribution.classes import ClassIdx
+from heatmask.attribution.frozen import copy_frozen
+from heatmask.attribution.grid import resize_to
+from heatmask.attribution.registry import SHARED_OPTIONS, get_method
+from heatmask.attribution.views import average_views
+from heatmask.errors import InputError, MethodError, OptionError
+
+
+class Explanation(NamedTuple):
+    """What a classifier said of images, and why."""
+
+    logits: Tensor
+    """(B, K), float32."""
+    attribution: Tensor
+    """(B, M, *spatial) on the images' grid, float32, signed and unnormalised."""
+
+
+class Explainer:
+    """An attribution method with its options, ready to be called on classifiers.
+
+    Parameters
+    ----------
+    method
+        Name of a method: `heatmask methods` lists them.
+    target_layer
+        Dotted path of the layer, or several for multi-stage methods; None for the last map.
+        Methods that look at no layer pass it by.
+    baseline
+        The image that shows nothing, broadcast to (B, C, *spatial); None for zeros. Methods
+        without a baseline pass it by.
+    seed
+        Seed of the methods that draw random numbers.
+    flips
+        Average over mirrored copies along each of these spatial axes (test-time augmentation).
+    scales
+        Average over copies resized by these factors (multi-scale).
+    options
+        The method's own; see docs/reference/attribution.md.
+
+    Raises
+    ------
+    OptionError
+        There is no such method, or it has no such option.
+
+    Notes
+    -----
+    It holds no state between calls and works on a private copy of the network, so threads
+    may share both.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        target_layer: str | Sequence[str] | None = None,
+        baseline: Tensor | float | None = None,
+        seed: int = 0,
+        flips: Sequence[int] = (),
+        scales: Sequence[float] = (1.0,),
+        **options: Any,
+    ) -> None:
+        self.method = get_method(method)
+        known = self.method.options
+        for name in options:
+            if name not in known:
+                close = get_close_matches(name, known, cutoff=0.5) or list(known) or ["none"]
+                raise OptionError(
+                    f"{method} has no option {name!r}. Its options: {', '.join(close)}."
+                )
+        shared = {"target_layer": target_layer, "baseline": baseline, "seed": seed}
+        self.options = {k: v for k, v in shared.items() if k in known} | options
+        self.flips, self.scales = tuple(flips), tuple(scales)
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, class_idx: ClassIdx = None
+    ) -> Explanation:
+        """Explain a batch in one go; `heatmask.attribution.explain` cuts large ones.
+
+        Parameters
+        ----------
+        network
+            The classifier: images (B, C, *spatial) to logits (B, K). It is left as it was.
+        images
+            (B, C, H, W) or (B, C, X, Y, Z), on the network's device.
+        class_idx
+            The class explained: None for all K, an int or a list for the same of every image,
+            a tensor (B,) for one of each image.
+
+        Raises
+        ------
+        MethodError
+            The method cannot explain this network, or its attribution is not finite.
+        InputError
+            The images do not fit the network.
+        """
+        if images.ndim not in (3, 4, 5) or len(images) == 0:
+            raise InputError(
+                "Images must come as (batch, channel, *spatial) with at least one image, "
+                f"got shape {tuple(images.shape)}."
+            )
+        plain = images.as_tensor() if isinstance(images, MetaTensor) else images
+        # A method without gradients leaves the network alone, and a copy takes milliseconds.
+        private = network if self.method.family == "inherent" else copy_frozen(network)
+        with torch.inference_mode(False), torch.enable_grad():
+            plain = plain.detach().clone() if plain.is_inference() else plain.detach()
+            logits, attribution = average_views(
+                self._attribute, private, plain, class_idx, self.flips, self.scales
+            )
+        attribution = resize_to(attribution.detach().float(), plain.shape[2:])
+        self._check_finite(network, logits, attribution)
+        return Explanation(logits.detach().float(), attribution)
+
+    def _attribute(
+        self, network: nn.Module, images: Tensor, class_idx: ClassIdx
+    ) -> tuple[Tensor, Tensor]:
+        try:
+            return self.method.function(network, images, class_idx, **self.options)
+        except RuntimeError as error:
+            if "channels" not in str(error):
+                raise
+            raise InputError(
+                f"The network wants another number of channels than the images' "
+                f"{images.shape[1]}: {error}"
+            ) from error
+
+    def _check_finite(self, network: nn.Module, logits: Tensor, attribution: Tensor) -> None:
+        for what, values in (("logits", logits), ("attribution", attribution)):
+            if not values.isfinite().all():
+                bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+                raise MethodError(
+                    f"The {what} of {type(network).__name__} by {self.method.name} must be finite, "
+                    f"and those of image(s) {', '.join(map(str, bad[:8]))} of the batch are not. "
+                    "Look for NaN or infinite values in the images and the weights; with mixed "
+                    "precision, try without."
+                )
+
+
+def describe_options(method: str) -> dict[str, inspect.Parameter]:
+    """Return the options of a method of its own, without those that all methods share."""
+    parameters = inspect.signature(get_method(method).function).parameters
+    return {
+        name: parameter
+        for name, parameter in list(parameters.items())[3:]
+        if name not in SHARED_OPTIONS
+    }

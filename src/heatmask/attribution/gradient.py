@@ -1,0 +1,293 @@
+"""Methods that differentiate a class logit by the image.
+
+One forward pass serves all classes and all ReLU rules. The attribution is summed over the
+input channels, which keeps completeness where a method has it, unless the docstring says
+otherwise.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.baselines import draw_flat_baselines, fit_baseline
+from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
+from heatmask.attribution.registry import register
+from heatmask.attribution.relu_rules import ReluRules, Rule
+from heatmask.errors import MethodError, OptionError
+
+
+def backpropagate(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, rules: Sequence[Rule] = ("plain",)
+) -> tuple[Tensor, dict[Rule, Tensor]]:
+    """Return the logits and, for each ReLU rule, the gradients (B, M, C, *spatial).
+
+    All rules share one forward pass: three cost less than two of them apart.
+
+    Raises
+    ------
+    MethodError
+        A rule other than ``"plain"`` is asked for, and the network calls no ReLU.
+    """
+    images = images.detach().requires_grad_()
+    relus = ReluRules()
+    if set(rules) == {"plain"}:  # autograd's own ReLU is faster
+        logits = network(images)
+    else:
+        with relus:
+            logits = network(images)
+        if relus.calls == 0:
+            raise MethodError(
+                f"Guided backprop and deconvolution need ReLU activations, and "
+                f"{type(network).__name__} calls none. Use saliency, integrated_gradients or a "
+                "CAM: `heatmask methods` lists what each needs."
+            )
+    scores = select_logits(logits, class_idx)
+    gradients: dict[Rule, Tensor] = {}
+    for rule in rules:
+        relus.rule = rule
+        (gradients[rule],) = differentiate(scores, [images], keep_graph=rule != rules[-1])
+    return logits.detach(), gradients
+
+
+@register(
+    "saliency",
+    family="gradient",
+    cost="1 forward, 1 backward",
+    paper="Simonyan et al. 2014, arXiv 1312.6034",
+)
+def explain_by_saliency(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx
+) -> tuple[Tensor, Tensor]:
+    """Magnitude of the gradient: the largest over the input channels, never negative."""
+    logits, gradients = backpropagate(network, images, class_idx)
+    return logits, gradients["plain"].abs().amax(dim=2)
+
+
+@register(
+    "input_x_gradient",
+    family="gradient",
+    cost="1 forward, 1 backward",
+    paper="Shrikumar et al. 2016, arXiv 1605.01713",
+)
+def explain_by_input_x_gradient(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx
+) -> tuple[Tensor, Tensor]:
+    """The gradient times the image."""
+    logits, gradients = backpropagate(network, images, class_idx)
+    return logits, (gradients["plain"] * images[:, None]).sum(2)
+
+
+@register(
+    "guided_backprop",
+    family="gradient",
+    needs=("gradients", "relu"),
+    cost="1 forward, 1 backward",
+    paper="Springenberg et al. 2015, arXiv 1412.6806",
+    source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
+)
+def explain_by_guided_backprop(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx
+) -> tuple[Tensor, Tensor]:
+    """The gradient along paths whose ReLUs see a positive input and a positive gradient.
+
+    It largely recovers the image's edges whatever the weights (Nie et al. 2018,
+    arXiv 1805.07039): compare with random weights before believing it.
+    """
+    logits, gradients = backpropagate(network, images, class_idx, ["guided"])
+    return logits, gradients["guided"].sum(2)
+
+
+@register(
+    "deconvolution",
+    family="gradient",
+    needs=("gradients", "relu"),
+    cost="1 forward, 1 backward",
+    paper="Zeiler and Fergus 2014, arXiv 1311.2901",
+    source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
+)
+def explain_by_deconvolution(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx
+) -> tuple[Tensor, Tensor]:
+    """The gradient along paths whose ReLUs see a positive gradient."""
+    logits, gradients = backpropagate(network, images, class_idx, ["deconvolution"])
+    return logits, gradients["deconvolution"].sum(2)
+
+
+@register(
+    "smoothgrad",
+    family="gradient",
+    cost="n forwards, n backwards (samples)",
+    paper="Smilkov et al. 2017, arXiv 1706.03825",
+)
+def explain_by_smoothgrad(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    samples: int = 16,
+    noise: float = 0.15,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The gradient, averaged over noisy copies of the image.
+
+    `noise` is the standard deviation as a share of each image's range. All images of a
+    batch get the same pattern, so that an image's result does not depend on its batch.
+    """
+    return _average_noisy(network, images, class_idx, samples, noise, seed, power=1)
+
+
+@register(
+    "smoothgrad_squared",
+    family="gradient",
+    cost="n forwards, n backwards (samples)",
+    paper="Hooker et al. 2019, arXiv 1806.10758",
+)
+def explain_by_smoothgrad_squared(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    samples: int = 16,
+    noise: float = 0.15,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The squared gradient, averaged over noisy copies of the image (see smoothgrad)."""
+    return _average_noisy(network, images, class_idx, samples, noise, seed, power=2)
+
+
+@register(
+    "integrated_gradients",
+    family="gradient",
+    needs=("gradients", "baseline"),
+    laws=("completeness",),
+    cost="n forwards, n backwards (steps)",
+    paper="Sundararajan et al. 2017, arXiv 1703.01365",
+    source="Heatmask: Captum puts all steps into one batch",
+)
+def explain_by_integrated_gradients(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    steps: int = 32,
+    baseline: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The gradient integrated from a baseline to the image, times their difference.
+
+    Gauss-Legendre points, one batch a step, so that memory does not grow with `steps`.
+    """
+    _check_count("steps", steps)
+    start = fit_baseline(baseline, images)
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    total: Tensor | float = 0.0
+    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        _, gradients = backpropagate(network, start + float(point) * (images - start), class_idx)
+        total = total + float(weight) * gradients["plain"]
+    return _run_plainly(network, images), (total * (images - start)[:, None]).sum(2)
+
+
+@register(
+    "gradient_shap",
+    family="gradient",
+    needs=("gradients", "baseline"),
+    cost="n forwards, n backwards (samples)",
+    paper="Lundberg and Lee 2017, arXiv 1705.07874",
+    source="Heatmask: Captum's draws depend on the batch",
+)
+def explain_by_gradient_shap(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    samples: int = 16,
+    noise: float = 0.1,
+    baseline: Tensor | float | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The gradient at random points between baseline and noisy image, times their difference.
+
+    `noise` as in smoothgrad. Completeness holds on average over draws only.
+    """
+    start = fit_baseline(baseline, images)
+    generator = torch.Generator().manual_seed(seed)
+    scale = noise * _measure_range(images)
+    total: Tensor | float = 0.0
+    for _ in range(_check_count("samples", samples)):
+        end = images + scale * _draw_noise(images, generator)
+        share = torch.rand((), generator=generator).item()
+        _, gradients = backpropagate(network, start + share * (end - start), class_idx)
+        total = total + (gradients["plain"] * (end - start)[:, None]).sum(2)
+    return _run_plainly(network, images), total / samples
+
+
+@register(
+    "expected_gradients",
+    family="gradient",
+    needs=("gradients", "baseline"),
+    cost="n forwards, n backwards (samples)",
+    paper="Erion et al. 2021, arXiv 1906.10670",
+)
+def explain_by_expected_gradients(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    samples: int = 32,
+    baseline: Tensor | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Integrated gradients, averaged over baselines drawn from a background set.
+
+    `baseline` is that set, (N, C, *spatial). Without one the draws are flat heads: the image's
+    non-zero pixels filled with one level between its 5th and 95th percentile. Completeness
+    holds on average over draws only.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total: Tensor | float = 0.0
+    for _ in range(_check_count("samples", samples)):
+        if baseline is None:
+            start = draw_flat_baselines(images, torch.rand((), generator=generator).item())
+        else:
+            drawn = int(torch.randint(len(baseline), (), generator=generator))
+            start = fit_baseline(baseline[drawn : drawn + 1], images)
+        share = torch.rand((), generator=generator).item()
+        _, gradients = backpropagate(network, start + share * (images - start), class_idx)
+        total = total + (gradients["plain"] * (images - start)[:, None]).sum(2)
+    return _run_plainly(network, images), total / samples
+
+
+def _average_noisy(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    samples: int,
+    noise: float,
+    seed: int,
+    power: int,
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    scale = noise * _measure_range(images)
+    total: Tensor | float = 0.0
+    for _ in range(_check_count("samples", samples)):
+        noisy = images + scale * _draw_noise(images, generator)
+        _, gradients = backpropagate(network, noisy, class_idx)
+        total = total + gradients["plain"].pow(power).sum(2)
+    return _run_plainly(network, images), total / samples
+
+
+def _draw_noise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal (1, C, *spatial), the same for every image and on every device."""
+    return torch.randn((1, *images.shape[1:]), generator=generator).to(images)
+
+
+def _measure_range(images: Tensor) -> Tensor:
+    flat = images.flatten(1)
+    return (flat.amax(1) - flat.amin(1)).reshape(-1, *[1] * (images.ndim - 1))
+
+
+@torch.no_grad()
+def _run_plainly(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images)
+
+
+def _check_count(name: str, count: int) -> int:
+    if not isinstance(count, int) or count < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
+    return count

@@ -1,0 +1,132 @@
+"""Find the layer that a CAM looks at, and hold its activation and gradient."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.errors import MethodError, OptionError
+
+
+def find_layer(network: nn.Module, target_layer: str) -> nn.Module:
+    """Return the submodule with this dotted path.
+
+    Raises
+    ------
+    OptionError
+        There is none; the message gives the closest names.
+    """
+    layers = dict(network.named_modules())
+    if target_layer in layers and target_layer:
+        return layers[target_layer]
+    names = [name for name in layers if name]
+    close = get_close_matches(str(target_layer), names, cutoff=0.3) or names[-3:]
+    raise OptionError(
+        f"target_layer must name a submodule of {type(network).__name__}, got {target_layer!r}. "
+        f"Closest: {', '.join(map(repr, close))}."
+    )
+
+
+class LayerTap:
+    """Hold the activations of layers during a forward pass, and their place in the graph.
+
+    Parameters
+    ----------
+    network
+        A frozen private copy (see `heatmask.attribution.frozen`): the hooks stay on it.
+    target_layers
+        Dotted module paths.
+
+    Notes
+    -----
+    If the images need no gradient, the graph starts at the earliest layer tapped: below it a
+    forward pass keeps no more than in inference. The network goes on with a clone, so that
+    what works in place above the layer cannot change what is held. Of a layer that is called
+    several times the last call counts.
+    """
+
+    def __init__(self, network: nn.Module, target_layers: Sequence[str]) -> None:
+        self.target_layers = tuple(target_layers)
+        self._held: dict[str, Tensor] = {}
+        for name in self.target_layers:
+            find_layer(network, name).register_forward_hook(self._make_hook(name))
+
+    @property
+    def activations(self) -> list[Tensor]:
+        """Activations (B, channels, *spatial) of the layers, in their order.
+
+        Raises
+        ------
+        MethodError
+            A layer was not called, or has no spatial axes.
+        """
+        for name in self.target_layers:
+            if name not in self._held:
+                raise MethodError(
+                    f"target_layer must be part of the forward pass, and {name!r} was not called."
+                )
+        return [self._held[name] for name in self.target_layers]
+
+    def _make_hook(self, name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
+        def hold(module: nn.Module, inputs: object, output: object) -> Tensor:
+            if not isinstance(output, Tensor) or output.ndim < 3:
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise MethodError(
+                    f"target_layer must give a map (batch, channels, *spatial), and {name!r} "
+                    f"gives {shape}. Choose a convolutional layer."
+                )
+            if not output.requires_grad:
+                output = output.detach().requires_grad_(torch.is_grad_enabled())
+            self._held[name] = output
+            return output.clone()
+
+        return hold
+
+
+def find_last_map(network: nn.Module, images: Tensor) -> str:
+    """Return the layer whose map is the last before the network loses its spatial axes.
+
+    That is where Grad-CAM (Selvaraju et al. 2017) looks, and the default target layer:
+    ``layer4`` of a ResNet, ``class_layers.relu`` of MONAI's DenseNet.
+
+    Parameters
+    ----------
+    network
+        A frozen private copy: the hooks stay on it.
+    images
+        A batch (B, C, *spatial); only the first image is run.
+
+    Raises
+    ------
+    MethodError
+        No layer gives a map of more than one position an axis.
+    """
+    found: list[str] = []
+
+    def note(name: str):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if (
+                isinstance(output, Tensor)
+                and output.ndim == images.ndim
+                and min(output.shape[2:]) > 1
+            ):
+                found.append(name)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name)) for name, module in network.named_modules() if name
+    ]
+    try:
+        with torch.no_grad():
+            network(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise MethodError(
+            f"{type(network).__name__} must have a layer with a map of at least 2 positions an "
+            f"axis for images of {tuple(images.shape[2:])}. Give target_layer, or larger images."
+        )
+    return found[-1]

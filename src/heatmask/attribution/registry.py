@@ -1,0 +1,162 @@
+"""The attribution methods by name, open to a user's own."""
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from heatmask.errors import OptionError
+
+FAMILIES = ("gradient", "cam", "relevance", "perturbation", "inherent")
+
+NEEDS = {
+    "gradients": "a network that autograd can differentiate",
+    "relu": "ReLU activations and no other kind",
+    "layer": "a convolutional target layer (default: the last map)",
+    "baseline": "a baseline, the image that shows nothing (default: zeros)",
+    "pooled head": "global average pooling followed by one linear layer",
+    "heatmap": "a network with forward_heatmap",
+    "zennit": "the package zennit",
+}
+"""What a method may need, by the word its entry uses."""
+
+LAWS = {
+    "completeness": "the attribution sums to the logit minus the baseline's logit",
+    "conservation": "the relevance sums to the logit",
+}
+"""What a method's result must satisfy, by the word its entry uses."""
+
+AttributionFunction = Callable[..., tuple[Tensor, Tensor]]
+"""``function(network, images, class_idx, **options) -> (logits, attribution)``; see `register`."""
+
+SHARED_OPTIONS = ("target_layer", "baseline", "seed")
+"""Options that several methods take; the others pass them by."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method and what people should know of it.
+
+    Attributes
+    ----------
+    name, family : str
+        `family` is one of `FAMILIES`.
+    function : callable
+        See `register`.
+    needs : frozenset of str
+        Keys of `NEEDS`.
+    laws : frozenset of str
+        Keys of `LAWS`; the preflight tests them.
+    cost : str
+        In forward passes and backward passes to the images, for one class.
+    paper, source : str
+        Where the method comes from; who computes it (Heatmask, Captum, zennit), and why.
+    in_one_forward : bool
+        It costs about what the logits alone cost.
+    """
+
+    name: str
+    family: str
+    function: AttributionFunction
+    needs: frozenset[str]
+    laws: frozenset[str]
+    cost: str
+    paper: str
+    source: str
+    in_one_forward: bool
+
+    @property
+    def summary(self) -> str:
+        """First sentence of the function's docstring."""
+        return (inspect.getdoc(self.function) or self.name).split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options and their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())[3:]
+        return {p.name: p.default for p in parameters}
+
+
+_METHODS: dict[str, Method] = {}
+_BUILT_IN = ("gradient", "cam", "relevance", "perturbation", "inherent")
+
+
+def register(
+    name: str,
+    *,
+    family: str,
+    cost: str,
+    paper: str,
+    needs: Collection[str] = ("gradients",),
+    laws: Collection[str] = (),
+    source: str = "Heatmask",
+    in_one_forward: bool = False,
+) -> Callable[[AttributionFunction], AttributionFunction]:
+    """Add a method under `name`, as a decorator of the function that computes it.
+
+    The function is called as ``function(network, images, class_idx, **options)`` and returns
+    the logits (B, K) and the attribution (B, M, *spatial of any resolution) of the M classes
+    that ``class_idx`` names: signed, unnormalised, without graph. Its further parameters,
+    with defaults, are the method's options. It gets
+
+    - `network`: a private copy in eval mode with frozen parameters, to hook or change at will;
+    - `images`: a plain detached tensor (B, C, *spatial), with gradients enabled;
+    - `class_idx`: as in `heatmask.attribution.classes.select_logits`, which resolves it.
+
+    An image's attribution must not depend on the other images of the batch.
+
+    Raises
+    ------
+    OptionError
+        The name is taken, or an entry is not one of the words there are.
+    """
+    if name in _METHODS:
+        raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
+    if family not in FAMILIES:
+        raise OptionError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
+    for word, given, known in (("needs", needs, NEEDS), ("laws", laws, LAWS)):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise OptionError(f"{word} must be among {', '.join(known)}, got {', '.join(unknown)}.")
+
+    def add(function: AttributionFunction) -> AttributionFunction:
+        _METHODS[name] = Method(
+            name, family, function, frozenset(needs), frozenset(laws),
+            cost, paper, source, in_one_forward,
+        )  # fmt: skip
+        return function
+
+    return add
+
+
+def list_methods() -> list[Method]:
+    """Return every method, family by family, in the order of registration."""
+    _load_built_in()
+    return sorted(_METHODS.values(), key=lambda method: FAMILIES.index(method.family))
+
+
+def get_method(name: str) -> Method:
+    """Return the method of this name.
+
+    Raises
+    ------
+    OptionError
+        There is none; the message gives the closest names.
+    """
+    _load_built_in()
+    if name not in _METHODS:
+        close = get_close_matches(str(name), _METHODS, cutoff=0.4) or list(_METHODS)
+        raise OptionError(
+            f"method must be one of those that `heatmask methods` lists, got {name!r}. "
+            f"Closest: {', '.join(close)}."
+        )
+    return _METHODS[name]
+
+
+def _load_built_in() -> None:
+    for family in _BUILT_IN:
+        import_module(f"heatmask.attribution.{family}")
