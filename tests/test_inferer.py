@@ -12,7 +12,7 @@ from monai.transforms import Orientation
 from planted import PlantedClassifier, draw_ball, make_affine, make_volume
 from torch import Tensor, nn
 
-from heatmask.errors import InputError, OptionError
+from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.make import MaskSettings, make_mask
 from heatmask.networks.gp_unet import GPUNet
@@ -284,13 +284,13 @@ def test_mixed_precision_agrees_closely() -> None:
 
 
 def test_a_classifier_that_does_not_explain_itself() -> None:
-    with pytest.raises(OptionError, match=r"must offer forward_heatmap"):
+    with pytest.raises(MethodError, match=r"needs a network that offers forward_heatmap"):
         HeatmapInferer()(make_scan(), nn.Conv2d(1, 1, 1))
 
 
 def test_wrong_number_of_channels() -> None:
     volume = torch.rand(1, 2, *SHAPE)
-    with pytest.raises(InputError, match=r"another number of channels than the volume's 2"):
+    with pytest.raises(InputError, match=r"another number of channels than the images' 2"):
         HeatmapInferer()(volume, PlantedClassifier())
 
 

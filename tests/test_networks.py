@@ -6,8 +6,9 @@ import torch
 from planted import PlantedClassifier
 from torch import Tensor, nn
 
-from heatmask.attribution.explained import ExplainedClassifier, explain_batch
-from heatmask.errors import InputError, OptionError
+from heatmask.attribution import Explainer
+from heatmask.attribution.explained import ExplainedClassifier
+from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet
 
 SIZES = {2: (17, 22), 3: (9, 6, 11)}
@@ -145,10 +146,10 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
         make_network(**options)
 
 
-def test_explain_batch_brings_a_coarse_attribution_to_the_images_grid() -> None:
+def test_a_coarse_attribution_comes_to_the_images_grid() -> None:
     network = PlantedClassifier(gains=(1.0, 0.0), offsets=(0.0, 3.0), shrink=4)
     images = torch.randn(2, 1, 16, 24)
-    logits, attribution = explain_batch(network, images)
+    logits, attribution = Explainer("inherent")(network, images)
     assert attribution.shape == (2, 2, 16, 24)
     np.testing.assert_allclose(logits[:, 0].detach(), images.amax((1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(attribution[:, 1].detach(), 3.0)
@@ -156,16 +157,16 @@ def test_explain_batch_brings_a_coarse_attribution_to_the_images_grid() -> None:
     assert attribution[:, 0].std() < images.std()
 
 
-def test_explain_batch_leaves_a_fine_attribution_alone() -> None:
+def test_a_fine_attribution_is_left_alone() -> None:
     images = torch.randn(1, 1, 5, 7)
-    _, attribution = explain_batch(PlantedClassifier((2.0,), (1.0,)), images)
+    _, attribution = Explainer("inherent")(PlantedClassifier((2.0,), (1.0,)), images)
     torch.testing.assert_close(attribution, 2 * images + 1)
 
 
 def test_gp_networks_explain_themselves_and_others_are_refused() -> None:
     assert isinstance(make_network(), ExplainedClassifier)
-    with pytest.raises(OptionError, match=r"must offer forward_heatmap.*and Linear does not"):
-        explain_batch(nn.Linear(2, 2), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(MethodError, match=r"needs a network that offers forward_heatmap.*and Linear"):
+        Explainer("inherent")(nn.Linear(2, 2), torch.zeros(1, 1, 4, 4))
 
 
 def test_an_image_smaller_than_the_coarsest_level_is_refused() -> None:

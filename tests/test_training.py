@@ -21,18 +21,16 @@ from scan_files import write_nifti
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from heatmask.attribution import Explainer
+from heatmask.attribution.calibration import read_calibration
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import load_weights
 from heatmask.training.augment import Augmentation
-from heatmask.training.checkpoints import (
-    KeepBest,
-    describe_heatmap_range,
-    export_best,
-    run_resumable,
-)
+from heatmask.training.calibrate import measure_ranges
+from heatmask.training.checkpoints import KeepBest, export_best, run_resumable
 from heatmask.training.engine import AutocastInferer, PrepareSlices, SeedEpochs, seed_network
 from heatmask.training.position import PositionOffsetLoss, PositionPrior
 from heatmask.training.slices import SliceDataset
@@ -496,6 +494,9 @@ def test_a_kill_while_saving_loses_one_epoch_at_most(
     assert epochs == [2, 3]
 
 
+INHERENT = {"inherent": Explainer("inherent")}
+
+
 class Slices(torch.utils.data.Dataset):
     """Two slices of tissue without, two with a blob; enough for the planted classifier."""
 
@@ -511,7 +512,8 @@ class Slices(torch.utils.data.Dataset):
 
 def test_the_heatmaps_range_comes_from_labels_alone() -> None:
     """8 x - 12: -4 is what nothing looks like, 4 is the top of what is there."""
-    assert describe_heatmap_range(PlantedClassifier(), Slices()) == {"low": -4.0, "high": 4.0}
+    ranges = measure_ranges(PlantedClassifier(), Slices(), INHERENT)
+    assert ranges == {"inherent": (-4.0, 4.0)}
 
 
 def test_the_best_is_shipped(tmp_path: Path) -> None:
@@ -519,20 +521,21 @@ def test_the_best_is_shipped(tmp_path: Path) -> None:
     best = {"model": network.state_dict(), "epoch": 7, "metrics": {"val_loss": 0.25}}
     torch.save(best, tmp_path / "best.pt")
     weights, other = tmp_path / "bundle" / "model.pt", PlantedClassifier((1.0,), (0.0,))
-    report = export_best(tmp_path / "best.pt", weights, other, Slices(), seed=3, max_epochs=20)
+    report = export_best(tmp_path / "best.pt", weights, other, Slices(), INHERENT, seed=3, max_epochs=20)
     shipped = load_weights(PlantedClassifier((0.0,), (0.0,)), weights)
     assert shipped.head.weight.item() == 8
     assert torch.load(weights, weights_only=True)["model"]["head.bias"].dtype == torch.float16
     written = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
     assert written == report == {
         "seed": 3, "max_epochs": 20, "best_epoch": 7, "validation": {"val_loss": 0.25},
-        "heatmap_range": {"low": -4.0, "high": 4.0},
+        "calibration": {"inherent": [-4.0, 4.0]},
     }  # fmt: skip
+    assert read_calibration(weights, "inherent") == [-4.0, 4.0]
 
 
 def test_shipping_without_a_best(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"left its best checkpoint, and .*best.pt is missing"):
-        export_best(tmp_path / "best.pt", tmp_path / "model.pt", PlantedClassifier(), Slices())
+        export_best(tmp_path / "best.pt", tmp_path / "model.pt", PlantedClassifier(), Slices(), INHERENT)
     assert not list(tmp_path.iterdir())
 
 
@@ -634,7 +637,8 @@ def test_a_run_logs_shows_progress_and_trains(runs: dict[str, Any]) -> None:
     assert f"[{EPOCHS}/{EPOCHS}]" in runs["logs"]["whole"].read_text(), "ignite's progress bar"
     report = json.loads((runs["folder"] / "whole" / "training.json").read_text())
     assert report["seed"] == 0
-    assert report["heatmap_range"]["low"] < report["heatmap_range"]["high"]
+    low, high = report["calibration"]["inherent"]
+    assert low < high
     losses = [p.value for p in log.Scalars("val_loss")]
     assert report["validation"]["val_loss"] == pytest.approx(min(losses), rel=1e-5)
     assert losses.index(min(losses)) + 1 == report["best_epoch"]

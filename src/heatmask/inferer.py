@@ -13,7 +13,7 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from heatmask.attribution.batches import explain_in_batches
-from heatmask.attribution.explainer import Explainer, Explanation
+from heatmask.attribution.explainer import Explainer, Explanation, name_channels
 from heatmask.errors import InputError, OptionError
 
 
@@ -22,8 +22,6 @@ class HeatmapInferer(Inferer):
 
     Parameters
     ----------
-    explainer
-        The attribution method; None for the heatmap of a network that explains itself.
     slice_axis
         Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS).
     batch_size
@@ -39,6 +37,8 @@ class HeatmapInferer(Inferer):
         All-zero slices are not run at all.
     amp
         Mixed precision: float16 on CUDA, bfloat16 on the CPU.
+    explainer
+        The attribution method; None for the heatmap of a network that explains itself.
 
     Notes
     -----
@@ -47,13 +47,13 @@ class HeatmapInferer(Inferer):
 
     def __init__(
         self,
-        explainer: Explainer | None = None,
         slice_axis: int = 2,
         batch_size: int = 16,
         gate: bool = True,
         gate_probability: float = 0.5,
         empty_value: float = 0.0,
         amp: bool = False,
+        explainer: Explainer | None = None,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -150,7 +150,8 @@ class HeatmapInferer(Inferer):
     @torch.no_grad()
     def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
         batches = slices.split(self.batch_size)
-        return torch.cat([network(batch.contiguous()) for batch in batches]).float()
+        with name_channels(slices):
+            return torch.cat([network(batch.contiguous()) for batch in batches]).float()
 
     def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities and which classes are shown, both (B, K)."""

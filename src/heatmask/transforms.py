@@ -10,10 +10,11 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.transforms.utils import scale_affine
 from monai.utils import convert_to_dst_type
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from heatmask.errors import InputError
+from heatmask.errors import InputError, OptionError
 from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.masks.make import MaskSettings, make_mask
 
@@ -114,6 +115,39 @@ class NormalizeHeadd(MapTransform):
             return channel
         head = sample[sample > 0.2 * np.percentile(sample, 99)]
         return (channel / float(np.median(head))).clamp_(0, self.top)
+
+
+class SmoothHeatmapd(MapTransform):
+    """Blur a heatmap (K, X, Y, Z) within its slices by a Gaussian.
+
+    Methods that differentiate down to the pixels leave a map of fine edges; the region that
+    they belong to shows after smoothing.
+
+    Parameters
+    ----------
+    keys
+        Key of the heatmap, on the network's grid.
+    blur_mm
+        Standard deviation; 0 leaves the heatmap alone.
+    slice_axis
+        Spatial axis along which the slices lie; nothing is blurred across them.
+    """
+
+    def __init__(self, keys: KeysCollection, blur_mm: float, slice_axis: int = 2) -> None:
+        super().__init__(keys)
+        if not blur_mm >= 0:
+            raise OptionError(f"blur_mm must be at least 0, got {blur_mm!r}.")
+        self.blur_mm, self.slice_axis = blur_mm, slice_axis
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Smooth every key."""
+        return {**data, **{k: self._smooth(data[k]) for k in self.key_iterator(data)}}
+
+    def _smooth(self, heatmap: MetaTensor) -> MetaTensor:
+        sigma = [0.0, *(self.blur_mm / float(s) for s in heatmap.pixdim)]
+        sigma[self.slice_axis + 1] = 0.0
+        smooth = ndimage.gaussian_filter(heatmap.numpy(force=True), sigma)
+        return convert_to_dst_type(smooth, heatmap, dtype=torch.float32)[0]
 
 
 class HeatmapToMaskd(MapTransform):

@@ -1,16 +1,19 @@
 """Explain any number of images in batches that fit into memory."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx
 from heatmask.attribution.explainer import Explainer, Explanation
+from heatmask.attribution.memory import MemoryBudget
 from heatmask.errors import DeviceError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ def explain(
     class_idx: ClassIdx = None,
     *,
     batch_size: int = 16,
+    max_memory_gb: float | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Explanation:
@@ -40,7 +44,11 @@ def explain(
         The class explained: None for all K, an int or a list for the same of every image,
         a tensor (B,) for one of each image.
     batch_size
-        Images a forward; changes memory and speed, not the result.
+        Images a forward, at most; changes memory and speed, not the result.
+    max_memory_gb
+        Memory that a batch may take, in 10^9 bytes, beside the network, the images and the
+        results. Batches are smaller where `batch_size` images would need more: what one and two
+        need is measured on the way.
     progress
         Show a progress bar.
     options
@@ -67,7 +75,13 @@ def explain(
     torch.Size([3, 2, 64, 64])
     """
     explanation = explain_in_batches(
-        Explainer(method, **options), network, images, class_idx, batch_size, progress
+        Explainer(method, **options),
+        network,
+        images,
+        class_idx,
+        batch_size,
+        max_memory_gb=max_memory_gb,
+        progress=progress,
     )
     if isinstance(images, MetaTensor):
         attribution = convert_to_dst_type(explanation.attribution, images, dtype=torch.float32)[0]
@@ -81,28 +95,49 @@ def explain_in_batches(
     images: Tensor,
     class_idx: ClassIdx = None,
     batch_size: int = 16,
+    *,
+    max_memory_gb: float | None = None,
     progress: bool = False,
 ) -> Explanation:
-    """Call an explainer on batches and join the results.
+    """Call an explainer on batches and join the results; see `explain`.
 
     Where a GPU runs out of memory the batch is halved, which is logged, and the work goes on.
 
     Raises
     ------
+    OptionError
+        `batch_size` or `max_memory_gb` is out of range, or less than one image needs.
     DeviceError
         Not even one image fits into the GPU's memory.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    budget = None if max_memory_gb is None else MemoryBudget(max_memory_gb)
     plain = images.as_tensor() if isinstance(images, MetaTensor) else images
     parts: list[Explanation] = []
-    starts = list(range(0, len(plain), batch_size))
-    for start in track(starts, explainer.method.name, disable=not progress or len(starts) < 2):
-        batch = slice(start, min(start + batch_size, len(plain)))
-        chosen = class_idx[batch] if isinstance(class_idx, Tensor) and class_idx.ndim else class_idx
-        parts += _explain_fitting(explainer, network, plain[batch].contiguous(), chosen)
+    with Progress(disable=not progress or len(plain) <= batch_size) as bar:
+        task = bar.add_task(explainer.method.name, total=len(plain))
+        for part in _cut(len(plain), batch_size, budget):
+            batch = plain[part].contiguous()
+            with nullcontext() if budget is None else budget.measure(batch):
+                parts += _explain_fitting(explainer, network, batch, _select(class_idx, part))
+            bar.advance(task, len(batch))
     logits, attribution = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return Explanation(logits, attribution)
+
+
+def _cut(count: int, batch_size: int, budget: MemoryBudget | None) -> Iterator[slice]:
+    """Yield the batches' places; the budget learns from each before the next is cut."""
+    start = 0
+    while start < max(count, 1):  # no images: one empty batch, which the explainer refuses
+        size = batch_size if budget is None else min(batch_size, budget.batch_size)
+        yield slice(start, min(start + size, count))
+        start += size
+
+
+def _select(class_idx: ClassIdx, part: slice) -> ClassIdx:
+    """Return the classes of a part of the images: a tensor names one for each."""
+    return class_idx[part] if isinstance(class_idx, Tensor) and class_idx.ndim else class_idx
 
 
 def _explain_fitting(
@@ -121,9 +156,7 @@ def _explain_fitting(
     torch.cuda.empty_cache()
     half = len(images) // 2
     logger.warning("The GPU is out of memory: going on with a batch of %d.", half)
-    per_image = isinstance(class_idx, Tensor) and class_idx.ndim > 0
     parts: list[Explanation] = []
     for part in (slice(None, half), slice(half, None)):
-        chosen = class_idx[part] if per_image else class_idx  # type: ignore[index]
-        parts += _explain_fitting(explainer, network, images[part], chosen)
+        parts += _explain_fitting(explainer, network, images[part], _select(class_idx, part))
     return parts

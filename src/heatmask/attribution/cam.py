@@ -1,1 +1,254 @@
-"""Methods that weigh the maps of a layer."""
+"""Methods that weigh the maps of a layer by what they mean to the logit.
+
+`target_layer` is where they look; None takes the last map before the network loses its
+spatial axes (``layer4`` of a ResNet). Maps keep the layer's resolution. Nothing is divided
+by an image's own maximum: a healthy image would be as hot as any other.
+
+Methods whose paper ends in a ReLU end in one here. Of those where it takes something away,
+``signed=True`` leaves it out and shows evidence against the class as well.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.cam_layers import (
+    TargetLayer,
+    Weigh,
+    view_layers,
+    weigh_classes,
+    widen,
+)
+from heatmask.attribution.cam_weights import (
+    mix_channels,
+    weigh_grad_cam,
+    weigh_grad_cam_plus_plus,
+    weigh_hires_cam,
+    weigh_layer_cam,
+    weigh_xgrad_cam,
+)
+from heatmask.attribution.classes import ClassIdx, index_classes
+from heatmask.attribution.registry import register
+from heatmask.errors import MethodError
+
+_COST = "1 forward, 1 backward above the layer"
+_SOURCE = "Heatmask: all classes from one forward, backward above the layer only"
+
+
+def weigh_one_layer(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    target_layer: TargetLayer,
+    weigh: Weigh,
+) -> tuple[Tensor, Tensor]:
+    """Return the logits and the signed map of a layer for each class."""
+    logits, activations = view_layers(network, images, target_layer)
+    return logits.detach(), weigh_classes(logits, activations, class_idx, weigh)[0]
+
+
+@register(
+    "cam",
+    family="cam",
+    needs=("layer", "pooled head"),
+    cost="1 forward",
+    paper="Zhou et al. 2016, arXiv 1512.04150",
+    source="Heatmask: MONAI's wants the names of the head's layers and takes any head",
+    in_one_forward=True,
+)
+@torch.no_grad()
+def explain_by_cam(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """The last map's channels, weighed by the linear layer that reads their means.
+
+    Signed, in logit units: its mean plus the layer's bias is the logit. A network whose
+    logits are anything else than a linear layer of the means is refused.
+    """
+    logits, (activation,) = view_layers(network, images, target_layer)
+    weights = find_pooled_head(network, activation, logits).weight
+    with torch.autocast(logits.device.type, enabled=False):
+        chosen = widen(weights)[index_classes(logits, class_idx)]
+        return logits, mix_channels(chosen, widen(activation))
+
+
+@register(
+    "grad_cam",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost=_COST,
+    paper="Selvaraju et al. 2017, arXiv 1610.02391",
+    source="Heatmask: MONAI's is wrong for batches and frozen networks, and 3 times slower",
+    in_one_forward=True,
+)
+def explain_by_grad_cam(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    target_layer: TargetLayer = None,
+    signed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The layer's channels, weighed by their mean gradient.
+
+    Ends in a ReLU unless `signed`.
+    """
+    logits, maps = weigh_one_layer(network, images, class_idx, target_layer, weigh_grad_cam)
+    return logits, maps if signed else maps.relu()
+
+
+@register(
+    "grad_cam_plus_plus",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost=_COST,
+    paper="Chattopadhay et al. 2018, arXiv 1710.11063",
+    source="Heatmask: MONAI's is wrong for batches, and where gradients are small",
+    in_one_forward=True,
+)
+def explain_by_grad_cam_plus_plus(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """The layer's channels, weighed by their positive gradients as if each object were one.
+
+    Ends in a ReLU. For layers that are not negative, that is after a ReLU. The paper's factor
+    exp(logit), one number for the whole map, is left out: it overflows, and sets slices of
+    a volume orders of magnitude apart.
+    """
+    logits, maps = weigh_one_layer(
+        network, images, class_idx, target_layer, weigh_grad_cam_plus_plus
+    )
+    return logits, maps.relu()
+
+
+@register(
+    "hires_cam",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost=_COST,
+    paper="Draelos and Carin 2020, arXiv 2011.08891",
+    source=_SOURCE,
+    in_one_forward=True,
+)
+def explain_by_hires_cam(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """The layer times its gradient, position by position, summed over channels.
+
+    Signed. Where only linear layers follow, it sums to the logit minus the bias.
+    """
+    return weigh_one_layer(network, images, class_idx, target_layer, weigh_hires_cam)
+
+
+@register(
+    "xgrad_cam",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost=_COST,
+    paper="Fu et al. 2020, arXiv 2008.02312",
+    source=_SOURCE,
+    in_one_forward=True,
+)
+def explain_by_xgrad_cam(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    target_layer: TargetLayer = None,
+    signed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The layer's channels, weighed by their mean gradient where they are active.
+
+    Ends in a ReLU unless `signed`. For layers that are not negative, that is after a ReLU.
+    """
+    logits, maps = weigh_one_layer(network, images, class_idx, target_layer, weigh_xgrad_cam)
+    return logits, maps if signed else maps.relu()
+
+
+@register(
+    "layer_cam",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost=_COST,
+    paper="Jiang et al. 2021, IEEE TIP 30:5875",
+    source=_SOURCE,
+    in_one_forward=True,
+)
+def explain_by_layer_cam(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """The layer times its positive gradient, position by position, summed over channels.
+
+    Ends in a ReLU. For early layers too; the signed counterpart is hires_cam.
+    """
+    logits, maps = weigh_one_layer(network, images, class_idx, target_layer, weigh_layer_cam)
+    return logits, maps.relu()
+
+
+@register(
+    "eigen_cam",
+    family="cam",
+    needs=("layer",),
+    cost="1 forward, 1 eigenvector of the layer",
+    paper="Muhammad and Yeasin 2020, arXiv 2008.00299",
+    source="Heatmask: batched, with a settled sign",
+    in_one_forward=True,
+)
+@torch.no_grad()
+def explain_by_eigen_cam(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """The layer's positions, projected on their first right singular vector.
+
+    The same map for every class: what the layer sees most of, not why the network decides,
+    so a healthy image has one too. The sign is the one with a positive sum. As in the paper
+    the channels' means are not taken away.
+    """
+    logits, (activation,) = view_layers(network, images, target_layer)
+    projection = project_on_first_vector(widen(activation))
+    classes = index_classes(logits, class_idx).shape[1]
+    return logits, projection[:, None].expand(-1, classes, *projection.shape[1:])
+
+
+def find_pooled_head(network: nn.Module, activation: Tensor, logits: Tensor) -> nn.Linear:
+    """Return the linear layer that makes the logits out of the means of an activation.
+
+    Raises
+    ------
+    MethodError
+        None does.
+    """
+    mean = widen(activation).flatten(2).mean(2)
+    with torch.autocast(logits.device.type, enabled=False):
+        for module in network.modules():
+            if isinstance(module, nn.Linear) and module.weight.shape == (
+                logits.shape[1],
+                mean.shape[1],
+            ):
+                weight = widen(module.weight)
+                bias = mean.new_zeros(()) if module.bias is None else widen(module.bias)
+                magnitude = mean.abs() @ weight.abs().T + bias.abs()
+                distance = (mean @ weight.T + bias - logits).abs()
+                if (distance <= magnitude * torch.finfo(logits.dtype).eps ** 0.5).all():
+                    return module
+    raise MethodError(
+        f"CAM needs global average pooling of target_layer followed by one linear layer, and the "
+        f"logits of {type(network).__name__} are something else. Choose the layer that is pooled, "
+        "or grad_cam or hires_cam, which take any head."
+    )
+
+
+def project_on_first_vector(activation: Tensor) -> Tensor:
+    """Return the first principal direction's share (B, *spatial) of (B, C, *spatial)."""
+    flat = activation.flatten(2).double()
+    by_position = flat.shape[2] < flat.shape[1]  # the smaller of the two Gram matrices
+    gram = flat.mT @ flat if by_position else flat @ flat.mT
+    values, vectors = torch.linalg.eigh(gram)
+    first = vectors[..., -1:]
+    projection = (
+        first * values[:, None, -1:].clamp(min=0).sqrt() if by_position else flat.mT @ first
+    )
+    projection = projection[..., 0].to(activation.dtype)
+    sign = torch.where(projection.sum(1, keepdim=True) < 0, -1, 1)
+    return (sign * projection).reshape(-1, *activation.shape[2:])
+
+
+# Last, so that the methods above come first in the registry's order.
+from heatmask.attribution import cam_combined, cam_perturbed  # noqa: E402, F401

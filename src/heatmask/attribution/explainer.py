@@ -1,7 +1,8 @@
 """From any classifier to logits and attribution, by the name of a method."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -123,15 +124,8 @@ class Explainer:
     def _attribute(
         self, network: nn.Module, images: Tensor, class_idx: ClassIdx
     ) -> tuple[Tensor, Tensor]:
-        try:
+        with name_channels(images):
             return self.method.function(network, images, class_idx, **self.options)
-        except RuntimeError as error:
-            if "channels" not in str(error):
-                raise
-            raise InputError(
-                f"The network wants another number of channels than the images' "
-                f"{images.shape[1]}: {error}"
-            ) from error
 
     def _check_finite(self, network: nn.Module, logits: Tensor, attribution: Tensor) -> None:
         for what, values in (("logits", logits), ("attribution", attribution)):
@@ -143,6 +137,20 @@ class Explainer:
                     "Look for NaN or infinite values in the images and the weights; with mixed "
                     "precision, try without."
                 )
+
+
+@contextmanager
+def name_channels(images: Tensor) -> Iterator[None]:
+    """Turn torch's error about channels into an `InputError` that names the images' own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "channels" not in str(error):
+            raise
+        raise InputError(
+            f"The network wants another number of channels than the images' "
+            f"{images.shape[1]}: {error}"
+        ) from error
 
 
 def describe_options(method: str) -> dict[str, inspect.Parameter]:

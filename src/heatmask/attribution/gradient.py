@@ -291,3 +291,6 @@ def _check_count(name: str, count: int) -> int:
     if not isinstance(count, int) or count < 1:
         raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
     return count
+
+
+from heatmask.attribution import deep_lift  # noqa: E402, F401  # registers after the simpler ones

@@ -17,7 +17,7 @@ def find_layer(network: nn.Module, target_layer: str) -> nn.Module:
     OptionError
         There is none; the message gives the closest names.
     """
-    layers = dict(network.named_modules())
+    layers = dict(network.named_modules(remove_duplicate=False))
     if target_layer in layers and target_layer:
         return layers[target_layer]
     names = [name for name in layers if name]

@@ -1,1 +1,171 @@
-"""Methods that weigh the maps of a layer."""
+"""Methods that replace parts of the image by a baseline and watch the logits.
+
+They need forward passes only, so any network will do, and their unit is plain: how far the
+logit drops without the part. All classes come from the same forwards.
+
+References
+----------
+Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.ablation import Ablation, check_count
+from heatmask.attribution.classes import ClassIdx
+from heatmask.attribution.registry import register
+from heatmask.attribution.superpixels import find_superpixels
+from heatmask.attribution.windows import WindowGrid, check_window
+from heatmask.errors import OptionError
+
+
+@register(
+    "occlusion",
+    family="perturbation",
+    needs=("baseline",),
+    cost="1 forward for each window that is not empty",
+    paper="Zeiler and Fergus 2014, arXiv 1311.2901",
+    source="Heatmask: Captum's runs empty windows too, each class and each window position apart",
+)
+@torch.no_grad()
+def explain_by_occlusion(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    window: int | Sequence[int] = 16,
+    stride: int | Sequence[int] | None = None,
+    baseline: Tensor | float | None = None,
+    windows_per_batch: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """Drop of the logit when a window is replaced, averaged over the windows over a pixel.
+
+    `window` and `stride` (default: half the window) are pixels of the image as the network
+    gets it, one number or one an axis; see `heatmask.attribution.windows.WindowGrid` for the
+    border. Windows in which the image equals the baseline are not run: their drop is 0.
+    """
+    windows, strides = check_window(window, stride, images.ndim - 2)
+    ablation = Ablation(network, images, class_idx, baseline, windows_per_batch)
+    grid = WindowGrid(images.shape[2:], windows, strides, images.device)
+    drops = ablation.measure_drops(grid.find_touched(ablation.changeable), grid.draw)
+    return ablation.logits, grid.spread(drops)
+
+
+@register(
+    "occlusion_coarse_to_fine",
+    family="perturbation",
+    needs=("baseline",),
+    cost="1 forward for each window tried",
+    paper="after Zeiler and Fergus 2014, arXiv 1311.2901",
+)
+@torch.no_grad()
+def explain_by_coarse_occlusion(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    window: int | Sequence[int] = 16,
+    stride: int | Sequence[int] | None = None,
+    halvings: int = 2,
+    fraction: float = 0.15,
+    baseline: Tensor | float | None = None,
+    windows_per_batch: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """Occlusion with large windows, and with smaller ones only where the logit dropped most.
+
+    `window` and `stride` are those of the finest level, as in occlusion; the search begins
+    with windows and strides 2 ** `halvings` times as large. After each level the image is
+    divided into blocks as large as the level's stride, and the `fraction` of them with the
+    largest mean drop goes on to the next, at least one, each class for itself.
+
+    Where the finest level came, the map is that of occlusion, exactly. Elsewhere it holds the
+    drop of the last level that came, divided by how many of the finest windows would fill its
+    window: what each of them would take away if the evidence lay evenly. So the map
+    has one unit and one threshold; it is lower, not higher, where it is coarse. Evidence
+    against the class stays coarse.
+    """
+    windows, strides = check_window(window, stride, images.ndim - 2)
+    _check_search(halvings, fraction)
+    ablation = Ablation(network, images, class_idx, baseline, windows_per_batch)
+    everywhere = torch.ones_like(ablation.changeable)[:, None]
+    region, density = everywhere, torch.zeros((), dtype=torch.float64, device=images.device)
+    for level in range(halvings, -1, -1):
+        steps = [s << level for s in strides]
+        grid = WindowGrid(images.shape[2:], [w << level for w in windows], steps, images.device)
+        wanted = grid.find_touched(region).any(1) & grid.find_touched(ablation.changeable)
+        drops = ablation.measure_drops(wanted, grid.draw)
+        density = torch.where(region, grid.spread(drops) / grid.pixels, density)
+        if level:
+            region = region & _choose_blocks(
+                density, region & ablation.changeable[:, None], steps, fraction
+            )
+    return ablation.logits, density * grid.pixels
+
+
+@register(
+    "feature_ablation",
+    family="perturbation",
+    needs=("baseline",),
+    cost="1 forward for each superpixel",
+    paper="Zeiler and Fergus 2014, arXiv 1311.2901; superpixels: Achanta et al. 2012",
+    source="Heatmask: Captum's runs every class apart, and images of a batch share segments",
+)
+@torch.no_grad()
+def explain_by_feature_ablation(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    segments: int = 64,
+    compactness: float = 0.1,
+    baseline: Tensor | float | None = None,
+    segments_per_batch: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """Drop of the logit when a superpixel, or supervoxel in 3D, is replaced by the baseline.
+
+    `segments` is how many to aim at in an image and `compactness` how compact they are to be
+    (see `heatmask.attribution.superpixels`). Each pixel gets the whole drop of its superpixel,
+    as in Captum; pixels of zeros belong to none and get 0, whatever the baseline.
+    """
+    check_count("segments", segments)
+    if not compactness > 0:
+        raise OptionError(f"compactness must be greater than 0, got {compactness!r}.")
+    if images.ndim not in (4, 5):
+        raise OptionError(
+            f"feature_ablation needs images of two or three axes, got {images.ndim - 2}."
+        )
+    ablation = Ablation(network, images, class_idx, baseline, segments_per_batch)
+    labels = find_superpixels(images, segments, compactness)
+    # How many changeable pixels each superpixel has; 0 for the pixels that belong to none.
+    filled = labels.new_zeros(len(labels), int(labels.max()) + 1)
+    filled.scatter_add_(1, labels.flatten(1), ablation.changeable.flatten(1).long())
+    filled[:, 0] = 0
+    drops = ablation.measure_drops(
+        filled > 0,
+        lambda owners, regions: (labels[owners] == regions.view(-1, *[1] * (labels.ndim - 1)))[
+            :, None
+        ],
+    )
+    places = labels.flatten(1)[:, None].expand(-1, drops.shape[1], -1)
+    return ablation.logits, drops.gather(2, places).reshape(*drops.shape[:2], *labels.shape[1:])
+
+
+def _check_search(halvings: int, fraction: float) -> None:
+    if not isinstance(halvings, int) or isinstance(halvings, bool) or not 0 <= halvings <= 16:
+        raise OptionError(f"halvings must be a whole number from 0 to 16, got {halvings!r}.")
+    if not 0 < fraction <= 1:
+        raise OptionError(f"fraction must be greater than 0 and at most 1, got {fraction!r}.")
+
+
+def _choose_blocks(density: Tensor, region: Tensor, size: Sequence[int], fraction: float) -> Tensor:
+    """Return the union (B, M, *spatial) of the blocks of highest mean density.
+
+    Ranked are the blocks that hold a pixel of the region, image by image and class by class,
+    so that neither depends on what else was asked for.
+    """
+    blocks = WindowGrid(density.shape[2:], size, size, density.device)
+    candidates = blocks.find_touched(region.expand_as(density)).flatten(2)
+    means = blocks.average(density).flatten(2).masked_fill(~candidates, -torch.inf)
+    counts = (candidates.sum(2, keepdim=True) * fraction).ceil()
+    order = means.argsort(dim=2, descending=True, stable=True)
+    chosen = (order.argsort(dim=2) < counts) & candidates
+    return blocks.join(chosen.reshape(*density.shape[:2], *blocks.shape))

@@ -12,11 +12,12 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader
 from torch import nn
-from torch.utils.data import DataLoader
 
-from heatmask.attribution.explained import explain_batch
+from heatmask.attribution.calibration import write_calibration
+from heatmask.attribution.explainer import Explainer
 from heatmask.errors import OptionError, WeightsError
 from heatmask.networks.weights import load_weights, save_weights
+from heatmask.training.calibrate import measure_ranges
 from heatmask.training.slices import SliceDataset
 
 logger = logging.getLogger(__name__)
@@ -140,21 +141,28 @@ def _write_whole(text: str, path: Path) -> None:
 
 
 def export_best(
-    best: str | Path, weights: str | Path, network: nn.Module, slices: SliceDataset, **facts: Any
+    best: str | Path,
+    weights: str | Path,
+    network: nn.Module,
+    slices: SliceDataset,
+    explainers: Mapping[str, Explainer],
+    **facts: Any,
 ) -> Mapping[str, Any]:
-    """Ship the best checkpoint of a run and write ``training.json`` beside it.
+    """Ship the best checkpoint of a run, and what belongs to it.
 
     Parameters
     ----------
     best, weights
         The run's ``best.pt`` and the bundle's checkpoint that is written from it, tensors
-        only and in half precision.
+        only and in half precision; ``calibration.json`` is written beside it.
     network
         A network of the bundle's structure; filled with the weights.
     slices
-        Training slices, for the heatmap's range.
+        Training slices, for the heatmaps' ranges.
+    explainers
+        The methods whose heatmap's range is measured, by name.
     facts
-        What else goes into ``training.json``: seed, epochs, ...
+        What else goes into ``training.json`` in the run's folder: seed, epochs, ...
     """
     best = Path(best)
     if not best.is_file():
@@ -162,39 +170,19 @@ def export_best(
     content = torch.load(best, map_location="cpu", weights_only=True)
     save_weights(content["model"], weights)
     load_weights(network, weights)
+    ranges = measure_ranges(network.cpu(), slices, explainers)
+    write_calibration(ranges, weights)
     report = {
         **facts,
         "best_epoch": content["epoch"],
         "validation": content["metrics"],
-        "heatmap_range": describe_heatmap_range(network.cpu(), slices),
+        "calibration": {name: list(ends) for name, ends in ranges.items()},
     }
     text = json.dumps(report, indent=2) + "\n"
     _write_whole(text, best.with_name("training.json"))
-    bounds = report["heatmap_range"]
     print(text)
-    print(
-        f"Weights: {weights}\nTry them: heatmask segment SCAN --set weights={weights} "
-        f"--set calibration=[{bounds['low']},{bounds['high']}]"
-    )
+    print(f"Weights: {weights}\nTry them: heatmask segment SCAN --set weights={weights}")
     return report
-
-
-@torch.no_grad()
-def describe_heatmap_range(network: nn.Module, slices: SliceDataset) -> dict[str, float]:
-    """Return the range of the raw heatmap over labelled slices: the bundle's calibration.
-
-    ``low`` is the median over the slices without the finding (what "nothing" looks like),
-    ``high`` the 99.5th percentile over the slices with it. From labels alone: no mask is
-    read.
-    """
-    low, high = [], []
-    for batch in DataLoader(slices, batch_size=32):
-        heatmap = explain_batch(network, batch["image"])[1].flatten(1)[:, ::16]
-        positive = batch["label"] > 0.5
-        low.append(heatmap[~positive].flatten())
-        high.append(heatmap[positive].flatten())
-    bounds = torch.cat(low).median(), torch.cat(high).quantile(0.995)
-    return {name: round(float(v), 2) for name, v in zip(("low", "high"), bounds, strict=True)}
 
 
 def _save_whole(content: Mapping[str, Any], path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Replace regions of images by a baseline and see what that does to the logits."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.baselines import fit_baseline
+from heatmask.attribution.classes import ClassIdx, index_classes
+from heatmask.errors import OptionError
+
+logger = logging.getLogger(__name__)
+
+DrawRegions = Callable[[Tensor, Tensor], Tensor]
+"""``draw(owners (J,), regions (J,)) -> (J, 1, *spatial)``, bool: region j of image owners[j]."""
+
+
+class Ablation:
+    """Images whose regions can be replaced by a baseline, and their logits as they are.
+
+    Pairs of image and region fill the batches, whichever images they come from, so that a
+    device is as busy with many images of few regions as with one image of many.
+
+    Parameters
+    ----------
+    network
+        Images (B, C, *spatial) to logits (B, K).
+    images
+        (B, C, *spatial).
+    class_idx
+        As in `heatmask.attribution.classes.select_logits`.
+    baseline
+        As in `heatmask.attribution.baselines.fit_baseline`.
+    batch_size
+        Pairs a forward. Halved where the GPU's memory does not hold that many.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, K), of the images as they are.
+    changeable : Tensor
+        (B, *spatial), bool: where an image differs from the baseline. A region without such a
+        pixel changes nothing when it is replaced.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        class_idx: ClassIdx,
+        baseline: Tensor | float | None,
+        batch_size: int,
+    ) -> None:
+        self.network, self.images = network, images
+        self.batch_size = check_count("The number of regions per batch", batch_size)
+        self.baseline = fit_baseline(baseline, images).expand(images.shape)
+        self.changeable = (images != self.baseline).any(1)
+        self.logits: Tensor = network(images)
+        self._classes = index_classes(self.logits, class_idx)
+
+    def measure_drops(self, needed: Tensor, draw: DrawRegions) -> Tensor:
+        """Return how far each class logit drops when a region is replaced by the baseline.
+
+        Parameters
+        ----------
+        needed
+            (B, *regions), bool: the pairs to run. One forward each, and no other.
+        draw
+            Makes the masks of pairs; a region's number is its place in the flattened `needed`.
+
+        Returns
+        -------
+        Tensor
+            (B, M, *regions), float64: positive where the region speaks for the class, 0 for
+            pairs that were not needed.
+        """
+        flat = needed.flatten(1)
+        owners, regions = flat.nonzero(as_tuple=True)
+        scores = self._score_without(owners, regions, draw)
+        before = self.logits.gather(1, self._classes).double()
+        drops = before.new_zeros(*flat.shape, before.shape[1])
+        drops[flat] = before[owners] - scores
+        return drops.movedim(-1, 1).reshape(len(drops), -1, *needed.shape[1:])
+
+    def _score_without(self, owners: Tensor, regions: Tensor, draw: DrawRegions) -> Tensor:
+        """Return the class logits (J, M) of images without a region each."""
+        scores = self._classes.new_empty(len(owners), self._classes.shape[1], dtype=torch.float64)
+        start = 0
+        while start < len(owners):
+            part = slice(start, start + self.batch_size)
+            try:
+                scores[part] = self._score_part(owners[part], regions[part], draw)
+                start = part.stop
+                continue
+            except torch.cuda.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+            # Outside of the handler, so that the failed call's tensors are let go first.
+            torch.cuda.empty_cache()
+            self.batch_size //= 2
+            logger.warning("The GPU is out of memory: going on with %d a batch.", self.batch_size)
+        return scores
+
+    def _score_part(self, owners: Tensor, regions: Tensor, draw: DrawRegions) -> Tensor:
+        masks = draw(owners, regions)
+        logits = self.network(torch.where(masks, self.baseline[owners], self.images[owners]))
+        return logits.gather(1, self._classes[owners]).double()
+
+
+def check_count(name: str, count: int) -> int:
+    """Return a number of things, or refuse what is none."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
+    return count

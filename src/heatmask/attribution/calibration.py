@@ -1,0 +1,55 @@
+"""The fixed range of a method's heatmap on a bundle's weights, kept beside them."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from heatmask.errors import InputError, OptionError
+
+FILE_NAME = "calibration.json"
+
+
+def read_calibration(weights: str | os.PathLike[str], method: str) -> list[float]:
+    """Return the range (low, high) of the raw heatmap that `method` gives with these weights.
+
+    Parameters
+    ----------
+    weights
+        The checkpoint; ``calibration.json`` lies beside it.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is damaged.
+    OptionError
+        It does not hold the method.
+    """
+    path = Path(weights).with_name(FILE_NAME)
+    try:
+        ranges = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: [float(low), float(high)] for name, (low, high) in ranges.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The weights must have the ranges of their heatmaps in {path} beside them, and that "
+            f"cannot be read: {error}. `heatmask train` writes it with the weights; or give the "
+            "knob calibration=[low,high]."
+        ) from error
+    if method not in known:
+        raise OptionError(
+            f"method must be one whose heatmap's range is known, got {method!r}. Known in {path}: "
+            f"{', '.join(known)}. For another method give the knob calibration=[low,high] too."
+        )
+    return known[method]
+
+
+def write_calibration(
+    ranges: Mapping[str, tuple[float, float]], weights: str | os.PathLike[str]
+) -> Path:
+    """Write the ranges (low, high) by method beside a checkpoint; return the file."""
+    path = Path(weights).with_name(FILE_NAME)
+    lines = ",\n".join(f'  "{name}": {json.dumps(list(ends))}' for name, ends in ranges.items())
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path

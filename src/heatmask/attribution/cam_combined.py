@@ -1,0 +1,107 @@
+"""CAMs put together with guided backprop, or over several layers."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.cam_layers import TargetLayer, Weigh, view_layers, weigh_classes
+from heatmask.attribution.cam_weights import (
+    weigh_grad_cam,
+    weigh_grad_cam_plus_plus,
+    weigh_hires_cam,
+    weigh_layer_cam,
+    weigh_xgrad_cam,
+)
+from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
+from heatmask.attribution.grid import resize_to
+from heatmask.attribution.registry import register
+from heatmask.attribution.relu_rules import ReluRules
+from heatmask.errors import MethodError, OptionError
+
+Base = Literal["layer_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam"]
+Fuse = Literal["mean", "max", "product"]
+
+_BASES: Mapping[str, Weigh] = {
+    "layer_cam": weigh_layer_cam,
+    "grad_cam": weigh_grad_cam,
+    "grad_cam_plus_plus": weigh_grad_cam_plus_plus,
+    "xgrad_cam": weigh_xgrad_cam,
+    "hires_cam": weigh_hires_cam,
+}
+
+_FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda maps: maps.mean(0),
+    "max": lambda maps: maps.amax(0),
+    "product": lambda maps: maps.relu().pow(1 / len(maps)).prod(0),
+}
+"""From maps (stages, B, M, *spatial) to (B, M, *spatial)."""
+
+
+@register(
+    "guided_grad_cam",
+    family="cam",
+    needs=("gradients", "relu", "layer"),
+    cost="1 forward, 1 backward",
+    paper="Selvaraju et al. 2017, arXiv 1610.02391",
+    source="Heatmask: Captum's takes two forwards and gates only nn.ReLU modules",
+)
+def explain_by_guided_grad_cam(
+    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
+) -> tuple[Tensor, Tensor]:
+    """Guided backprop where Grad-CAM is positive, times it.
+
+    Both come from one forward pass: its graph is followed to the layer with the plain
+    gradient and to the image with the guided one.
+    """
+    images = images.detach().requires_grad_()
+    with ReluRules() as rules:
+        logits, activations = view_layers(network, images, target_layer)
+    if rules.calls == 0:
+        raise MethodError(
+            f"Guided Grad-CAM needs ReLU activations, and {type(network).__name__} calls none. "
+            "Take grad_cam, or input_x_gradient."
+        )
+    (cam,) = weigh_classes(logits, activations, class_idx, weigh_grad_cam, keep_graph=True)
+    rules.rule = "guided"
+    (guided,) = differentiate(select_logits(logits, class_idx), [images])
+    return logits.detach(), guided.sum(2) * resize_to(cam.relu(), images.shape[2:])
+
+
+@register(
+    "multi_stage_cam",
+    family="cam",
+    needs=("gradients", "layer"),
+    cost="1 forward, 1 backward above the earliest layer",
+    paper="Dugaesescu et al. 2024; Jiang et al. 2021, IEEE TIP 30:5875",
+    source="Heatmask: stages on one fixed scale, found by themselves",
+)
+def explain_by_multi_stage_cam(
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    base: Base = "layer_cam",
+    fuse: Fuse = "mean",
+    target_layer: TargetLayer = None,
+) -> tuple[Tensor, Tensor]:
+    """CAMs of several layers, brought to the finest of their grids and fused.
+
+    Layers are the last map of each spatial size, unless `target_layer` names them. Each map is
+    that of the method `base` times its number of positions, so that its mean over the image
+    is the layer's share in the logit: stages compare without dividing by an image's own
+    maximum, as the papers do, which would make every healthy image hot. `fuse` is ``"mean"``,
+    the stages concatenated and weighed alike; ``"max"``; or ``"product"``, their geometric
+    mean, which keeps what all stages agree on. Ends in a ReLU before fusing, except for the
+    signed base hires_cam; ``"product"`` always has one.
+    """
+    for name, value, known in (("base", base, _BASES), ("fuse", fuse, _FUSIONS)):
+        if value not in known:
+            raise OptionError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    logits, activations = view_layers(network, images, target_layer, all_stages=True)
+    maps = weigh_classes(logits, activations, class_idx, _BASES[base])
+    if base != "hires_cam":
+        maps = [one.relu() for one in maps]
+    finest = max((one.shape[2:] for one in maps), key=lambda size: size.numel())
+    stages = [resize_to(one * one.shape[2:].numel(), finest) for one in maps]
+    return logits.detach(), _FUSIONS[fuse](torch.stack(stages))

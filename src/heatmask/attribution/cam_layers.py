@@ -1,0 +1,195 @@
+"""Run a network with the layers in view that a CAM looks at, and weigh their maps.
+
+The default layers are found by watching which modules give maps. What was found is tried
+first the next time and checked in the same forward pass, so that it costs nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
+from heatmask.attribution.layers import LayerTap
+from heatmask.errors import MethodError, OptionError
+
+TargetLayer = str | Sequence[str] | None
+"""A dotted module path, several where a method takes several, or None to have them found."""
+
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""``weigh(activation, gradient) -> map``, of (B, C, *spatial) and the same to (B, *spatial)."""
+
+Stages = tuple[str, ...]
+
+_FOUND: dict[tuple[object, ...], Stages] = {}
+"""Stages by kind of network and images; a first guess only, which `view_layers` checks."""
+
+
+@contextmanager
+def watch_maps(network: nn.Module, images: Tensor) -> Iterator[list[tuple[str, torch.Size]]]:
+    """Note the name and spatial size of every map that a module gives, in the order of calls.
+
+    A map has the axes of the images and at least 2 positions along each.
+    """
+    maps: list[tuple[str, torch.Size]] = []
+
+    def note(name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == images.ndim:
+                size = output.shape[2:]
+                if min(size) > 1:
+                    maps.append((name, size))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name)) for name, module in network.named_modules() if name
+    ]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def find_stages(network: nn.Module, images: Tensor) -> Stages:
+    """Return the layer with the last map of each spatial size, in the order of calls.
+
+    Of a ResNet these are the stem and ``layer1`` to ``layer4``; the last is where Grad-CAM
+    looks. Only the first image is run.
+
+    Raises
+    ------
+    MethodError
+        No layer gives a map.
+    """
+    with torch.no_grad(), watch_maps(network, images) as maps:
+        network(images[:1])
+    if not maps:
+        raise MethodError(
+            f"{type(network).__name__} must have a layer with a map of at least 2 positions an "
+            f"axis for images of {tuple(images.shape[2:])}. Give target_layer, or larger images."
+        )
+    return _list_stages(maps)
+
+
+def view_layers(
+    network: nn.Module, images: Tensor, target_layer: TargetLayer, all_stages: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the logits and the activations of the target layers, from one forward pass.
+
+    If the images need no gradient, the graph starts at the earliest of the layers.
+
+    Parameters
+    ----------
+    target_layer
+        None for the last map, or with `all_stages` for the last of each size.
+
+    Raises
+    ------
+    OptionError
+        A layer is not there, or several are given where one is wanted.
+    MethodError
+        A layer is not called, or gives no map of several positions.
+    """
+    if target_layer is not None:
+        names = read_layers(target_layer, several=all_stages)
+        tap = LayerTap(network, names)
+        logits = network(images)
+    else:
+        modules = tuple((name, type(module)) for name, module in network.named_modules())
+        kind = (modules, images.shape[1:])
+        guess = _FOUND.get(kind) or find_stages(network, images)
+        tap = LayerTap(network, guess if all_stages else guess[-1:])
+        with watch_maps(network, images) as maps:
+            logits = network(images)
+        _FOUND[kind] = stages = _list_stages(maps)
+        if stages != guess:
+            tap = LayerTap(network, stages if all_stages else stages[-1:])
+            logits = network(images)
+    for name, activation in zip(tap.target_layers, tap.activations, strict=True):
+        check_map(name, activation, images)
+    return logits, tap.activations
+
+
+def read_layers(target_layer: str | Sequence[str], several: bool = False) -> Stages:
+    """Return the names given as `target_layer`.
+
+    Raises
+    ------
+    OptionError
+        There is none, or several where one is wanted.
+    """
+    names = (target_layer,) if isinstance(target_layer, str) else tuple(target_layer)
+    if not names or (len(names) > 1 and not several):
+        raise OptionError(
+            f"target_layer must name {'at least ' if several else ''}one layer, got {len(names)}: "
+            f"{list(names)}. For several layers take the method 'multi_stage_cam'."
+        )
+    return names
+
+
+def check_map(name: str, activation: Tensor, images: Tensor) -> None:
+    """Raise a `MethodError` unless a layer's activation is a map of the images."""
+    if (
+        activation.ndim != images.ndim
+        or len(activation) != len(images)
+        or activation.shape[2:].numel() < 2
+    ):
+        raise MethodError(
+            f"target_layer must give a map (batch, channels, *spatial) of at least 2 positions "
+            f"for images of shape {tuple(images.shape)}, and {name!r} gives "
+            f"{tuple(activation.shape)}. Choose a convolutional layer."
+        )
+
+
+def weigh_classes(
+    logits: Tensor,
+    activations: Sequence[Tensor],
+    class_idx: ClassIdx,
+    weigh: Weigh,
+    keep_graph: bool = False,
+) -> list[Tensor]:
+    """Return the map (B, M, *spatial) of each layer, weighed class by class.
+
+    One class at a time, so that memory holds one gradient of the layers whatever M; the
+    backward pass ends at the earliest layer.
+
+    Raises
+    ------
+    MethodError
+        The logits do not depend on the layers.
+    """
+    scores = select_logits(logits, class_idx)
+    if not scores.requires_grad:
+        raise MethodError(
+            "The logits must depend on target_layer in a way that autograd can follow, and they "
+            "do not. Choose a layer on the way to the logits, or a method without gradients: "
+            "score_cam."
+        )
+    by_class = []
+    for at in range(scores.shape[1]):
+        more = keep_graph or at < scores.shape[1] - 1
+        gradients = differentiate(scores[:, at : at + 1], activations, keep_graph=more)
+        with torch.autocast(logits.device.type, enabled=False):
+            by_class.append(
+                [
+                    weigh(widen(activation.detach()), widen(gradient[:, 0]))
+                    for activation, gradient in zip(activations, gradients, strict=True)
+                ]
+            )
+    return [torch.stack(maps, dim=1) for maps in zip(*by_class, strict=True)]
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Return a tensor of half precision as float32, any other as it is."""
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+def _list_stages(maps: Sequence[tuple[str, torch.Size]]) -> Stages:
+    """Names by size in the order of calls; of a layer called several times the last counts."""
+    last_call = {name: (at, size) for at, (name, size) in enumerate(maps)}
+    by_size = {size: name for name, (_, size) in sorted(last_call.items(), key=lambda i: i[1][0])}
+    order = sorted(by_size.values(), key=lambda name: last_call[name][0])
+    return tuple(order)

@@ -1,0 +1,184 @@
+"""How many images fit into a promise of memory: measured, for PyTorch tells nobody beforehand."""
+
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from heatmask.attribution.classes import ClassIdx
+from heatmask.attribution.explainer import Explainer
+from heatmask.errors import OptionError
+
+GB = 1e9
+MARGINS = {"cpu": 1.5, "cuda": 1.15}
+"""By what the real need may exceed what is measured.
+
+On the CPU tensors are counted; what a convolution allocates for itself (up to 17 % on ResNets)
+and what malloc keeps of memory that was freed (up to 30 %) are not. On CUDA torch's allocator
+is asked, and only the workspaces of cuDNN do not grow in step with the batch.
+"""
+
+
+def choose_batch_size(
+    explainer: Explainer,
+    network: nn.Module,
+    image: Tensor,
+    max_memory_gb: float,
+    class_idx: ClassIdx = None,
+) -> int:
+    """Return how many images like this one a batch may hold; costs explaining three.
+
+    `heatmask.attribution.explain` with `max_memory_gb` finds the same on its way, at no cost.
+
+    Parameters
+    ----------
+    image
+        (1, C, *spatial), on the network's device.
+    max_memory_gb
+        Memory that a batch may take, in 10^9 bytes, beside what is there before: the network,
+        the images and the results of earlier batches.
+
+    Raises
+    ------
+    OptionError
+        Not even one image fits; the message says how much one needs.
+    """
+    budget = MemoryBudget(max_memory_gb)
+    for size in (1, 2):
+        if size <= budget.batch_size:
+            images = image.expand(size, *image.shape[1:]).contiguous()
+            with budget.measure(images):
+                explainer(network, images, class_idx)
+    return budget.batch_size
+
+
+class MemoryBudget:
+    """A promise of memory, and what batches were seen to need.
+
+    Parameters
+    ----------
+    max_memory_gb
+        See `choose_batch_size`.
+
+    Notes
+    -----
+    The first batch should hold one image, the second two: `batch_size` says so. What they need
+    gives the fixed part and the part of each image; `MARGINS` are added. Later batches are
+    measured as well, and where images turn out to need more the next batches are smaller.
+
+    Raises
+    ------
+    OptionError
+        The promise is not a positive number.
+    """
+
+    def __init__(self, max_memory_gb: float) -> None:
+        if not isinstance(max_memory_gb, int | float) or not 0 < max_memory_gb < math.inf:
+            raise OptionError(
+                f"max_memory_gb must be a positive number of 10^9 bytes, got {max_memory_gb!r}."
+            )
+        self.max_memory_gb = max_memory_gb
+        self._needs: dict[int, float] = {}
+
+    @property
+    def batch_size(self) -> int:
+        """How many images the next batch may hold."""
+        if len(self._needs) == 0:
+            return 1
+        one = self._needs[1]
+        if len(self._needs) == 1:
+            return 2 if self._allows(2 * one) else 1
+        by_image = [(need - one) / (size - 1) for size, need in self._needs.items() if size > 1]
+        # A method may take its images one by one; that a hundred cost as one is not believed.
+        each = max(*by_image, one / 100)
+        return max(1, 1 + math.floor((self.max_memory_gb * GB - one) / each))
+
+    @contextmanager
+    def measure(self, images: Tensor) -> Iterator[None]:
+        """Learn from what a batch of images (B, C, *spatial) needs inside the context.
+
+        Raises
+        ------
+        OptionError
+            It is the first, of one image, and needs more than was promised.
+        """
+        first = not self._needs
+        with measure_peak(images.device) as read_peak:
+            yield
+        need = read_peak() * MARGINS.get(images.device.type, 1.5)
+        self._needs[len(images)] = max(need, self._needs.get(len(images), 0.0))
+        if first and not self._allows(need):
+            raise OptionError(
+                f"max_memory_gb must be at least {need / GB:.2g}, which one image of "
+                f"{tuple(images.shape[1:])} needs, got {self.max_memory_gb:g}. Give more, or take "
+                "a smaller image or a method that needs less, such as cam."
+            )
+
+    def _allows(self, need: float) -> bool:
+        return need <= self.max_memory_gb * GB
+
+
+@contextmanager
+def measure_peak(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Measure the bytes allocated on a device inside the context, beside what was there before.
+
+    Yields a function that returns the peak so far. On CUDA torch's own record of the peak is
+    begun anew, and other threads' work on the device is counted in; on the CPU only tensors
+    made in this thread are counted, backward passes included.
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+    else:
+        with StorageMeter() as meter:
+            yield lambda: meter.peak
+
+
+class StorageMeter(TorchDispatchMode):
+    """Context that counts the bytes of the tensors made in it that are alive.
+
+    Attributes
+    ----------
+    live, peak : int
+        Bytes alive now, and at most.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._watched: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operation and count what it made: what shares no memory with what it got."""
+        kwargs = kwargs or {}
+        outputs = func(*args, **kwargs)
+        made = {id(storage): storage for storage in _list_storages(outputs)}
+        if made:
+            given = {id(storage) for storage in _list_storages((args, kwargs))}
+            for key in made.keys() - given - self._watched.keys():
+                self._watch(key, made[key])
+        self.peak = max(self.peak, self.live)
+        return outputs
+
+    def _watch(self, key: int, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+
+        def forget(reference: object) -> None:
+            del self._watched[key]
+            self.live -= size
+
+        self.live += size
+        self._watched[key] = weakref.ref(storage, forget)
+
+
+def _list_storages(values: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

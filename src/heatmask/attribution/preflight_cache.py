@@ -1,0 +1,194 @@
+"""What the preflight knows of a network, as long as the network stays what it was.
+
+In memory by the network, and on disk by its weights, its code and the versions of the
+libraries, so that a check runs once and not at each start. The file lies in
+``$XDG_CACHE_HOME/heatmask`` (default ``~/.cache``); one that cannot be read or written
+is passed by.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.attribution.preflight_checks import Check
+
+Known = dict[str, Check]
+"""Checks by what they are of."""
+
+_LIBRARIES = ("torch", "monai", "captum", "zennit")
+_MOST_NETWORKS = 100
+_USUAL = frozenset(vars(nn.Module()))
+
+
+@dataclass
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    state: tuple[Any, ...] = ()
+    known: dict[str, Known] = field(default_factory=dict)
+
+
+_ENTRIES: "WeakKeyDictionary[nn.Module, _Entry]" = WeakKeyDictionary()
+_ENTRIES_LOCK = threading.Lock()
+
+
+@contextmanager
+def recall(network: nn.Module, image_shape: Sequence[int]) -> Iterator[Known]:
+    """Yield what is known of a network as it is now; what is added is kept.
+
+    A network is a new one if a tensor was replaced or changed in place (by more than its
+    ``.data``), or a module, a hook or a switch of a module changed. Threads with one network
+    wait for one another, so that nothing runs twice.
+
+    Parameters
+    ----------
+    image_shape
+        (C, *spatial); sizes of one C and one number of axes share what is known.
+    """
+    kind = f"{image_shape[0]} channels, {len(image_shape) - 1} axes"
+    with _ENTRIES_LOCK:
+        entry = _ENTRIES.setdefault(network, _Entry())
+    with entry.lock:
+        state = read_state(network)
+        if state != entry.state:
+            entry.state, entry.known = state, {}
+        if kind in entry.known:
+            identity, known = None, entry.known[kind]
+        else:
+            identity = identify(network)
+            known = entry.known[kind] = _read(identity, kind)
+        before = len(known)
+        yield known
+        if len(known) > before:
+            _write(identity or identify(network), kind, known)
+
+
+def read_state(network: nn.Module) -> tuple[Any, ...]:
+    """Return something that changes when the network does, within a fraction of a millisecond."""
+    tensors = [
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+        for group in (network.parameters(), network.buffers())
+        for tensor in group
+    ]
+    modules = [
+        (
+            id(module),
+            len(module._forward_hooks) + len(module._forward_pre_hooks),
+            [v for k, v in vars(module).items() if isinstance(v, str | bool) and k not in _USUAL],
+        )
+        for module in network.modules()
+    ]
+    return (*tensors, *modules)
+
+
+def identify(network: nn.Module) -> str:
+    """Return a hash of weights, settings, code and library versions; empty if there is none.
+
+    There is none for a network with hooks, or of classes that are made at run time or not
+    written in a file: what they do cannot be known from outside.
+    """
+    digest = hashlib.sha256(_describe_libraries())
+    files: set[str] = set()
+    for name, module in network.named_modules():
+        source = _find_source(module)
+        if source is None:
+            return ""
+        files.add(source)
+        settings = sorted((k, _describe(v)) for k, v in vars(module).items() if k not in _USUAL)
+        digest.update(f"{name} {type(module).__qualname__} {settings}\n".encode())
+    try:
+        for path in sorted(files):
+            digest.update(Path(path).read_bytes())
+        for name, tensor in network.state_dict().items():
+            _add_tensor(digest, name, tensor)
+    except (OSError, RuntimeError, NotImplementedError):
+        return ""
+    return digest.hexdigest()
+
+
+def _describe_libraries() -> bytes:
+    versions = [sys.version]
+    for library in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{library} {version(library)}")
+    own = sorted(Path(__file__).parent.glob("*.py"))
+    return "\n".join(versions).encode() + b"".join(path.read_bytes() for path in own)
+
+
+def _find_source(module: nn.Module) -> str | None:
+    kind = type(module)
+    home = sys.modules.get(kind.__module__)
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    if hooked or isinstance(module, torch.jit.ScriptModule):
+        return None
+    try:
+        written = attrgetter(kind.__qualname__)(home) is kind
+    except AttributeError:
+        written = False
+    return getattr(home, "__file__", None) if written else None
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_describe, value))}]"
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device.type}".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _find_file() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "heatmask" / "preflight.json"
+
+
+def _read_file() -> dict[str, Any]:
+    try:
+        content = json.loads(_find_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read(identity: str, kind: str) -> Known:
+    try:
+        stored = _read_file()[f"{identity}, {kind}"]
+        return {key: Check(**{**check, "methods": ()}) for key, check in stored.items()}
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _write(identity: str, kind: str, known: Known) -> None:
+    if not identity:
+        return
+    content = _read_file()
+    content.pop(f"{identity}, {kind}", None)  # so that it becomes the latest
+    content[f"{identity}, {kind}"] = {key: asdict(check) for key, check in known.items()}
+    latest = dict(list(content.items())[-_MOST_NETWORKS:])
+    with suppress(OSError, RuntimeError):
+        path = _find_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(latest, file)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
