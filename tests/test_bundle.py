@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.bundle import PROJECT, find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.weights import hash_weights
+
+BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 
 # A phantom that is neither the demo's nor of the range for training.
 PHANTOM_SEED = 77
@@ -22,6 +24,12 @@ REPORT_FIELDS = {
     "bundle", "case", "classes", "device", "finding", "input", "notice", "output", "parameters",
     "seconds", "sequence", "slices", "versions", "warnings", "weights_sha256",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=BUNDLES, ids=lambda folder: folder.name)
+def bundle_dir(request) -> Path:
+    """Every bundle in turn."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +202,15 @@ def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
 def test_weights_of_another_network_are_refused(bundle_dir, phantom_scan, tmp_path):
     knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path)}
     parser = read_bundle(bundle_dir, knobs=knobs)
-    parser["network_def::features"] = [8, 16]
-    with pytest.raises(WeightsError, match="must fit GPUNet in every tensor"):
+    structure = "features" if "features" in parser["network_def"] else "depth"
+    parser[f"network_def::{structure}"] = [8, 16] if structure == "features" else 10
+    with pytest.raises(WeightsError, match=r"must fit \w+ in every tensor"):
         run_bundle(parser, "network")
 
 
 def test_find_bundle_lists_what_there_is(bundle_dir):
     assert find_bundle(bundle_dir) == bundle_dir
-    with pytest.raises(InputError, match=r"one of brain_mri_gp_unet_segmentation.*got no_such"):
+    with pytest.raises(InputError, match=r"one of brain_mri_gp_unet_segmentation, .*got no_such"):
         find_bundle("no_such")
 
 

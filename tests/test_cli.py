@@ -7,8 +7,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from heatmask.attribution import list_methods
 from heatmask.cli import app, main
 from heatmask.data.phantom import make_phantom, write_phantom
+from heatmask.doctor import choose_image_shape
 from heatmask.errors import InputError, OptionError
 
 runner = CliRunner()
@@ -21,7 +23,38 @@ def scan(tmp_path):
     return tmp_path / "head_flair.nii.gz"
 
 
-@pytest.mark.parametrize("command", ["demo", "segment", "serve", "evaluate", "train"])
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """No test leaves anything in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def make_bundle(folder, **changes):
+    """A bundle without weights whose gradients are cut: MONAI's ResNet of shortcut type A."""
+    config = {
+        "method": "saliency",
+        "class_names": ["tumour"],
+        "network": {
+            "_target_": "monai.networks.nets.ResNet",
+            "block": "basic",
+            "layers": [1, 1, 1, 1],
+            "block_inplanes": [4, 8, 8, 8],
+            "spatial_dims": 2,
+            "n_input_channels": 1,
+            "num_classes": 1,
+            "shortcut_type": "A",
+        },
+        "network_def": {"spatial_dims": 2, "in_channels": 1},
+    }
+    (folder / "configs").mkdir(parents=True)
+    text = json.dumps(config | changes)
+    (folder / "configs" / "inference.json").write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "segment", "serve", "evaluate", "train", "methods", "doctor"]
+)
 def test_every_command_explains_itself(command):
     done = runner.invoke(app, [command, "--help"])
     assert done.exit_code == 0
@@ -85,6 +118,124 @@ def test_bundle_that_is_not_there(scan):
     done = runner.invoke(app, ["segment", str(scan), "--bundle", "nothing"])
     assert isinstance(done.exception, InputError)
     assert "brain_mri_gp_unet_segmentation" in str(done.exception)
+
+
+def test_methods_are_listed():
+    done = runner.invoke(app, ["methods"])
+    assert done.exit_code == 0, done.exception
+    assert {"saliency", "guided_backprop", "occlusion", "inherent"} <= set(done.output.split())
+
+
+def test_methods_as_json():
+    done = runner.invoke(app, ["methods", "--json"])
+    methods = {method["name"]: method for method in json.loads(done.output)}
+    assert set(methods) == {method.name for method in list_methods()}
+    words = {"name", "family", "needs", "laws", "cost", "paper", "source", "summary"}
+    assert all(set(method) == words for method in methods.values())
+    assert methods["guided_backprop"]["needs"] == ["gradients", "relu"]
+    assert methods["integrated_gradients"]["laws"] == ["completeness"]
+
+
+def test_doctor_on_the_bundle():
+    done = runner.invoke(app, ["doctor", "brain_mri_gp_unet_segmentation", "--device", "cpu"])
+    assert done.exit_code == 0, done.exception
+    assert "inherent with brain_mri_gp_unet_segmentation: sound" in done.output
+    assert "14 ReLUs gated" in done.output
+    assert "cam needs global average pooling" in " ".join(
+        done.output.lower().replace("│", " ").split()
+    )
+
+
+def test_doctor_refuses_the_bundles_own_method(tmp_path):
+    bundle = make_bundle(tmp_path / "type_a")
+    done = runner.invoke(app, ["doctor", bundle, "--json", "--device", "cpu"])
+    assert done.exit_code == 1
+    found = json.loads(done.output)
+    assert (found["bundle"], found["method"], found["sound"]) == ("type_a", "saliency", False)
+    verdicts = {method["name"]: method for method in found["methods"]}
+    assert set(verdicts) == {method.name for method in list_methods()}
+    assert verdicts["saliency"]["verdict"] == "refused"
+    assert verdicts["grad_cam"]["verdict"] == "sound"
+    assert "off finite differences by" in verdicts["saliency"]["reason"]
+    assert "Use grad_cam or" in verdicts["saliency"]["advice"]
+    checks = {check["name"]: check for check in found["checks"]}
+    assert checks["input gradient"]["measured"] > checks["input gradient"]["limit"]
+    assert checks["heatmap"]["measured"] is None
+
+
+def test_doctor_on_one_method(tmp_path):
+    bundle = make_bundle(tmp_path / "type_a")
+    words = ["doctor", bundle, "--device", "cpu", "--method"]
+    done = runner.invoke(app, [*words, "grad_cam"])
+    assert done.exit_code == 0, done.exception
+    assert "grad_cam with type_a: sound" in done.output
+    assert "ReLU" not in done.output
+    done = runner.invoke(app, [*words, "saliency"])
+    assert done.exit_code == 1
+    assert "saliency with type_a: refused" in done.output
+    assert isinstance(runner.invoke(app, [*words, "gradcam"]).exception, OptionError)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "channels", "sound"),
+    [
+        (["tumour"], {"0": "background", "1": "tumour"}, True),
+        (["tumour"], {"0": "tumour"}, True),
+        (["tumour"], None, True),
+        (["tumour", "oedema"], None, False),
+        (["tumour"], {"0": "background", "1": "tumour", "2": "oedema"}, False),
+        (["tumour"], {"0": "background", "1": "oedema"}, False),
+    ],
+)
+def test_doctor_compares_classes_and_logits(tmp_path, class_names, channels, sound):
+    bundle = make_bundle(tmp_path / "bundle", class_names=class_names, method="occlusion")
+    if channels:
+        data = {"inputs": {}, "outputs": {"pred": {"channel_def": channels}}}
+        text = json.dumps({"network_data_format": data})
+        (tmp_path / "bundle" / "configs" / "metadata.json").write_text(text, encoding="utf-8")
+    words = ["doctor", bundle, "--method", "occlusion", "--json", "--device", "cpu"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == (0 if sound else 1)
+    (check,) = [c for c in json.loads(done.output)["checks"] if c["name"] == "class outputs"]
+    assert check["passed"] == sound
+    assert "1 logit(s) an image" in check["finding"]
+    assert bool(check["advice"]) != sound
+
+
+def test_doctor_on_a_network_without_logits(tmp_path):
+    network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 1, "kernel_size": 3}
+    bundle = make_bundle(tmp_path / "bundle", network=network)
+    done = runner.invoke(app, ["doctor", bundle, "--json", "--device", "cpu"])
+    assert done.exit_code == 1
+    (check,) = json.loads(done.output)["checks"]
+    assert check["name"] == "logits"
+    assert "must return logits of shape (batch, classes)" in check["finding"]
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "shape"),
+    [
+        ({"num_channels": 4, "spatial_shape": ["8*n", "24 * n"]}, {}, (4, 128, 144)),
+        ({"num_channels": 1, "spatial_shape": [96, "*", "2**p"]}, {}, (1, 96, 64, 64)),
+        ({}, {"spatial_dims": 3, "in_channels": 2}, (2, 64, 64, 64)),
+        ({}, {}, (1, 128, 128)),
+    ],
+)
+def test_the_image_that_doctor_takes(image, arguments, shape):
+    metadata = {"network_data_format": {"inputs": {"image": image}}} if image else {}
+    assert choose_image_shape(metadata, arguments) == shape
+
+
+def test_doctor_names_what_is_wrong_with_metadata(tmp_path):
+    image = {"num_channels": 1, "spatial_shape": [1, 2, 3, 4]}
+    metadata = {"network_data_format": {"inputs": {"image": image}}}
+    with pytest.raises(InputError, match="spatial_shape in the metadata must have 1 to 3 entries"):
+        choose_image_shape(metadata, {})
+    bundle = make_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle" / "configs" / "metadata.json").write_text("{", encoding="utf-8")
+    done = runner.invoke(app, ["doctor", bundle])
+    assert isinstance(done.exception, InputError)
+    assert "metadata must be JSON" in str(done.exception)
 
 
 def test_main_prints_the_reason_alone(monkeypatch, capsys):

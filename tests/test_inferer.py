@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks import nets
 from monai.transforms import Orientation
 from planted import PlantedClassifier, draw_ball, make_affine, make_volume
 from torch import Tensor, nn
 
+from heatmask.attribution import Explainer
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.make import MaskSettings, make_mask
@@ -257,7 +259,7 @@ def test_the_network_is_left_as_it_was(kind: type, training: bool) -> None:
     before = deepcopy(network.state_dict())
     if kind is FailsOnSecondBatch:
         with pytest.raises(ValueError, match=r"planted failure"):
-            HeatmapInferer(batch_size=2)(make_scan(), network)
+            HeatmapInferer(batch_size=2, check=False)(make_scan(), network)
     else:
         HeatmapInferer(batch_size=2)(make_scan(), network)
     assert all(module.training == training for module in network.modules())
@@ -285,12 +287,16 @@ def test_mixed_precision_agrees_closely() -> None:
 
 def test_a_classifier_that_does_not_explain_itself() -> None:
     with pytest.raises(MethodError, match=r"needs a network that offers forward_heatmap"):
+        HeatmapInferer(check=False)(make_scan(), nn.Conv2d(1, 1, 1))
+    with pytest.raises(MethodError, match=r"must return logits of shape \(batch, classes\)"):
         HeatmapInferer()(make_scan(), nn.Conv2d(1, 1, 1))
 
 
 def test_wrong_number_of_channels() -> None:
     volume = torch.rand(1, 2, *SHAPE)
     with pytest.raises(InputError, match=r"another number of channels than the images' 2"):
+        HeatmapInferer(check=False)(volume, PlantedClassifier())
+    with pytest.raises(InputError, match=r"must run on images of shape \(batch, 2, 11, 14\)"):
         HeatmapInferer()(volume, PlantedClassifier())
 
 
@@ -298,7 +304,7 @@ def test_other_runtime_errors_keep_their_name() -> None:
     network = PlantedClassifier()
     network.head = nn.Linear(3, 1)
     with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied"):
-        HeatmapInferer()(make_scan(), network)
+        HeatmapInferer(check=False)(make_scan(), network)
 
 
 def test_an_all_zero_volume() -> None:
@@ -327,3 +333,71 @@ def test_a_volume_without_its_batch_axis() -> None:
 def test_bad_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         HeatmapInferer(**options)
+
+
+# --- a plain classifier with a method -------------------------------------------------------
+
+
+class BrightnessClassifier(nn.Module):
+    """logit k = gain k * (mean of the image above 1) - 1; counts the slices it has seen."""
+
+    seen = 0
+
+    def __init__(self, gains: tuple[float, ...] = (40.0,)) -> None:
+        super().__init__()
+        self.gains = nn.Parameter(torch.tensor(gains))
+
+    def forward(self, images: Tensor) -> Tensor:
+        BrightnessClassifier.seen += len(images)
+        return (images - 1).relu().flatten(1).mean(1, keepdim=True) * self.gains - 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("gains", [(40.0,), (40.0, 3.0, -5.0)])
+def test_a_plain_classifier_is_explained_where_it_predicts(
+    axis: int, gains: tuple[float, ...]
+) -> None:
+    """Gate first, explain after: the same as explaining every slice and gating then."""
+    scan, network = make_scan(), BrightnessClassifier(gains)
+    options = {"slice_axis": axis, "batch_size": 3, "empty_value": EMPTY}
+    explainer = Explainer("input_x_gradient")
+    gated = HeatmapInferer(**options, explainer=explainer)(scan, network)
+    whole = HeatmapInferer(**options, gate=False, explainer=explainer)(scan, network)
+    torch.testing.assert_close(gated["slice_probabilities"], whole["slice_probabilities"])
+    shown = gated["shown"][0]
+    assert 0 < shown[:, 0].sum() < len(shown)
+    for k in range(len(gains)):
+        stack, full = (r["heatmap"][0, k].movedim(axis, 0) for r in (gated, whole))
+        torch.testing.assert_close(stack[shown[:, k]], full[shown[:, k]])
+        assert (stack[~shown[:, k]] == EMPTY).all()
+    ball = torch.from_numpy(BALL).movedim(axis, 0)[shown[:, 0]]
+    hot = gated["heatmap"][0, 0].movedim(axis, 0)[shown[:, 0]] > 0
+    assert torch.equal(hot, ball & (scan[0, 0].movedim(axis, 0)[shown[:, 0]] != 0))
+
+
+def test_slices_without_a_prediction_cost_one_forward() -> None:
+    network = BrightnessClassifier((0.001,))
+    BrightnessClassifier.seen = 0
+    explainer = Explainer("integrated_gradients", steps=9)
+    inferer = HeatmapInferer(empty_value=EMPTY, explainer=explainer, check=False)
+    result = inferer(make_scan(), network)
+    assert not result["shown"].any()
+    assert (result["heatmap"] == EMPTY).all()
+    assert BrightnessClassifier.seen == SHAPE[2] - 2
+
+
+def test_channels_are_named_when_the_gate_looks_first() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match="another number of channels than the images' 3"):
+        inferer = HeatmapInferer(explainer=Explainer("saliency"), check=False)
+        inferer(torch.rand(1, 3, *SHAPE), network)
+
+
+def test_a_method_that_would_be_wrong_is_refused() -> None:
+    """MONAI's shortcut of type A hides the skip from the gradient."""
+    network = nets.resnet10(
+        spatial_dims=2, n_input_channels=1, num_classes=1, shortcut_type="A", widen_factor=0.1
+    )
+    scan = torch.rand(1, 1, 32, 32, 2)
+    with pytest.raises(MethodError, match="saliency cannot be relied on with ResNet"):
+        HeatmapInferer(explainer=Explainer("saliency"))(scan, network)

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from monai.networks import nets
 from planted import PlantedClassifier
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
 from heatmask.attribution.explained import ExplainedClassifier
+from heatmask.attribution.layers import LayerTap
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet
+from heatmask.networks.resnet import make_resnet
 
 SIZES = {2: (17, 22), 3: (9, 6, 11)}
 
@@ -174,3 +177,31 @@ def test_an_image_smaller_than_the_coarsest_level_is_refused() -> None:
     assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 1)
     with pytest.raises(InputError, match=r"at least 4 pixels along each axis.*\(3, 9\)"):
         network(torch.zeros(1, 1, 3, 9))
+
+
+# --- ResNet --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [10, 18, 34, 50])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_resnet_by_depth_is_monais(depth: int, spatial_dims: int) -> None:
+    twin = getattr(nets, f"resnet{depth}")(
+        spatial_dims=spatial_dims, n_input_channels=1, num_classes=2, shortcut_type="B"
+    )
+    ours = make_resnet(depth, spatial_dims, num_classes=2)
+    shapes = {name: tensor.shape for name, tensor in twin.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == shapes
+
+
+def test_resnet_without_pooling_has_a_map_twice_as_fine() -> None:
+    images = torch.rand(1, 1, 64, 64)
+    for max_pool, size in ((True, 4), (False, 8)):
+        network = make_resnet(10, widen_factor=0.1, max_pool=max_pool).eval()
+        tap = LayerTap(network, ["layer4"])
+        network(images)
+        assert tap.activations[0].shape[2:] == (size, size)
+
+
+def test_resnet_of_no_such_depth() -> None:
+    with pytest.raises(OptionError, match="depth must be one of 10, 18, .*got 20"):
+        make_resnet(20)

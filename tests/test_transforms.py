@@ -21,6 +21,7 @@ from heatmask.transforms import (
     HeatmapToMaskd,
     NormalizeHeadd,
     ResampleInPlaned,
+    SmoothHeatmapd,
     find_array_axis,
     order_as_stored,
 )
@@ -309,7 +310,7 @@ def open_bundle(bundle_dir: Path, network: torch.nn.Module, **knobs: Any) -> Seg
     """The bundle's own chain around another network."""
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
-    for name, value in {"device": "cpu", **knobs}.items():
+    for name, value in {"device": "cpu", "bundle_root": str(bundle_dir), **knobs}.items():
         parser[name] = value
     parts = (parser.get_parsed_content(n) for n in ("preprocessing", "inferer", "postprocessing"))
     preprocessing, inferer, postprocessing = parts
@@ -428,3 +429,31 @@ def test_training_and_inference_see_the_same_images(bundle_dir: Path) -> None:
         if step.get("slice_axis") == "@slice_axis":
             step["slice_axis"] = 2
     assert inference == train
+
+
+# --- smoothing -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_a_point_becomes_a_gaussian_in_its_slice(slice_axis: int) -> None:
+    """The variance in mm2 along both in-plane axes is the one asked for, and 0 across."""
+    array = np.zeros((41, 41, 41))
+    array[20, 20, 20] = 1
+    spacing = (1.0, 1.5, 2.0)
+    volume = make_volume(array, make_affine(spacing))
+    smooth = SmoothHeatmapd("heatmap", 4.0, slice_axis)({"heatmap": volume})["heatmap"]
+    np.testing.assert_allclose(smooth.affine, volume.affine)
+    assert float(smooth.sum()) == pytest.approx(1, rel=1e-4)
+    for axis, mm in enumerate(spacing):
+        distance = (torch.arange(41) - 20) * mm
+        profile = smooth[0].sum(tuple(a for a in range(3) if a != axis))
+        variance = float((profile * distance**2).sum())
+        assert variance == pytest.approx(0 if axis == slice_axis else 16, rel=0.02)
+
+
+def test_no_smoothing_leaves_the_heatmap_alone() -> None:
+    volume = make_stored("LPS")
+    smooth = SmoothHeatmapd("heatmap", 0.0)({"heatmap": volume})["heatmap"]
+    torch.testing.assert_close(smooth.as_tensor(), volume.as_tensor())
+    with pytest.raises(OptionError, match="blur_mm must be at least 0, got -1"):
+        SmoothHeatmapd("heatmap", -1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from heatmask.attribution.batches import explain_in_batches
 from heatmask.attribution.explainer import Explainer, Explanation, name_channels
+from heatmask.attribution.preflight import require_sound
 from heatmask.errors import InputError, OptionError
 
 
@@ -39,6 +40,12 @@ class HeatmapInferer(Inferer):
         Mixed precision: float16 on CUDA, bfloat16 on the CPU.
     explainer
         The attribution method; None for the heatmap of a network that explains itself.
+    max_memory_gb
+        Memory that a batch may take, in 10^9 bytes; batches are smaller where `batch_size`
+        slices would need more.
+    check
+        Refuse a method that would be wrong on the network, before the first volume (see
+        `heatmask.attribution.preflight`).
 
     Notes
     -----
@@ -54,6 +61,8 @@ class HeatmapInferer(Inferer):
         empty_value: float = 0.0,
         amp: bool = False,
         explainer: Explainer | None = None,
+        max_memory_gb: float | None = None,
+        check: bool = True,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -65,6 +74,7 @@ class HeatmapInferer(Inferer):
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
         self.explainer = explainer or Explainer("inherent")
+        self.max_memory_gb, self.check = max_memory_gb, check
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
@@ -85,12 +95,17 @@ class HeatmapInferer(Inferer):
         ------
         InputError
             The inputs are not five-dimensional, or the network wants other channels.
+        MethodError
+            The method cannot explain this network, or would be wrong on it.
         """
         if inputs.ndim != 5:
             raise InputError(
                 f"Volumes must come as (batch, channel, X, Y, Z), got shape {tuple(inputs.shape)}."
             )
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        if self.check:
+            one_slice = plain[0].select(self.slice_axis + 1, 0)
+            require_sound(self.explainer, network, one_slice.shape)
         results = [self._explain_volume(volume, network) for volume in plain]
         heatmap, slices, shown = (torch.stack(parts) for parts in zip(*results, strict=True))
         if isinstance(inputs, MetaTensor):
@@ -145,7 +160,13 @@ class HeatmapInferer(Inferer):
             return logits, self._explain(slices[explained], network).attribution, explained
 
     def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
-        return explain_in_batches(self.explainer, network, slices, batch_size=self.batch_size)
+        return explain_in_batches(
+            self.explainer,
+            network,
+            slices,
+            batch_size=self.batch_size,
+            max_memory_gb=self.max_memory_gb,
+        )
 
     @torch.no_grad()
     def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:

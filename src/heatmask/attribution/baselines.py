@@ -16,7 +16,7 @@ def fit_baseline(baseline: Tensor | float | None, images: Tensor) -> Tensor:
     """
     if baseline is None:
         return torch.zeros_like(images[:1])
-    fitted = torch.as_tensor(baseline).to(images)
+    fitted = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
     try:
         torch.broadcast_to(fitted, images.shape)
     except RuntimeError:

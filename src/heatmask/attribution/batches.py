@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from heatmask.attribution.classes import ClassIdx
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.memory import MemoryBudget
+from heatmask.attribution.preflight import require_sound
 from heatmask.errors import DeviceError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def explain(
     batch_size: int = 16,
     max_memory_gb: float | None = None,
     progress: bool = False,
+    check: bool = True,
     **options: Any,
 ) -> Explanation:
     """Explain a plain classifier's decision on images, by the name of a method.
@@ -51,6 +53,9 @@ def explain(
         need is measured on the way.
     progress
         Show a progress bar.
+    check
+        Refuse a method that would be wrong on the network (see
+        `heatmask.attribution.preflight`): about a second once for a network.
     options
         As of `Explainer`: target_layer, baseline, seed, flips, scales, and the method's own.
 
@@ -74,8 +79,11 @@ def explain(
     >>> attribution.shape
     torch.Size([3, 2, 64, 64])
     """
+    explainer = Explainer(method, **options)
+    if check:
+        require_sound(explainer, network, images.shape[1:])
     explanation = explain_in_batches(
-        Explainer(method, **options),
+        explainer,
         network,
         images,
         class_idx,

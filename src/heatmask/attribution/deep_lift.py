@@ -73,7 +73,7 @@ def explain_by_deep_lift(
     """
     start = torch.broadcast_to(fit_baseline(baseline, images), images.shape)
     if start.stride(0) == 0:  # one baseline for all images
-        start = start[:1]
+        start = start[:1].contiguous()
     rules = RescaleRules()
     with rules, torch.no_grad():
         reference = network(start)
@@ -93,13 +93,14 @@ def _check_complete(
 ) -> None:
     change, found = scores - before, attribution.flatten(2)
     rounding = 100 * torch.finfo(found.dtype).eps * (found.abs().sum(2) + scores.abs())
-    wrong = ((found.sum(2) - change).abs() - rounding) / change.abs()
-    if wrong.nan_to_num(0.0).max() > TOLERANCE:
+    errors = ((found.sum(2) - change).abs() - rounding) / change.abs()
+    wrong = float(errors.nan_to_num(0.0).max())
+    if wrong > TOLERANCE:
         raise MethodError(
             "DeepLift's attribution must sum to the change of the logit, and on "
-            f"{type(network).__name__} it is off by {wrong.nan_to_num(0.0).max():.0%}: it holds "
+            f"{type(network).__name__} it is off by {wrong:.2g} of it: the network holds "
             "something nonlinear without a rule (instance or group normalisation, attention, a "
-            "product of maps), or cuts its gradient. Use integrated_gradients."
+            "product of maps), or cuts its gradient. `heatmask doctor` names methods that fit."
         )
 
 

@@ -29,6 +29,7 @@ from heatmask.attribution.preflight_checks import (
     check_logits,
     check_package,
     check_relu,
+    show,
 )
 from heatmask.attribution.preflight_laws import (
     check_completeness,
@@ -145,10 +146,10 @@ def require_sound(explainer: Explainer, network: nn.Module, image_shape: Sequenc
             failed = inspection.find_failure(needs)
             instead = inspection.suggest({explainer.method.name}) if failed else ()
     if failed:
-        amount = "" if math.isnan(failed.measured) else f" (at most {failed.limit:g} may be)"
+        limit = "" if math.isnan(failed.measured) else f" (at most {show(failed.limit)})"
         raise MethodError(
             f"{explainer.method.name} cannot be relied on with {type(network).__name__}: "
-            f"{failed.finding}{amount}. {_join(failed, instead)}"
+            f"{failed.finding.rstrip('.')}{limit}. {_join(failed, instead)}"
         )
 
 
@@ -197,9 +198,7 @@ def _in_full_precision(network: nn.Module) -> Iterator[None]:
 
 
 def _join(check: Check, instead: Collection[str]) -> str:
-    use = (
-        f"Use {' or '.join(instead)} instead." if instead else "No method is sound on it as it is."
-    )
+    use = f"Use {' or '.join(instead)} instead." if instead else "As it is no method is sound."
     return f"{check.advice} {use}".lstrip()
 
 
@@ -225,9 +224,12 @@ class _Inspection:
         name, detail = need
         key = " ".join(need)
         if key not in self.known:
-            if detail in (_LAST_MAP, _FIRST_MAP):
-                detail = self.stages[-1 if detail == _LAST_MAP else 0]
-            self.known[key] = _CHECKS[name](self.subject, detail)
+            try:
+                if detail in (_LAST_MAP, _FIRST_MAP):
+                    detail = self.stages[-1 if detail == _LAST_MAP else 0]
+                self.known[key] = _CHECKS[name](self.subject, detail)
+            except MethodError as failure:  # there is no map at all
+                self.known[key] = Check(name, (), False, math.nan, 0, str(failure))
         return self.known[key]
 
     def find_failure(self, needs: Iterable[Need]) -> Check | None:

@@ -12,12 +12,14 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +34,19 @@ Known = dict[str, Check]
 _LIBRARIES = ("torch", "monai", "captum", "zennit")
 _MOST_NETWORKS = 100
 _USUAL = frozenset(vars(nn.Module()))
+_SWITCHES = frozenset((bool, str))
+_PLAIN = (
+    bool,
+    int,
+    float,
+    str,
+    type(None),
+    type,
+    Enum,
+    BuiltinFunctionType,
+    torch.dtype,
+    torch.device,
+)
 
 
 @dataclass
@@ -77,7 +92,7 @@ def recall(network: nn.Module, image_shape: Sequence[int]) -> Iterator[Known]:
 
 
 def read_state(network: nn.Module) -> tuple[Any, ...]:
-    """Return something that changes when the network does, within a fraction of a millisecond."""
+    """Return something that changes when the network does, within a few milliseconds."""
     tensors = [
         (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
         for group in (network.parameters(), network.buffers())
@@ -87,7 +102,7 @@ def read_state(network: nn.Module) -> tuple[Any, ...]:
         (
             id(module),
             len(module._forward_hooks) + len(module._forward_pre_hooks),
-            [v for k, v in vars(module).items() if isinstance(v, str | bool) and k not in _USUAL],
+            [v for k, v in vars(module).items() if type(v) in _SWITCHES and k != "training"],
         )
         for module in network.modules()
     ]
@@ -97,24 +112,21 @@ def read_state(network: nn.Module) -> tuple[Any, ...]:
 def identify(network: nn.Module) -> str:
     """Return a hash of weights, settings, code and library versions; empty if there is none.
 
-    There is none for a network with hooks, or of classes that are made at run time or not
-    written in a file: what they do cannot be known from outside.
+    There is none for a network with hooks, with settings that are no plain values, or of
+    classes that are made at run time or not written in a file: what these do cannot be
+    known from outside.
     """
     digest = hashlib.sha256(_describe_libraries())
-    files: set[str] = set()
-    for name, module in network.named_modules():
-        source = _find_source(module)
-        if source is None:
-            return ""
-        files.add(source)
-        settings = sorted((k, _describe(v)) for k, v in vars(module).items() if k not in _USUAL)
-        digest.update(f"{name} {type(module).__qualname__} {settings}\n".encode())
     try:
-        for path in sorted(files):
+        for name, module in network.named_modules():
+            settings = {k: v for k, v in vars(module).items() if k not in _USUAL}
+            digest.update(f"{name} {type(module).__qualname__} {_describe(settings)}".encode())
+        for path in sorted({_find_source(module) for module in network.modules()}):
             digest.update(Path(path).read_bytes())
-        for name, tensor in network.state_dict().items():
-            _add_tensor(digest, name, tensor)
-    except (OSError, RuntimeError, NotImplementedError):
+        for group in (network.named_parameters(), network.named_buffers()):
+            for name, tensor in group:
+                digest.update(f"{name} {tensor.device.type} {_describe(tensor)}".encode())
+    except (OSError, RuntimeError, TypeError, NotImplementedError):
         return ""
     return digest.hexdigest()
 
@@ -128,30 +140,38 @@ def _describe_libraries() -> bytes:
     return "\n".join(versions).encode() + b"".join(path.read_bytes() for path in own)
 
 
-def _find_source(module: nn.Module) -> str | None:
+def _find_source(module: nn.Module) -> str:
     kind = type(module)
     home = sys.modules.get(kind.__module__)
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     if hooked or isinstance(module, torch.jit.ScriptModule):
-        return None
+        raise TypeError(f"{kind} does more than its class says")
     try:
         written = attrgetter(kind.__qualname__)(home) is kind
     except AttributeError:
         written = False
-    return getattr(home, "__file__", None) if written else None
+    source = getattr(home, "__file__", None) if written else None
+    if source is None:
+        raise TypeError(f"{kind} is not written in a file")
+    return source
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, tuple | list):
+    """Return a text that is another for another value; TypeError where there is none."""
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(flat.numpy().data).hexdigest()}"
+    if isinstance(value, Mapping):
+        return _describe([*value.items()])
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_describe, value))}]"
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, FunctionType) and value.__closure__ is None:
+        return f"{value.__module__} {value.__qualname__} {value.__code__.co_code!r}"
+    if isinstance(value, type | BuiltinFunctionType):
+        return f"{value.__module__} {value.__qualname__}"
+    if isinstance(value, _PLAIN):
         return repr(value)
-    return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.device.type}".encode())
-    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    raise TypeError(f"{type(value)} may hold anything")
 
 
 def _find_file() -> Path:

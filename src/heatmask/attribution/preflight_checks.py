@@ -75,7 +75,7 @@ def check_logits(subject: Subject, detail: str) -> Check:
     except MethodError as error:
         return Check("logits", (), False, math.nan, 0, str(error), advice)
     wrong = int((~logits.isfinite()).sum())
-    finding = f"{logits.shape[1]} logits an image, {wrong} of {logits.numel()} not finite"
+    finding = f"{logits.shape[1]} logit(s) an image, {wrong} of {logits.numel()} not finite"
     return conclude("logits", wrong, 0, finding, advice)
 
 
@@ -244,8 +244,10 @@ def compare(first: Tensor, second: Tensor) -> float:
 
 
 def show(share: float) -> str:
-    """Return a share for people: in percent, unless it is far below one."""
-    return f"{share:.1%}" if not 0 < share < 0.001 else f"{share:.0e}"
+    """Return a share for people: in percent, but for one that is far below a thousandth."""
+    if 0 < share < 0.001:
+        return f"{share:.0e}"
+    return f"{share:.1%}" if share < 100 else f"{share:.0e} times"
 
 
 def divide(error: float, scale: float) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heatmask.attribution.classes import select_logits
 from heatmask.attribution.preflight_checks import Check, conclude, divide, show
 from heatmask.attribution.preflight_probe import NETWORK_ERRORS, Subject
 from heatmask.attribution.registry import Method, get_method
@@ -19,6 +18,9 @@ LAW_ERROR = 0.25
 Wide, because a path integral in few steps is rightly off by a tenth on a network with many
 kinks, and what is wrong in kind is off by all of it.
 """
+
+RELEVANCE_ERROR = 10.0
+"""How far relevance may be from the logit, relatively: biases may outweigh a small logit."""
 
 _CLASS = 0  # a second class would cost as much again and say no more
 _PATH_POINTS = 9
@@ -52,16 +54,21 @@ def check_completeness(subject: Subject, detail: str) -> Check:
 
 
 def check_conservation(subject: Subject, detail: str) -> Check:
-    """The relevance must sum to the logit."""
+    """The relevance must sum to the logit, but for what biases and damping keep.
+
+    The methods here keep books of that and raise if they do not balance; what is measured
+    shows relevance that grows from layer to layer, to 10 or 1e13 times the logit.
+    """
     subject, method = subject.simplify(), get_method(detail)
-    logit = float(select_logits(subject.run(), _CLASS))
+    logit, start = (float(subject.run(share * subject.images)[0, _CLASS]) for share in (1, 0))
     try:
-        error = divide(abs(float(_sum(subject, method, {})) - logit), abs(logit))
+        off = abs(float(_sum(subject, method, {})) - logit)
     except NETWORK_ERRORS as failure:
         return _stop("conservation", method, failure)
+    share = divide(off, max(abs(logit), abs(logit - start)))
     return conclude(
-        "conservation", error, LAW_ERROR,
-        f"the sum of {detail} misses the logit by {show(error)}",
+        "conservation", share, RELEVANCE_ERROR,
+        f"the sum of {detail} is off the logit by {show(share)}: what biases and damping keep",
         "A part of the network has no rule that passes relevance on.",
     )  # fmt: skip
 
@@ -90,5 +97,5 @@ def _list_options(method: Method) -> list[dict[str, Any]]:
 
 
 def _stop(name: str, method: Method, failure: BaseException) -> Check:
-    finding = f"{method.name} stops: {failure}"
-    return Check(name, (), False, math.nan, LAW_ERROR, finding)
+    limit = LAW_ERROR if name == "completeness" else RELEVANCE_ERROR
+    return Check(name, (), False, math.nan, limit, f"{method.name} stops: {failure}")

@@ -89,6 +89,8 @@ class Subject:
         The probe is so small that the last map of `image_shape` may have one position in it.
         """
         edge = _LAYER_EDGE[len(self.image_shape) - 1]
+        if self.images.shape[1:] == self.image_shape:  # nothing smaller runs
+            return self.images[:1].float()
         return resize_to(self.images[:1].float(), [min(edge, n) for n in self.image_shape[1:]])
 
 

@@ -52,7 +52,16 @@ class ReluRules(TorchFunctionMode):
             return self._apply(*args, top=None, in_place=_RELUS[func], **kwargs)
         if func is F.relu6:
             return self._apply(*args, top=6.0, in_place=False, **kwargs)
+        if func is F.hardtanh:  # what nn.ReLU6 calls
+            return self._clip(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def _clip(
+        self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    ) -> Tensor:
+        if min_val != 0:
+            return F.hardtanh(input, min_val, max_val, inplace)
+        return self._apply(input, inplace, top=max_val, in_place=False)
 
     def _apply(
         self, input: Tensor, inplace: bool = False, *, top: float | None, in_place: bool

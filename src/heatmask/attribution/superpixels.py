@@ -22,7 +22,7 @@ def find_superpixels(images: Tensor, count: int, compactness: float) -> Tensor:
     -------
     Tensor
         (B, *spatial), int64, on the images' device: from 1 on; 0 where all channels are zero,
-        because an empty background would take most of the superpixels.
+        because an empty background would take most of the superpixels, and on lone specks.
 
     Notes
     -----

@@ -1,0 +1,125 @@
+"""Which method and smoothing rest on what the classifier needs? Asked without any mask.
+
+The default method of a bundle with plain classifier is chosen by this table: the deletion
+contrast (`heatmask.evaluation.faithfulness`) over the slices of the validation patients that
+the classifier calls positive. `--random` gives the control: the same method on random weights,
+judged by the trained classifier.
+"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from monai.data import MetaTensor
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+
+from heatmask.attribution import Explainer, list_methods
+from heatmask.attribution.batches import explain_in_batches
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.data.labels import list_labelled_volumes
+from heatmask.evaluation.faithfulness import measure_deletion_contrast
+from heatmask.networks.weights import load_weights
+from heatmask.training.engine import seed_network
+from heatmask.training.slices import SliceDataset
+from heatmask.transforms import SmoothHeatmapd
+
+console = Console()
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Folder with patients.csv and slice_labels.csv.")],
+    bundle: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = (
+        "brain_mri_resnet_attribution_segmentation"
+    ),
+    method: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; default: all methods.")
+    ] = None,
+    target_layer: Annotated[str | None, typer.Option(help="For the CAM family.")] = None,
+    split: Annotated[str, typer.Option(help="Which patients of patients.csv.")] = "val",
+    blur_mm: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
+    random: Annotated[bool, typer.Option(help="Explain a network of random weights.")] = False,
+) -> None:
+    """Print the deletion contrast of methods on a bundle's weights, the best first."""
+    folder = find_bundle(bundle)
+    parser = read_bundle(folder, ("train",), {"dataset_dir": str(data)})
+    network = run_bundle(parser, "network_def")
+    load_weights(network, folder / "models/model.pt")
+    explained = seed_network(copy.deepcopy(network), 0).eval() if random else network
+    volumes = load_positive_slices(parser, network, data, split)
+    widths = blur_mm or [0.0, 4.0, 8.0]
+    names = method or [m.name for m in list_methods() if m.family != "inherent"]
+    rows = []
+    for name in names:
+        explainer = Explainer(name, target_layer)
+        rows += measure_method(explainer, explained, network, volumes, widths)
+    show_rows(rows, f"{sum(map(len, volumes))} slices of {len(volumes)} {split} patients")
+
+
+def load_positive_slices(parser: Any, network: nn.Module, data: Path, split: str) -> list[Tensor]:
+    """Return, for each patient, the slices (N, 1, H, W) that the classifier calls positive."""
+    knobs = {name: parser.get_parsed_content(name) for name in ("slice_labels", "patients")}
+    listed = list_labelled_volumes(data, parser["pattern"], *knobs.values(), split)
+    preprocessing = parser.get_parsed_content("preprocessing")
+    volumes = []
+    for volume in track(listed, "Reading"):
+        images = SliceDataset([volume], preprocessing, parser["image_size"]).images.float()
+        volumes.append(images[classify(network, images) >= 0.5])
+    return volumes
+
+
+@torch.no_grad()
+def classify(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the probability (N,) of the finding."""
+    parts = [network(batch)[:, 0].sigmoid() for batch in images.split(32)]
+    return torch.cat(parts) if parts else images.new_zeros(0)
+
+
+def measure_method(
+    explainer: Explainer,
+    explained: nn.Module,
+    network: nn.Module,
+    volumes: Sequence[Tensor],
+    widths: Sequence[float],
+) -> list[tuple[float, str, float]]:
+    """Return deletion contrast, method and blur for each width, mean over the volumes."""
+    maps = [
+        explain_in_batches(explainer, explained, images).attribution[:, 0] if len(images) else None
+        for images in track(volumes, explainer.method.name)
+    ]
+    rows = []
+    for width in widths:
+        contrasts = [
+            0.0
+            if heatmap is None
+            else measure_deletion_contrast(
+                lambda x: classify(network, x), images, smooth(heatmap, width)
+            )
+            for images, heatmap in zip(volumes, maps, strict=True)
+        ]
+        rows.append((sum(contrasts) / len(contrasts), explainer.method.name, width))
+    return rows
+
+
+def smooth(heatmap: Tensor, blur_mm: float, pixel_spacing_mm: float = 2.0) -> Tensor:
+    """Return maps (N, H, W), smoothed as the bundle does it."""
+    affine = torch.diag(torch.tensor([1.0, pixel_spacing_mm, pixel_spacing_mm, 1.0]))
+    volume = MetaTensor(heatmap[None], affine)
+    return SmoothHeatmapd("heatmap", blur_mm, slice_axis=0)({"heatmap": volume})["heatmap"][0]
+
+
+def show_rows(rows: list[tuple[float, str, float]], title: str) -> None:
+    """Print the rows, the highest contrast first."""
+    table = Table("method", "blur, mm", "deletion contrast", title=title)
+    for contrast, name, width in sorted(rows, reverse=True):
+        table.add_row(name, f"{width:g}", f"{contrast:.3f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,41 @@
+"""The range of a heatmap: measured from slice labels, kept beside the weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from heatmask.attribution.calibration import read_calibration, write_calibration
+from heatmask.errors import InputError, OptionError
+
+RANGES = {"guided_backprop": (-1.5e-7, 0.107), "grad_cam": (0.0, 2.0)}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = write_calibration(RANGES, tmp_path / "model.pt")
+    assert written == tmp_path / "calibration.json"
+    for method, ends in RANGES.items():
+        assert read_calibration(tmp_path / "model.pt", method) == list(ends)
+    assert [p.name for p in tmp_path.iterdir()] == ["calibration.json"], "nothing half written"
+
+
+def test_an_unknown_method_names_those_known(tmp_path: Path) -> None:
+    write_calibration(RANGES, tmp_path / "model.pt")
+    with pytest.raises(OptionError, match=r"got 'lrp'. Known .*guided_backprop, grad_cam.*knob"):
+        read_calibration(tmp_path / "model.pt", "lrp")
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"saliency": [1]}', '{"saliency": "ab"}', "[1, 2]"])
+def test_a_file_that_is_missing_or_damaged(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "calibration.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="must have the ranges of their heatmaps in .*knob"):
+        read_calibration(tmp_path / "model.pt", "saliency")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("bundles/*/models/calibration.json")), ids=str
+)
+def test_shipped_ranges_are_ranges(path: Path) -> None:
+    for method, (low, high) in json.loads(path.read_text(encoding="utf-8")).items():
+        assert low < high, method
