@@ -67,7 +67,8 @@ evaluate: $(READY)  ## score the bundle on the test patients of DATA=folder
 bench: $(READY)  ## speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-docs: $(READY)  ## write docs/reference/cli.md anew, check the links between the pages
+docs: $(READY)  ## write docs/reference anew, check the links between the pages
+	$(BIN)/python docs/write_attribution.py
 	$(BIN)/python -m typer heatmask.cli utils docs --name heatmask --output docs/reference/cli.md
 	$(BIN)/python docs/check_links.py
 

@@ -1,12 +1,15 @@
 """Networks, images and comparisons that the tests of the attribution methods share."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution import get_method
+from heatmask import attribution
 from heatmask.attribution.frozen import copy_frozen
+
+explain = partial(attribution.explain, check=False)  # the preflight has tests of its own
 
 SIZES = {1: (11,), 2: (5, 6), 3: (3, 4, 2)}
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -16,7 +19,7 @@ def attribute(
     network: nn.Module, images: Tensor, name: str, class_idx: Any = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Call a method as the explainer does, but keep its resolution and float64."""
-    return get_method(name).function(copy_frozen(network), images, class_idx, **options)
+    return attribution.get_method(name).function(copy_frozen(network), images, class_idx, **options)
 
 
 def assert_close(found: Tensor, expected: Tensor, relative: float = 1e-9) -> None:

@@ -13,7 +13,8 @@ from monai.visualize import GradCAM, GradCAMpp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.attribution import Explainer, explain, get_method, list_methods
+from heatmask.attribution import Explainer, Explanation, get_method, list_methods
+from heatmask.attribution import explain as explain_checked
 from heatmask.attribution.cam import project_on_first_vector
 from heatmask.attribution.cam_layers import find_stages
 from heatmask.attribution.frozen import copy_frozen
@@ -58,6 +59,11 @@ def attribute(
 ) -> tuple[Tensor, Tensor]:
     """Call a method as the explainer does, but keep its resolution and float64."""
     return get_method(name).function(copy_frozen(network), images, class_idx, **options)
+
+
+def explain(*args: Any, **options: Any) -> Explanation:
+    """The public door without the preflight, which has tests of its own."""
+    return explain_checked(*args, check=False, **options)
 
 
 def differentiate_plainly(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -472,6 +478,12 @@ def test_default_layers(
     assert stages[-1] == find_last_map(copy_frozen(network), scans[dims])
     if kind == "resnets":
         assert stages[-3:] == ("layer2", "layer3", "layer4")
+
+
+def test_a_layer_called_again_later_is_no_stage() -> None:
+    """The ReLU of both sizes holds its last call, so the first stage is the convolution."""
+    for dims in (2, 3):
+        assert find_stages(make_small(dims), draw_images(dims)) == ("features.0", "features.1")
 
 
 def test_a_guess_from_a_network_alike_is_checked() -> None:

@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attribution_cases import CONVS, Hidden, assert_close, attribute, draw_images, randomise
+from attribution_cases import (
+    CONVS,
+    Hidden,
+    assert_close,
+    attribute,
+    draw_images,
+    explain,
+    randomise,
+)
 from captum.attr import Deconvolution, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency
 from monai.networks.nets import DenseNet121
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.attribution import explain, list_methods
+from heatmask.attribution import list_methods
 from heatmask.attribution.classes import differentiate, select_logits
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.gradient import backpropagate

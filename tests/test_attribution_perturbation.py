@@ -120,7 +120,8 @@ def test_occlusion_of_a_linear_network_is_weight_times_image(dims: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     window = torch.randint(1, 6, (dims,), generator=generator).tolist()
     stride = [int(torch.randint(1, w + 1, (), generator=generator)) for w in window]
-    baseline = torch.randn(images.shape[1:], generator=generator, dtype=torch.float64)
+    shape = images.shape[seed % 2 :]  # one for each image, or one for all
+    baseline = torch.randn(shape, generator=generator, dtype=torch.float64)
     options = {"window": window, "stride": stride, "baseline": baseline}
     logits, attribution = attribute(network, images, "occlusion", **options)
 
@@ -466,7 +467,7 @@ def test_images_that_are_not_finite(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_that_is_too_small_gets_smaller_batches(
-    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     network, images = make_small(2), draw_images(2).float()
     expected = explain(network, images, name, **SMALL[name]).attribution
@@ -484,6 +485,22 @@ def test_a_gpu_that_is_too_small_gets_smaller_batches(
     limit = 0
     with pytest.raises(DeviceError, match="must fit into the GPU's memory"):
         explain(network, images, name, **SMALL[name])
+
+
+def test_a_gpu_that_holds_not_one_image_is_an_error() -> None:
+    network, images = make_small(2), draw_images(2).float()
+    batches: list[int] = []
+
+    def refuse(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert len(inputs[0]) > 0
+        batches.append(len(inputs[0]))
+        if len(batches) > 1:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+    network.register_forward_pre_hook(refuse)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        attribute(network, images, "occlusion", windows_per_batch=4, window=3)
+    assert batches == [3, 4, 2, 1]
 
 
 def test_sums_are_not_rounded_under_autocast() -> None:

@@ -1,9 +1,9 @@
 """Explain any number of images in batches that fit into memory."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from monai.data import MetaTensor
@@ -18,6 +18,7 @@ from heatmask.attribution.preflight import require_sound
 from heatmask.errors import DeviceError, OptionError
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def explain(
@@ -118,20 +119,44 @@ def explain_in_batches(
     DeviceError
         Not even one image fits into the GPU's memory.
     """
+    plain = images.as_tensor() if isinstance(images, MetaTensor) else images
+
+    def explain_part(part: slice) -> Explanation:
+        return _explain_fitting(
+            explainer, network, plain[part].contiguous(), _select(class_idx, part)
+        )
+
+    title = explainer.method.name if progress else ""
+    return _join(run_batches(explain_part, plain, batch_size, max_memory_gb, title))
+
+
+def run_batches(
+    run: Callable[[slice], Result],
+    images: Tensor,
+    batch_size: int,
+    max_memory_gb: float | None = None,
+    title: str = "",
+) -> list[Result]:
+    """Call ``run(part)`` for one batch of images (N, ...) after the other.
+
+    Parameters
+    ----------
+    batch_size, max_memory_gb
+        See `explain`.
+    title
+        Of a progress bar; none without.
+    """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    budget = None if max_memory_gb is None else MemoryBudget(max_memory_gb)
-    plain = images.as_tensor() if isinstance(images, MetaTensor) else images
-    parts: list[Explanation] = []
-    with Progress(disable=not progress or len(plain) <= batch_size) as bar:
-        task = bar.add_task(explainer.method.name, total=len(plain))
-        for part in _cut(len(plain), batch_size, budget):
-            batch = plain[part].contiguous()
-            with nullcontext() if budget is None else budget.measure(batch):
-                parts += _explain_fitting(explainer, network, batch, _select(class_idx, part))
-            bar.advance(task, len(batch))
-    logits, attribution = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return Explanation(logits, attribution)
+    budget = None if max_memory_gb is None else MemoryBudget(max_memory_gb, images.device)
+    results = []
+    with Progress(disable=not title or len(images) <= batch_size) as bar:
+        task = bar.add_task(title, total=len(images))
+        for part in _cut(len(images), batch_size, budget):
+            with nullcontext() if budget is None else budget.measure(part.stop - part.start):
+                results.append(run(part))
+            bar.advance(task, part.stop - part.start)
+    return results
 
 
 def _cut(count: int, batch_size: int, budget: MemoryBudget | None) -> Iterator[slice]:
@@ -148,11 +173,15 @@ def _select(class_idx: ClassIdx, part: slice) -> ClassIdx:
     return class_idx[part] if isinstance(class_idx, Tensor) and class_idx.ndim else class_idx
 
 
+def _join(parts: Sequence[Explanation]) -> Explanation:
+    return Explanation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
 def _explain_fitting(
     explainer: Explainer, network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> list[Explanation]:
+) -> Explanation:
     try:
-        return [explainer(network, images, class_idx)]
+        return explainer(network, images, class_idx)
     except torch.cuda.OutOfMemoryError as error:
         if len(images) == 1:
             raise DeviceError(
@@ -164,7 +193,9 @@ def _explain_fitting(
     torch.cuda.empty_cache()
     half = len(images) // 2
     logger.warning("The GPU is out of memory: going on with a batch of %d.", half)
-    parts: list[Explanation] = []
-    for part in (slice(None, half), slice(half, None)):
-        parts += _explain_fitting(explainer, network, images[part], _select(class_idx, part))
-    return parts
+    return _join(
+        [
+            _explain_fitting(explainer, network, images[part], _select(class_idx, part))
+            for part in (slice(None, half), slice(half, None))
+        ]
+    )

@@ -188,8 +188,14 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def _list_stages(maps: Sequence[tuple[str, torch.Size]]) -> Stages:
-    """Names by size in the order of calls; of a layer called several times the last counts."""
-    last_call = {name: (at, size) for at, (name, size) in enumerate(maps)}
-    by_size = {size: name for name, (_, size) in sorted(last_call.items(), key=lambda i: i[1][0])}
-    order = sorted(by_size.values(), key=lambda name: last_call[name][0])
-    return tuple(order)
+    """Of each size the layer called last, in the order of calls.
+
+    A layer that is called again later is none: `LayerTap` holds its last call.
+    """
+    stages: dict[torch.Size, str] = {}
+    seen: set[str] = set()
+    for name, size in reversed(maps):
+        if name not in seen:
+            stages.setdefault(size, name)
+        seen.add(name)
+    return tuple(reversed(stages.values()))

@@ -116,7 +116,7 @@ def _measure_falls(replay: Replay, logits: Tensor, activation: Tensor, chunk: in
     falls = widen(logits).new_zeros(activation.shape[1], logits.shape[1])
     for part in active.split(chunk):
         ablated = activation.repeat_interleave(len(part), dim=0)
-        ablated[torch.arange(len(part)), part] = 0
+        ablated[torch.arange(len(part), device=part.device), part] = 0
         falls[part] = widen(logits) - widen(replay(ablated))
     return falls
 

@@ -92,11 +92,12 @@ def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def stabilize(output: Tensor, epsilon: float = 1e-6) -> Tensor:
+def stabilize(output: Tensor, epsilon: float = 1e-9) -> Tensor:
     """Return a layer's output (B, *shape), moved away from zero for a division.
 
     By `epsilon` times its root mean square over each image, so that a network and its
-    rescaled copy are explained alike.
+    rescaled copy are explained alike. The default only keeps from dividing by zero: more
+    would make a soft gate of every skip's sum, which rounding moves.
     """
     scale = output.square().mean(dim=tuple(range(1, output.ndim)), keepdim=True).sqrt()
     return output + torch.where(output < 0, -1.0, 1.0) * (epsilon * scale + 1e-12)

@@ -16,13 +16,12 @@ from heatmask.attribution.explainer import Explainer
 from heatmask.errors import OptionError
 
 GB = 1e9
-MARGINS = {"cpu": 1.5, "cuda": 1.15}
-"""By what the real need may exceed what is measured.
+MARGINS = {"cpu": 1.1, "cuda": 1.15}
+"""By what share the real need may exceed what is measured: the workspaces of convolutions."""
 
-On the CPU tensors are counted; what a convolution allocates for itself (up to 17 % on ResNets)
-and what malloc keeps of memory that was freed (up to 30 %) are not. On CUDA torch's allocator
-is asked, and only the workspaces of cuDNN do not grow in step with the batch.
-"""
+KEPT_BYTES = {"cpu": 0.3 * GB, "cuda": 0.0}
+"""What may be held on top: on the CPU malloc keeps memory that was freed, up to 0.3 GB where
+it was watched (ResNets and DenseNets in 2D and 3D, batches that need from 0.01 to 2 GB)."""
 
 
 def choose_batch_size(
@@ -49,11 +48,11 @@ def choose_batch_size(
     OptionError
         Not even one image fits; the message says how much one needs.
     """
-    budget = MemoryBudget(max_memory_gb)
+    budget = MemoryBudget(max_memory_gb, image.device)
     for size in (1, 2):
         if size <= budget.batch_size:
             images = image.expand(size, *image.shape[1:]).contiguous()
-            with budget.measure(images):
+            with budget.measure(size):
                 explainer(network, images, class_idx)
     return budget.batch_size
 
@@ -65,12 +64,14 @@ class MemoryBudget:
     ----------
     max_memory_gb
         See `choose_batch_size`.
+    device
+        Where the batches are run.
 
     Notes
     -----
     The first batch should hold one image, the second two: `batch_size` says so. What they need
-    gives the fixed part and the part of each image; `MARGINS` are added. Later batches are
-    measured as well, and where images turn out to need more the next batches are smaller.
+    gives the fixed part and the part of each image. Later batches are measured as well, and
+    where images turn out to need more the next batches are smaller.
 
     Raises
     ------
@@ -78,50 +79,50 @@ class MemoryBudget:
         The promise is not a positive number.
     """
 
-    def __init__(self, max_memory_gb: float) -> None:
+    def __init__(self, max_memory_gb: float, device: torch.device) -> None:
         if not isinstance(max_memory_gb, int | float) or not 0 < max_memory_gb < math.inf:
             raise OptionError(
                 f"max_memory_gb must be a positive number of 10^9 bytes, got {max_memory_gb!r}."
             )
-        self.max_memory_gb = max_memory_gb
-        self._needs: dict[int, float] = {}
+        self.max_memory_gb, self.device = max_memory_gb, device
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        self._margin, self._kept = MARGINS[kind], KEPT_BYTES[kind]
+        self._capacity = (max_memory_gb * GB - self._kept) / self._margin
+        self._peaks: dict[int, int] = {}
 
     @property
     def batch_size(self) -> int:
         """How many images the next batch may hold."""
-        if len(self._needs) == 0:
+        if not self._peaks:
             return 1
-        one = self._needs[1]
-        if len(self._needs) == 1:
-            return 2 if self._allows(2 * one) else 1
-        by_image = [(need - one) / (size - 1) for size, need in self._needs.items() if size > 1]
+        one = self._peaks[1]
+        if len(self._peaks) == 1:
+            return 2 if 2 * one <= self._capacity else 1
+        by_image = [(peak - one) / (size - 1) for size, peak in self._peaks.items() if size > 1]
         # A method may take its images one by one; that a hundred cost as one is not believed.
-        each = max(*by_image, one / 100)
-        return max(1, 1 + math.floor((self.max_memory_gb * GB - one) / each))
+        each = max(*by_image, one / 100, 1)
+        return max(1, 1 + math.floor((self._capacity - one) / each))
 
     @contextmanager
-    def measure(self, images: Tensor) -> Iterator[None]:
-        """Learn from what a batch of images (B, C, *spatial) needs inside the context.
+    def measure(self, size: int) -> Iterator[None]:
+        """Learn from what a batch of so many images needs inside the context.
 
         Raises
         ------
         OptionError
-            It is the first, of one image, and needs more than was promised.
+            It is the first, and needs more than was promised.
         """
-        first = not self._needs
-        with measure_peak(images.device) as read_peak:
+        first = not self._peaks
+        with measure_peak(self.device) as read_peak:
             yield
-        need = read_peak() * MARGINS.get(images.device.type, 1.5)
-        self._needs[len(images)] = max(need, self._needs.get(len(images), 0.0))
-        if first and not self._allows(need):
+        self._peaks[size] = max(read_peak(), self._peaks.get(size, 0))
+        if first and self._peaks[size] > self._capacity:
+            need = self._peaks[size] * self._margin + self._kept
             raise OptionError(
-                f"max_memory_gb must be at least {need / GB:.2g}, which one image of "
-                f"{tuple(images.shape[1:])} needs, got {self.max_memory_gb:g}. Give more, or take "
-                "a smaller image or a method that needs less, such as cam."
+                f"max_memory_gb must be at least {math.ceil(need / GB * 100) / 100:g}, which one "
+                f"image needs, got {self.max_memory_gb:g}. Give more, or take a smaller image or a "
+                "method that needs less, such as cam."
             )
-
-    def _allows(self, need: float) -> bool:
-        return need <= self.max_memory_gb * GB
 
 
 @contextmanager
@@ -146,8 +147,10 @@ class StorageMeter(TorchDispatchMode):
 
     Attributes
     ----------
-    live, peak : int
-        Bytes alive now, and at most.
+    live : int
+        Bytes alive now.
+    peak : int
+        Bytes alive at most, with room for what an operation holds beside its results.
     """
 
     def __init__(self) -> None:
@@ -164,9 +167,11 @@ class StorageMeter(TorchDispatchMode):
         made = {id(storage): storage for storage in _list_storages(outputs)}
         if made:
             given = {id(storage) for storage in _list_storages((args, kwargs))}
-            for key in made.keys() - given - self._watched.keys():
+            new = made.keys() - given - self._watched.keys()
+            for key in new:
                 self._watch(key, made[key])
-        self.peak = max(self.peak, self.live)
+            # A convolution takes about as much again for itself as it gives.
+            self.peak = max(self.peak, self.live + sum(made[key].nbytes() for key in new))
         return outputs
 
     def _watch(self, key: int, storage: torch.UntypedStorage) -> None:
