@@ -70,6 +70,20 @@ def measure_in_turn(
     return times
 
 
+def settle(call: Callable[[], Any], device: str) -> Callable[[], Any]:
+    """Return a call that comes back when the device is done: a GPU works on after the call."""
+    if device != "cuda":
+        return call
+    from torch import cuda
+
+    def call_and_wait() -> Any:
+        result = call()
+        cuda.synchronize()
+        return result
+
+    return call_and_wait
+
+
 def measure_call(call: Callable[[], Any]) -> float:
     """Return the milliseconds that one call takes."""
     start = time.perf_counter()

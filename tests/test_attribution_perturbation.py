@@ -3,6 +3,8 @@
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,6 +299,39 @@ def test_a_search_that_leaves_nothing_out_is_occlusion(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.6])
+def test_every_pixel_holds_the_occlusion_of_one_level(dims: int, fraction: float) -> None:
+    """In the unit of the finest; no pixel is a mean over some of its windows only."""
+    network, images = make_small(dims).double(), draw_images(dims)
+    options: dict[str, Any] = {"window": 2, "stride": 1, "halvings": 2, "fraction": fraction}
+    _, found = attribute(network, images, "occlusion_coarse_to_fine", **options)
+    fits = torch.zeros_like(found, dtype=torch.bool)
+    for level in range(5 - dims):  # in 3D the largest would cover the image
+        window = [min(2 << level, n) for n in SIZES[dims]]
+        _, maps = attribute(network, images, "occlusion", window=window, stride=1 << level)
+        share = 2**dims / torch.Size(window).numel()
+        fine = (found - share * maps).abs() < 1e-12
+        assert fine.any()
+        fits |= fine
+    assert fits.all()
+
+
+def test_an_empty_background_costs_nothing() -> None:
+    """Neither forwards, nor a share of the places that are looked at more closely."""
+    torch.manual_seed(4)
+    head = torch.rand(1, 1, 16, 24, dtype=torch.float64) + 1.5
+    scan = nn.functional.pad(head, (0, 48, 0, 32))
+    options: dict[str, Any] = {"window": 4, "stride": 4, "halvings": 1, "fraction": 0.4}
+    bare, padded = Counting(Evidence()), Counting(Evidence())
+    _, expected = attribute(bare, head, "occlusion_coarse_to_fine", 0, **options)
+    _, found = attribute(padded, scan, "occlusion_coarse_to_fine", 0, **options)
+    assert padded.batches == bare.batches
+    assert sum(bare.batches) == 1 + 6 + 3 * 4  # of 2 x 3 windows of 8 x 8 the best 3, quartered
+    torch.testing.assert_close(found[..., :16, :24], expected)
+    assert (found[..., 16:, :] == 0).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
 def test_evidence_that_lies_evenly_gives_an_even_map(dims: int) -> None:
     """Coarse and fine places share one unit: the drop of one of the finest windows."""
     network = make_linear(dims, channels=1, classes=2)
@@ -369,10 +404,12 @@ def test_superpixels_know_their_image_alone_and_leave_the_background() -> None:
 
 
 def test_three_channels_are_not_colours() -> None:
-    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    fourth = torch.cat([images, torch.zeros(1, 1, 16, 16)], dim=1)
-    fourth[0, 3] = images.min()  # scaled to 0, so it adds nothing to a distance
-    assert torch.equal(find_superpixels(images, 8, 0.1), find_superpixels(fourth, 8, 0.1))
+    images = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    images = nn.functional.interpolate(images, size=(24, 24), mode="bilinear")
+    flat = torch.full_like(images[:, :1], float(images.min()))  # adds nothing to a distance
+    labels = find_superpixels(images, 8, 0.1)
+    assert labels.max() > 3
+    assert torch.equal(labels, find_superpixels(torch.cat([images, flat], dim=1), 8, 0.1))
 
 
 @pytest.mark.parametrize("shape", [(12, 16), (6, 12, 16)])
@@ -529,3 +566,27 @@ def test_the_registry_lists_the_family() -> None:
     family = [method for method in list_methods() if method.family == "perturbation"]
     assert [method.name for method in family] == NAMES
     assert all(method.needs == {"baseline"} and method.summary for method in family)
+
+
+# The benchmark's own arithmetic
+
+
+def test_the_pointing_game_is_won_inside_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    pointing = import_module("pointing")
+    images = torch.full((4, 1, 16, 16), 0.5)
+    masks = torch.zeros(4, 16, 16, dtype=torch.bool)
+    images[:, 0, 4:8, 8:12] = 2
+    masks[:3, 4:8, 8:12] = True
+    masks[3, 8:12, 4:8] = True  # as if rows and columns were mixed up
+    records = {name: pointing.Record() for name in pointing.METHODS}
+    for name, record in records.items():
+        for part in (slice(0, 3), slice(3, 4)):
+            pointing.add_patient(record, Evidence(), images[part], masks[part], name, window=4)
+    full, fast = (records[name] for name in pointing.METHODS)
+    assert full.hits == fast.hits == [1.0, 0.0]
+    assert full.forwards == 4 * (1 + 49)
+    assert full.forwards > fast.forwards
+    assert "maxima within 2 pixels: 1.000" in pointing.compare(records, 4, True)
+    assert "minus full: +0.000" in pointing.compare(records, 4, True)
+    assert len(pointing.make_table(records, True).columns) == 4

@@ -37,7 +37,7 @@ def explain_by_occlusion(
     window: int | Sequence[int] = 16,
     stride: int | Sequence[int] | None = None,
     baseline: Tensor | float | None = None,
-    windows_per_batch: int = 32,
+    windows_per_batch: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Drop of the logit when a window is replaced, averaged over the windows over a pixel.
 
@@ -69,12 +69,13 @@ def explain_by_coarse_occlusion(
     halvings: int = 2,
     fraction: float = 0.15,
     baseline: Tensor | float | None = None,
-    windows_per_batch: int = 32,
+    windows_per_batch: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Occlusion with large windows, and with smaller ones only where the logit dropped most.
 
     `window` and `stride` are those of the finest level, as in occlusion; the search begins
-    with windows and strides 2 ** `halvings` times as large. After each level the image is
+    with windows and strides 2 ** `halvings` times as large, or less often doubled where such a
+    window would cover the image. After each level the image is
     divided into blocks as large as the level's stride, and the `fraction` of them with the
     largest mean drop goes on to the next, at least one, each class for itself.
 
@@ -86,19 +87,22 @@ def explain_by_coarse_occlusion(
     """
     windows, strides = check_window(window, stride, images.ndim - 2)
     _check_search(halvings, fraction)
+    spatial = images.shape[2:]
     ablation = Ablation(network, images, class_idx, baseline, windows_per_batch)
     everywhere = torch.ones_like(ablation.changeable)[:, None]
     region, density = everywhere, torch.zeros((), dtype=torch.float64, device=images.device)
+    # A window over the whole image does not tell where to look on.
+    while halvings and all(w << halvings >= n for w, n in zip(windows, spatial, strict=True)):
+        halvings -= 1
     for level in range(halvings, -1, -1):
         steps = [s << level for s in strides]
-        grid = WindowGrid(images.shape[2:], [w << level for w in windows], steps, images.device)
+        grid = WindowGrid(spatial, [w << level for w in windows], steps, images.device)
         wanted = grid.find_touched(region).any(1) & grid.find_touched(ablation.changeable)
         drops = ablation.measure_drops(wanted, grid.draw)
         density = torch.where(region, grid.spread(drops) / grid.pixels, density)
         if level:
-            region = region & _choose_blocks(
-                density, region & ablation.changeable[:, None], steps, fraction
-            )
+            seen = region & ablation.changeable[:, None]
+            region = _choose_blocks(density, seen, steps, fraction)
     return ablation.logits, density * grid.pixels
 
 
@@ -118,7 +122,7 @@ def explain_by_feature_ablation(
     segments: int = 64,
     compactness: float = 0.1,
     baseline: Tensor | float | None = None,
-    segments_per_batch: int = 32,
+    segments_per_batch: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Drop of the logit when a superpixel, or supervoxel in 3D, is replaced by the baseline.
 

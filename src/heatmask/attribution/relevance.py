@@ -21,7 +21,7 @@ from heatmask.attribution.registry import register
 from heatmask.errors import MethodError, OptionError
 
 TOLERANCE = 0.01
-"""Largest error of the sum of relevance, with the biases' share, relative to the logit."""
+"""Largest error of the sum of relevance and the biases' share, relative to either."""
 
 
 @register(
@@ -137,15 +137,23 @@ def propagate_relevance(
             raise _refuse(network, "its logits change when batch norms and sums are made explicit")
         scores = select_logits(logits, class_idx)
         (relevance,) = differentiate(scores * scores.detach(), [images])
-    scores, found = scores.detach(), relevance.flatten(1)
-    rounding = 100 * torch.finfo(found.dtype).eps * found.abs().sum(1)
-    error = (found.sum(1) + ledger.kept - scores.sum(1)).abs() - rounding
-    wrong = float((error / scores.abs().sum(1)).nan_to_num(0.0).max())
+    _check_conserved(network, relevance, scores.detach(), ledger.kept)
+    return logits.detach(), relevance.sum(2)
+
+
+def _check_conserved(network: nn.Module, relevance: Tensor, scores: Tensor, kept: Tensor) -> None:
+    found = relevance.flatten(1)
+    reach, size = found.abs().sum(1), scores.abs().sum(1)
+    rounding = 100 * torch.finfo(found.dtype).eps * (reach + size)
+    errors = (found.sum(1) + kept - scores.sum(1)).abs() - rounding
+    errors = errors / torch.minimum(reach, size)
+    wrong = float(errors.nan_to_num(0.0).max())
     if wrong > TOLERANCE:
         raise _refuse(
-            network, f"relevance and the biases' share miss its logit by {wrong:.2g} of it"
+            network,
+            "relevance and the biases' share must sum to the logit, and miss it by "
+            f"{wrong:.2g} of it",
         )
-    return logits.detach(), relevance.sum(2)
 
 
 def _refuse(network: nn.Module, reason: str) -> MethodError:

@@ -1,0 +1,100 @@
+"""What the attribution benchmarks run on: networks, images, and how many of them where."""
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from heatmask.networks.resnet import make_resnet
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured on a device; ratios hardly depend on it, time and memory do.
+
+    Attributes
+    ----------
+    repeats : int
+        Pairs of measurements a row.
+    slices, side : int
+        Slices of side x side pixels for the rows beside the floor.
+    volume_side : int
+        Voxels along each axis of the one volume for the rows in 3D.
+    many_side : int
+        The same, for the rows that run the network dozens of times.
+    scan_slices, empty_slices : int
+        Of the volume explained beside the usual way, slice by slice.
+    steps : int
+        Of integrated gradients and SmoothGrad.
+    widen_factor : float
+        Of the networks; 1 is the full width.
+    """
+
+    device: str
+    repeats: int
+    slices: int
+    side: int = 240
+    volume_side: int = 96
+    many_side: int = 96
+    scan_slices: int = 155
+    empty_slices: int = 17
+    steps: int = 8
+    widen_factor: float = 1.0
+
+
+CPU = Plan("cpu", 3, slices=4, many_side=48, scan_slices=9, empty_slices=1)
+CUDA = Plan("cuda", 11, slices=64)
+QUICK = Plan("cpu", 1, 2, 32, 32, 32, 3, 1, 2, 0.0625)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An untrained ResNet-18 and synthetic heads for it.
+
+    Attributes
+    ----------
+    network : nn.Module
+        As a user has it: its parameters want gradients.
+    images : Tensor
+        (B, 1, *spatial).
+    """
+
+    network: nn.Module
+    images: Tensor
+
+    @property
+    def shape(self) -> str:
+        """Size of the batch, for the table."""
+        size = " x ".join(map(str, self.images.shape[2:]))
+        volume = self.images.ndim == 5
+        return f"{size}, {len(self.images)} {'volume' if volume else 'slices'}"
+
+    @property
+    def name(self) -> str:
+        """What is measured, for the table."""
+        return f"ResNet-18 {self.images.ndim - 2}D, {self.shape}"
+
+    @cached_property
+    def frozen(self) -> nn.Module:
+        """A copy whose parameters want no gradients, for the floor."""
+        return copy.deepcopy(self.network).requires_grad_(False)
+
+
+def make_subject(plan: Plan, count: int, side: int, dims: int, num_classes: int = 3) -> Subject:
+    """Return a network and `count` images of side^dims, on the plan's device."""
+    torch.manual_seed(0)
+    network = make_resnet(
+        18, spatial_dims=dims, num_classes=num_classes, widen_factor=plan.widen_factor
+    )
+    return Subject(network.to(plan.device).eval(), draw_heads(count, side, dims).to(plan.device))
+
+
+def draw_heads(count: int, side: int, dims: int) -> Tensor:
+    """Return textured ellipsoids (count, 1, *spatial) on a background of zeros."""
+    axis = torch.linspace(-1, 1, side)
+    grid = torch.meshgrid([axis / radius for radius in (0.9, 0.7, 0.8)[:dims]], indexing="ij")
+    head = torch.stack(grid).square().sum(0) < 1
+    generator = torch.Generator().manual_seed(0)
+    return head * (0.5 + torch.rand(count, 1, *head.shape, generator=generator))
