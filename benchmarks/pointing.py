@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from heatmask.attribution import explain
+from heatmask.attribution import Explainer
+from heatmask.attribution.batches import explain_in_batches
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.evaluation.bootstrap import Interval, bootstrap_mean, paired_difference
@@ -121,12 +122,12 @@ def add_patient(
     # The method works on a copy of the network, which takes the hook along.
     handle = network.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
     start = time.perf_counter()
-    attribution = explain(network, images, method, 0, **options).attribution[:, 0]
+    explanation = explain_in_batches(Explainer(method, **options), network, images, 0)
     record.seconds += time.perf_counter() - start
     handle.remove()
     record.forwards += sum(counts)
     record.slices += len(images)
-    record.maxima.append(find_maxima(attribution))
+    record.maxima.append(find_maxima(explanation.attribution[:, 0]))
     if masks is not None:
         rows, columns = record.maxima[-1].unbind(1)
         hit = masks[torch.arange(len(masks)), rows, columns]

@@ -1,7 +1,8 @@
 """Draw every attribution method on one slice, and beside it the same on random weights.
 
-Run as ``python docs/draw_gallery.py SCAN --slice 12`` with a FLAIR scan of your own; with
-``--output docs/images/gallery.png`` it makes the figure of the documentation.
+``python docs/draw_gallery.py --scan SCAN --slice 12`` does it with a FLAIR scan of your own.
+Without a scan it takes a synthetic head; ``--output docs/images/gallery.png`` makes the figure
+of the documentation.
 """
 
 import copy
@@ -9,22 +10,28 @@ from pathlib import Path
 from typing import Annotated
 
 import matplotlib.pyplot as plt
+import torch
 import typer
 from matplotlib.axes import Axes
+from monai.data import MetaTensor
 from rich.progress import track
 from torch import Tensor
 
 from heatmask.attribution import explain, list_methods
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.data.phantom import make_phantom
 from heatmask.networks.weights import load_weights
 from heatmask.training.engine import seed_network
 
 COLUMNS = 4
+PHANTOM_SEED, PHANTOM_SLICE = 21, 20
 
 
 def main(
-    scan: Annotated[Path, typer.Argument(help="A FLAIR scan.")],
-    index: Annotated[int, typer.Option("--slice", help="Axial slice, counted from below.")],
+    scan: Annotated[Path | None, typer.Option(help="A FLAIR scan.")] = None,
+    index: Annotated[
+        int, typer.Option("--slice", help="Axial slice, counted from below.")
+    ] = PHANTOM_SLICE,
     output: Annotated[Path, typer.Option(help="PNG file.")] = Path("gallery.png"),
     bundle: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = (
         "brain_mri_resnet_attribution_segmentation"
@@ -33,7 +40,8 @@ def main(
     """Draw the gallery."""
     folder = find_bundle(bundle)
     parser = read_bundle(folder)
-    volume = run_bundle(parser, "preprocessing")({"image": str(scan)})["image"]
+    image = load_phantom() if scan is None else str(scan)
+    volume = run_bundle(parser, "preprocessing")({"image": image})["image"]
     image = volume.as_tensor()[None, ..., index]
     network = load_weights(run_bundle(parser, "network_def"), folder / "models/model.pt")
     random = seed_network(copy.deepcopy(network), 0).eval()
@@ -43,6 +51,12 @@ def main(
         for name in track(names, "Explaining")
     ]
     draw_maps(image[0, 0], names, maps, output)
+
+
+def load_phantom() -> MetaTensor:
+    """Return a synthetic head with a lesion, as a loaded scan."""
+    phantom = make_phantom(PHANTOM_SEED)
+    return MetaTensor(torch.from_numpy(phantom.image)[None], torch.from_numpy(phantom.affine))
 
 
 def draw_maps(image: Tensor, names: list[str], maps: list[list[Tensor]], output: Path) -> None:

@@ -22,13 +22,20 @@ a bundle's network.
 
 All work on slices (B, C, H, W) and volumes (B, C, X, Y, Z), on any number of classes at once, in
 batches that do not change the result, and leave the network as it was. They return an attribution
-that is signed (unless said otherwise) and not normalised. Cost is in passes through the network, for
-one class; "backward" is a pass back to the image.
+that is signed (unless said otherwise) and not normalised. Cost is in passes through the network,
+for one class; "backward" is a pass back to the image.
 
 Options of all: `target_layer` (a dotted path; None for the last map before the network loses its
 spatial axes), `baseline` (a number or an image; None for zeros), `seed`, `flips` (spatial axes to
 average mirrored copies over), `scales` (factors to average resized copies over). A method that
 does not use one of the first three passes it by.
+
+![Every method on a synthetic head, by trained and by random weights](../images/gallery.png)
+
+Every method with the ResNet bundle on a slice of a synthetic head with a bright lesion, beside the same
+on random weights; red speaks for "tumour", each map scaled by itself. A method whose two maps look
+alike does not show what the network has learnt. `python docs/draw_gallery.py --scan SCAN --slice 12`
+draws it for a scan of yours.
 """
 
 WORDS = """
@@ -82,7 +89,14 @@ def _write_family(family: str) -> Iterator[str]:
     methods = [method for method in list_methods() if method.family == family]
     for method in methods:
         needs = ", ".join(sorted(method.needs))
-        cells = (f"`{method.name}`", method.summary, needs, method.cost, method.source, method.paper)
+        cells = (
+            f"`{method.name}`",
+            method.summary,
+            needs,
+            method.cost,
+            method.source,
+            method.paper,
+        )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     for method in methods:
         own = {k: v for k, v in method.options.items() if k not in SHARED_OPTIONS}
@@ -91,7 +105,10 @@ def _write_family(family: str) -> Iterator[str]:
             yield from ("", f"### {method.name}")
             yield from (("", details) if details else ())
             if own:
-                yield from ("", "Options: " + ", ".join(f"`{k}={v!r}`" for k, v in own.items()) + ".")
+                yield from (
+                    "",
+                    "Options: " + ", ".join(f"`{k}={v!r}`" for k, v in own.items()) + ".",
+                )
 
 
 def _read_details(method: Method) -> str:

@@ -387,13 +387,15 @@ def test_all_classes_at_once_are_class_by_class_and_batches_image_by_image(
     torch.testing.assert_close(single.logits, logits)
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "cam", "xgrad_cam", "eigen_cam", "multi_stage_cam"])
-def test_batch_law_in_float32(
-    name: str, resnets: dict[int, nn.Module], scans: dict[int, Tensor]
-) -> None:
-    network, images = resnets[2], torch.cat([scans[2], 40 * scans[2]])
-    together, alone = (explain(network, images, name, batch_size=size) for size in (4, 1))
-    for found, expected in zip(together.attribution, alone.attribution, strict=True):
+@pytest.mark.parametrize("name", [name for name in CAMS if name != "score_cam"])
+def test_batch_law_in_float32(name: str, scans: dict[int, Tensor]) -> None:
+    torch.manual_seed(0)
+    network = resnet18(spatial_dims=2, n_input_channels=1, num_classes=2, widen_factor=0.125)
+    images = torch.cat([scans[2], 40 * scans[2]])
+    together, alone = (
+        explain(randomise(network), images, name, batch_size=size).attribution for size in (4, 1)
+    )
+    for found, expected in zip(together, alone, strict=True):
         assert_close(found, expected, 1e-5)
 
 

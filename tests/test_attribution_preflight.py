@@ -398,11 +398,11 @@ def test_require_sound_says_what_by_how_much_and_what_instead() -> None:
 def test_require_sound_looks_at_the_explainers_own_layer() -> None:
     network = SmallNet("data")
     require_sound(Explainer("grad_cam", target_layer="second"), network, (1, 40, 40))
-    for explainer in (
-        Explainer("grad_cam", target_layer="norm"),
-        Explainer("multi_stage_cam", target_layer=["second", "norm"]),
+    for explainer, instead in (
+        (Explainer("grad_cam", target_layer="norm"), "occlusion_coarse_to_fine or occlusion"),
+        (Explainer("multi_stage_cam", target_layer=["second", "norm"]), "grad_cam or occlusion"),
     ):
-        with pytest.raises(MethodError, match=r"cam cannot be .*by 'norm' is off"):
+        with pytest.raises(MethodError, match=rf"cam cannot be .*by 'norm' is off.*Use {instead}"):
             require_sound(explainer, network, (1, 40, 40))
 
 
@@ -508,11 +508,12 @@ def test_a_cache_that_cannot_be_written_is_passed_by(cache) -> None:
 
 def test_the_cache_keeps_the_latest_networks(cache, monkeypatch) -> None:
     monkeypatch.setattr(preflight_cache, "_MOST_NETWORKS", 2)
-    networks = [SmallNet(classes=classes) for classes in (1, 2, 3)]
-    for network in networks:
-        require_sound(Explainer("occlusion"), network, (1, 32, 32))
+    one, two, three = (SmallNet(classes=classes) for classes in (1, 2, 3))
+    for network, method in ((one, "occlusion"), (two, "occlusion"), (one, "saliency")):
+        require_sound(Explainer(method), network, (1, 32, 32))
+    require_sound(Explainer("occlusion"), three, (1, 32, 32))
     kept = [key.split(",")[0] for key in json.loads(cache.read_text(encoding="utf-8"))]
-    assert kept == [preflight_cache.identify(network) for network in networks[1:]]
+    assert kept == [preflight_cache.identify(network) for network in (one, three)]
 
 
 def test_threads_wait_for_one_another() -> None:
@@ -543,6 +544,13 @@ def test_the_network_is_left_alone() -> None:
     assert not any(module._forward_hooks for module in network.modules())
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_mixed_precision_around_it_changes_no_check() -> None:
+    network, methods = SmallNet(), ("integrated_gradients", "guided_grad_cam", "cam")
+    plain = inspect_network(network, (1, 32, 32), methods)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert inspect_network(network, (1, 32, 32), methods) == plain
 
 
 def test_a_compiled_network_is_looked_at_as_it_was_before() -> None:

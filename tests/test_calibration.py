@@ -25,11 +25,13 @@ def test_an_unknown_method_names_those_known(tmp_path: Path) -> None:
         read_calibration(tmp_path / "model.pt", "lrp")
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"saliency": [1]}', '{"saliency": "ab"}', "[1, 2]"])
+@pytest.mark.parametrize(
+    "content", [None, "{", '{"saliency": [1]}', '{"saliency": "ab"}', "[1, 2]"]
+)
 def test_a_file_that_is_missing_or_damaged(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "calibration.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match="must have the ranges of their heatmaps in .*knob"):
+    with pytest.raises(InputError, match=r"must have the ranges of their heatmaps in .*knob"):
         read_calibration(tmp_path / "model.pt", "saliency")
 
 

@@ -25,5 +25,5 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     names: dict[str, object] = {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)  # noqa: S102
+            exec("".join(cell["source"]), names)
     assert tuple(names["attribution"].shape) == (4, 1, 128, 128)

@@ -388,8 +388,8 @@ def test_slices_without_a_prediction_cost_one_forward() -> None:
 
 def test_channels_are_named_when_the_gate_looks_first() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    inferer = HeatmapInferer(explainer=Explainer("saliency"), check=False)
     with pytest.raises(InputError, match="another number of channels than the images' 3"):
-        inferer = HeatmapInferer(explainer=Explainer("saliency"), check=False)
         inferer(torch.rand(1, 3, *SHAPE), network)
 
 

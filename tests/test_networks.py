@@ -168,7 +168,9 @@ def test_a_fine_attribution_is_left_alone() -> None:
 
 def test_gp_networks_explain_themselves_and_others_are_refused() -> None:
     assert isinstance(make_network(), ExplainedClassifier)
-    with pytest.raises(MethodError, match=r"needs a network that offers forward_heatmap.*and Linear"):
+    with pytest.raises(
+        MethodError, match=r"needs a network that offers forward_heatmap.*and Linear"
+    ):
         Explainer("inherent")(nn.Linear(2, 2), torch.zeros(1, 1, 4, 4))
 
 
@@ -203,5 +205,5 @@ def test_resnet_without_pooling_has_a_map_twice_as_fine() -> None:
 
 
 def test_resnet_of_no_such_depth() -> None:
-    with pytest.raises(OptionError, match="depth must be one of 10, 18, .*got 20"):
+    with pytest.raises(OptionError, match=r"depth must be one of 10, 18, .*got 20"):
         make_resnet(20)

@@ -521,7 +521,9 @@ def test_the_best_is_shipped(tmp_path: Path) -> None:
     best = {"model": network.state_dict(), "epoch": 7, "metrics": {"val_loss": 0.25}}
     torch.save(best, tmp_path / "best.pt")
     weights, other = tmp_path / "bundle" / "model.pt", PlantedClassifier((1.0,), (0.0,))
-    report = export_best(tmp_path / "best.pt", weights, other, Slices(), INHERENT, seed=3, max_epochs=20)
+    report = export_best(
+        tmp_path / "best.pt", weights, other, Slices(), INHERENT, seed=3, max_epochs=20
+    )
     shipped = load_weights(PlantedClassifier((0.0,), (0.0,)), weights)
     assert shipped.head.weight.item() == 8
     assert torch.load(weights, weights_only=True)["model"]["head.bias"].dtype == torch.float16
@@ -535,7 +537,9 @@ def test_the_best_is_shipped(tmp_path: Path) -> None:
 
 def test_shipping_without_a_best(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"left its best checkpoint, and .*best.pt is missing"):
-        export_best(tmp_path / "best.pt", tmp_path / "model.pt", PlantedClassifier(), Slices(), INHERENT)
+        export_best(
+            tmp_path / "best.pt", tmp_path / "model.pt", PlantedClassifier(), Slices(), INHERENT
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -117,9 +117,7 @@ class HeatmapInferer(Inferer):
             "probabilities": slices.amax(dim=1),
         }
 
-    def _explain_volume(
-        self, volume: Tensor, network: nn.Module
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _explain_volume(self, volume: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
         kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
         if len(kept) == 0:
@@ -135,9 +133,7 @@ class HeatmapInferer(Inferer):
         heatmap[shown] = attribution[kept_shown[explained]]
         return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
 
-    def _explain_slices(
-        self, slices: Tensor, network: nn.Module
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _explain_slices(self, slices: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of all slices, attribution of those explained, and which these are.
 
         Only slices that will be shown are explained, unless that costs no more than the logits.

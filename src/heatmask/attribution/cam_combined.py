@@ -89,11 +89,12 @@ def explain_by_multi_stage_cam(
 
     Layers are the last map of each spatial size, unless `target_layer` names them. Each map is
     that of the method `base` times its number of positions, so that its mean over the image
-    is the layer's share in the logit: stages compare without dividing by an image's own
-    maximum, as the papers do, which would make every healthy image hot. `fuse` is ``"mean"``,
-    the stages concatenated and weighed alike; ``"max"``; or ``"product"``, their geometric
-    mean, which keeps what all stages agree on. Ends in a ReLU before fusing, except for the
-    signed base hires_cam; ``"product"`` always has one.
+    is the layer's share in the logit: no stage is divided by an image's own maximum, as the
+    papers do, which would make every healthy image hot. `fuse` is ``"mean"``, the stages
+    concatenated and weighed alike, or ``"max"``: the finest stages lead in both, because they
+    are the most concentrated. ``"product"`` is the geometric mean, which keeps what all stages
+    agree on, but makes much of rounding where a stage is near zero. Each map ends in a ReLU
+    before fusing, except with the signed base hires_cam; ``"product"`` always has one.
     """
     for name, value, known in (("base", base, _BASES), ("fuse", fuse, _FUSIONS)):
         if value not in known:

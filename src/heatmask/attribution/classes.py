@@ -21,17 +21,23 @@ def select_logits(logits: Tensor, class_idx: ClassIdx) -> Tensor:
     OptionError
         A class index is out of range, or there is not one for each image.
     """
-    return logits.gather(1, index_classes(logits, class_idx))
+    chosen = index_classes(logits, class_idx)
+    return logits.gather(1, chosen)
 
 
-def index_classes(logits: Tensor, class_idx: ClassIdx) -> Tensor:
-    """Return the indices (B, M) of the classes to explain; see `select_logits`."""
+def check_logits(logits: object) -> None:
+    """Raise `MethodError` unless these are logits (B, K)."""
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise MethodError(
             f"A classifier must return logits of shape (batch, classes), got {got}. "
             "Give the network without its loss, or wrap it so that it returns the logits alone."
         )
+
+
+def index_classes(logits: Tensor, class_idx: ClassIdx) -> Tensor:
+    """Return the indices (B, M) of the classes to explain; see `select_logits`."""
+    check_logits(logits)
     batch, count = logits.shape
     if class_idx is None:
         return torch.arange(count, device=logits.device).expand(batch, count)

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from heatmask.attribution.classes import ClassIdx
+from heatmask.attribution.classes import ClassIdx, check_logits
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.grid import resize_to
 from heatmask.attribution.registry import SHARED_OPTIONS, get_method
@@ -100,7 +100,8 @@ class Explainer:
         Raises
         ------
         MethodError
-            The method cannot explain this network, or its attribution is not finite.
+            The method cannot explain this network, or images, logits or attribution are not
+            finite.
         InputError
             The images do not fit the network.
         """
@@ -110,16 +111,24 @@ class Explainer:
                 f"got shape {tuple(images.shape)}."
             )
         plain = images.as_tensor() if isinstance(images, MetaTensor) else images
-        # A method without gradients leaves the network alone, and a copy takes milliseconds.
-        private = network if self.method.family == "inherent" else copy_frozen(network)
+        self._check_finite(network, images=plain)
+        private = self._copy(network)
         with torch.inference_mode(False), torch.enable_grad():
             plain = plain.detach().clone() if plain.is_inference() else plain.detach()
             logits, attribution = average_views(
                 self._attribute, private, plain, class_idx, self.flips, self.scales
             )
         attribution = resize_to(attribution.detach().float(), plain.shape[2:])
-        self._check_finite(network, logits, attribution)
+        self._check_finite(network, logits=logits, attribution=attribution)
         return Explanation(logits.detach().float(), attribution)
+
+    def _copy(self, network: nn.Module) -> nn.Module:
+        training = any(module.training for module in network.modules())
+        if self.method.family == "inherent" and not training:
+            return network  # one forward leaves it alone, and a copy takes milliseconds
+        private = copy_frozen(network)
+        private.register_forward_hook(lambda _, inputs, output: check_logits(output))
+        return private
 
     def _attribute(
         self, network: nn.Module, images: Tensor, class_idx: ClassIdx
@@ -127,12 +136,12 @@ class Explainer:
         with name_channels(images):
             return self.method.function(network, images, class_idx, **self.options)
 
-    def _check_finite(self, network: nn.Module, logits: Tensor, attribution: Tensor) -> None:
-        for what, values in (("logits", logits), ("attribution", attribution)):
+    def _check_finite(self, network: nn.Module, **results: Tensor) -> None:
+        for what, values in results.items():
             if not values.isfinite().all():
                 bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
                 raise MethodError(
-                    f"The {what} of {type(network).__name__} by {self.method.name} must be finite, "
+                    f"{self.method.name} of {type(network).__name__}: the {what} must be finite, "
                     f"and those of image(s) {', '.join(map(str, bad[:8]))} of the batch are not. "
                     "Look for NaN or infinite values in the images and the weights; with mixed "
                     "precision, try without."

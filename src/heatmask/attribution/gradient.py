@@ -178,7 +178,7 @@ def explain_by_integrated_gradients(
     _check_count("steps", steps)
     start = fit_baseline(baseline, images)
     points, weights = np.polynomial.legendre.leggauss(steps)
-    total: Tensor | float = 0.0
+    total = images.new_zeros(())
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         _, gradients = backpropagate(network, start + float(point) * (images - start), class_idx)
         total = total + float(weight) * gradients["plain"]
@@ -209,7 +209,7 @@ def explain_by_gradient_shap(
     start = fit_baseline(baseline, images)
     generator = torch.Generator().manual_seed(seed)
     scale = noise * _measure_range(images)
-    total: Tensor | float = 0.0
+    total = images.new_zeros(())
     for _ in range(_check_count("samples", samples)):
         end = images + scale * _draw_noise(images, generator)
         share = torch.rand((), generator=generator).item()
@@ -240,7 +240,7 @@ def explain_by_expected_gradients(
     holds on average over draws only.
     """
     generator = torch.Generator().manual_seed(seed)
-    total: Tensor | float = 0.0
+    total = images.new_zeros(())
     for _ in range(_check_count("samples", samples)):
         if baseline is None:
             start = draw_flat_baselines(images, torch.rand((), generator=generator).item())
@@ -264,7 +264,7 @@ def _average_noisy(
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     scale = noise * _measure_range(images)
-    total: Tensor | float = 0.0
+    total = images.new_zeros(())
     for _ in range(_check_count("samples", samples)):
         noisy = images + scale * _draw_noise(images, generator)
         _, gradients = backpropagate(network, noisy, class_idx)

@@ -64,7 +64,7 @@ def explain_by_coarse_occlusion(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
-    window: int | Sequence[int] = 16,
+    window: int | Sequence[int] = 8,
     stride: int | Sequence[int] | None = None,
     halvings: int = 2,
     fraction: float = 0.15,
@@ -73,17 +73,17 @@ def explain_by_coarse_occlusion(
 ) -> tuple[Tensor, Tensor]:
     """Occlusion with large windows, and with smaller ones only where the logit dropped most.
 
-    `window` and `stride` are those of the finest level, as in occlusion; the search begins
-    with windows and strides 2 ** `halvings` times as large, or less often doubled where such a
-    window would cover the image. After each level the image is
-    divided into blocks as large as the level's stride, and the `fraction` of them with the
-    largest mean drop goes on to the next, at least one, each class for itself.
+    `window` and `stride` are those of the finest level, as in occlusion. The search begins with
+    windows and strides 2 ** `halvings` times as large, or with the largest that do not cover
+    the image. After each level the image is divided into blocks as large as the level's stride,
+    and the next level looks at the `fraction` of them with the largest mean drop, at least at
+    one, for each class apart.
 
-    Where the finest level came, the map is that of occlusion, exactly. Elsewhere it holds the
-    drop of the last level that came, divided by how many of the finest windows would fill its
-    window: what each of them would take away if the evidence lay evenly. So the map
-    has one unit and one threshold; it is lower, not higher, where it is coarse. Evidence
-    against the class stays coarse.
+    Where the finest level looked, the map is that of occlusion, exactly. Elsewhere it holds the
+    drop of the last level that did, divided by how many of the finest windows would fill its
+    window: what each of them would take away if the evidence lay evenly. So one threshold
+    serves the whole map, which is lower, not higher, where it is coarse. Evidence against the
+    class stays coarse.
     """
     windows, strides = check_window(window, stride, images.ndim - 2)
     _check_search(halvings, fraction)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx
@@ -49,8 +50,8 @@ def average_views(
         return attribute(network, images, class_idx)
     results = [_attribute_view(attribute, network, images, class_idx, *view) for view in views]
     grid = max((attribution.shape[2:] for _, attribution in results), key=lambda s: s.numel())
-    total = sum(resize_to(attribution.detach(), grid) for _, attribution in results)
-    return results[0][0], total / len(views)
+    maps = [resize_to(attribution.detach(), grid) for _, attribution in results]
+    return results[0][0], torch.stack(maps).mean(dim=0)
 
 
 def _attribute_view(
@@ -63,6 +64,7 @@ def _attribute_view(
 ) -> tuple[Tensor, Tensor]:
     size = [max(1, round(n * scale)) for n in images.shape[2:]]
     view = images if scale == 1 else resize_to(images, size)
-    logits, attribution = attribute(network, view if axis is None else view.flip(axis + 2), class_idx)
+    logits, attribution = attribute(
+        network, view if axis is None else view.flip(axis + 2), class_idx
+    )
     return logits, attribution if axis is None else attribution.flip(axis + 2)
-

@@ -1,0 +1,561 @@
+"""What every method of the registry must keep: one law per test, over all of them."""
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attribution_cases import CONVS, assert_close, explain, randomise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from planted import make_affine
+from torch import Tensor, nn
+
+from heatmask.attribution import Explainer, get_method, list_methods, register, registry
+from heatmask.attribution.classes import ClassIdx, differentiate, index_classes, select_logits
+from heatmask.attribution.explainer import describe_options
+from heatmask.attribution.frozen import copy_frozen
+from heatmask.attribution.grid import resize_to
+from heatmask.attribution.layers import find_layer
+from heatmask.errors import (
+    DeviceError,
+    InputError,
+    MethodError,
+    OptionError,
+)
+
+NAMES = [method.name for method in list_methods()]
+SEEDED = [name for name in NAMES if "seed" in get_method(name).options]
+CHEAP = {"samples": 2, "steps": 3, "window": 4, "segments": 6, "halvings": 1}
+SHAPES = {2: (5, 2, 16, 12), 3: (3, 2, 8, 6, 10)}
+CLASSES = 3
+NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MEANS = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
+
+class Everything(nn.Module):
+    """Has what any method needs: ReLUs, a skip, a pooled linear head, and its own heatmap."""
+
+    def __init__(self, dims: int = 2, fails_at: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(dims)
+        self.stem, self.norm = CONVS[dims](2, 6, 3, padding=1), NORMS[dims](6)
+        self.conv, self.norm2 = CONVS[dims](6, 6, 3, padding=1, stride=1), NORMS[dims](6)
+        self.act = nn.ReLU(inplace=True)
+        self.pool, self.flatten = MEANS[dims](1), nn.Flatten()
+        self.head = nn.Linear(6, CLASSES)
+        self.calls, self.fails_at = 0, fails_at
+        randomise(self)
+
+    def run_body(self, images: Tensor) -> Tensor:
+        maps = self.act(self.norm(self.stem(images)))
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise ZeroDivisionError("planted failure")
+        out = self.norm2(self.conv(maps))
+        out += maps
+        return self.act(out)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.flatten(self.pool(self.run_body(images))))
+
+    def forward_heatmap(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.run_body(images)
+        logits = self.head(self.flatten(self.pool(maps)))
+        return logits, torch.einsum("kc,bc...->bk...", self.head.weight, maps)
+
+
+def make_options(name: str) -> dict[str, Any]:
+    options = get_method(name).options
+    return {option: value for option, value in CHEAP.items() if option in options}
+
+
+def make_scans(dims: int = 2, seed: int = 0) -> Tensor:
+    return torch.rand(SHAPES[dims], generator=torch.Generator().manual_seed(seed))
+
+
+def run(name: str, network: nn.Module, images: Tensor, **options: Any) -> Tensor:
+    return explain(network, images, name, **make_options(name), **options).attribution
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[int, Everything]:
+    return {dims: Everything(dims) for dims in (2, 3)}
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers goes with it."""
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+# Laws of every method
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_another_batch_size_changes_nothing(
+    name: str, dims: int, networks: dict[int, nn.Module]
+) -> None:
+    images = make_scans(dims)
+    images[1] *= 5  # an image unlike the others, and an empty one
+    images[2] = 0
+    whole = explain(networks[dims], images, name, batch_size=5, **make_options(name))
+    assert whole.attribution.shape == (len(images), CLASSES, *images.shape[2:])
+    for size in (1, 2):
+        parts = explain(networks[dims], images, name, batch_size=size, **make_options(name))
+        torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-5, atol=1e-6)
+        # A difference of logits cannot be closer than the logits are.
+        slack = 1e-7 * whole.logits.abs().max() if "occlusion" in name or "abla" in name else 0
+        for one, other in zip(parts.attribution, whole.attribution, strict=True):
+            assert (one - other).abs().max() <= 1e-5 * other.abs().max() + slack
+    assert (whole.attribution[0] != 0).any()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    count=st.integers(1, 7),
+    batch_size=st.integers(1, 9),
+    shape=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    name=st.sampled_from(["saliency", "guided_backprop", "smoothgrad", "deep_lift", "grad_cam"]),
+)
+def test_any_number_of_images(
+    count: int, batch_size: int, shape: tuple[int, int], name: str
+) -> None:
+    network = Everything()
+    images = torch.rand(count, 2, *shape, generator=torch.Generator().manual_seed(count))
+    together = run(name, network, images, batch_size=batch_size)
+    for index in range(count):
+        alone = run(name, network, images[index : index + 1])
+        assert_close(alone[0], together[index], 1e-5)
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """Everything of a network that a call might leave changed."""
+    state: dict[str, Any] = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        grad = None if value.grad is None else value.grad.numpy().tobytes()
+        bytes_ = value.detach().numpy().tobytes()
+        state[name] = (id(value), value.data_ptr(), bytes_, value.requires_grad, grad)
+    for name, module in network.named_modules():
+        hooks = {key: dict(value) for key, value in vars(module).items() if "_hooks" in key}
+        state["module " + name] = (module.training, hooks, sorted(vars(module)))
+    return state
+
+
+def prepare_for_change(fails_at: int = 0) -> Everything:
+    """A network in the middle of its training, with a hook of the user's."""
+    network = Everything(fails_at=fails_at).train()
+    network.norm2.eval()
+    network.stem.weight.requires_grad_(False)
+    network.head.weight.grad = torch.ones_like(network.head.weight)
+    network.conv.register_forward_hook(lambda *_: None)
+    return network
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_is_left_as_it_was(name: str) -> None:
+    network, images = prepare_for_change(), make_scans()
+    given = images.clone()
+    before = describe(network)
+    found = run(name, network, images)
+    assert describe(network) == before
+    assert torch.equal(images, given)
+    assert images.grad is None
+    assert not images.requires_grad
+    expected = run(name, deepcopy(network).eval(), images)
+    assert torch.equal(found, expected)  # explained as it is after training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_is_left_as_it_was_after_an_exception(name: str) -> None:
+    network, images = prepare_for_change(fails_at=1), make_scans()
+    before = describe(network)
+    with pytest.raises(ZeroDivisionError, match=r"planted failure"):
+        run(name, network, images)
+    assert describe(network) == before
+    assert not images.requires_grad
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def test_eight_threads_give_the_serial_results(networks: dict[int, nn.Module]) -> None:
+    """Different methods, on one network, at once."""
+    jobs = [(name, seed) for seed in (0, 1) for name in NAMES]
+
+    def work(job: tuple[str, int]) -> Tensor:
+        return run(job[0], networks[2], make_scans(seed=job[1]))
+
+    serial = [work(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        parallel = list(pool.map(work, jobs))
+    for job, one, other in zip(jobs, serial, parallel, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6 * one.abs().max()), job
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twice_is_the_same(name: str, networks: dict[int, nn.Module]) -> None:
+    images = make_scans()
+    first = run(name, networks[2], images)
+    torch.manual_seed(99)  # the global generator has no say
+    before = torch.random.get_rng_state()
+    second = run(name, networks[2], images)
+    assert torch.equal(first, second)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_seed_decides(name: str, networks: dict[int, nn.Module]) -> None:
+    one, again, other = (run(name, networks[2], make_scans(), seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forms_of_class_idx(name: str, networks: dict[int, nn.Module]) -> None:
+    images = make_scans()
+    whole = run(name, networks[2], images)
+    forms: list[tuple[ClassIdx, list[list[int]]]] = [
+        (1, [[1]] * 5),
+        (torch.tensor(2), [[2]] * 5),
+        ([2, 0], [[2, 0]] * 5),
+        ((1,), [[1]] * 5),
+        (torch.tensor([0, 2, 1, 1, 2]), [[0], [2], [1], [1], [2]]),
+    ]
+    for form, classes in forms:
+        found = run(name, networks[2], images, class_idx=form, batch_size=2)
+        assert found.shape[:2] == (5, len(classes[0]))
+        for index, chosen in enumerate(classes):
+            expected = whole[index, chosen]
+            assert (found[index] - expected).abs().max() <= 1e-5 * whole[index].abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_plain_float32(name: str, networks: dict[int, nn.Module]) -> None:
+    explanation = explain(networks[2], make_scans(), name, **make_options(name))
+    for result in explanation:
+        assert type(result) is Tensor
+        assert result.dtype == torch.float32
+        assert not result.requires_grad
+        assert not result.is_inference()
+    with torch.no_grad():
+        torch.testing.assert_close(explanation.logits, networks[2](make_scans()))
+
+
+# Refusals of every method
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_that_are_not_finite(
+    name: str, value: float, networks: dict[int, nn.Module]
+) -> None:
+    images = make_scans()
+    images[3, 0, 2, 2] = value
+    message = r"the images must be finite, and those of image\(s\) 3 of the batch are not"
+    with pytest.raises(MethodError, match=message):
+        run(name, networks[2], images)
+
+
+def test_a_gradient_that_is_not_finite() -> None:
+    """The logits are, but the slope of a root at zero is not."""
+
+    class Root(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1).sqrt().sum(1, keepdim=True)
+
+    images = make_scans()
+    images[1, 0, 0, 0] = 0
+    with pytest.raises(MethodError, match=r"saliency of Root: the attribution must be finite"):
+        explain(Root(), images, "saliency")
+
+
+class Wrapped(Everything):
+    """Returns something else than logits (B, K)."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def wrap(self, logits: Tensor) -> Any:
+        return {
+            "a vector": logits[:, 0],
+            "a map": logits[:, :, None, None],
+            "a tuple": (logits, logits),
+            "a dict": {"logits": logits},
+        }[self.kind]
+
+    def forward(self, images: Tensor) -> Any:
+        return self.wrap(super().forward(images))
+
+    def forward_heatmap(self, images: Tensor) -> tuple[Any, Tensor]:
+        logits, heatmap = super().forward_heatmap(images)
+        return self.wrap(logits), heatmap
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["a vector", "a map", "a tuple", "a dict"])
+def test_logits_of_another_rank(name: str, kind: str) -> None:
+    with pytest.raises(MethodError, match=r"must return logits of shape \(batch, classes\), got"):
+        run(name, Wrapped(kind), make_scans()[:2])
+
+
+BAD_CLASSES: list[tuple[Any, str]] = [
+    (3, r"class_idx must lie in 0 to 2, because the network gives 3 logit\(s\), got 3"),
+    (-1, r"class_idx must lie in 0 to 2"),
+    ([0, 3], r"class_idx must lie in 0 to 2"),
+    (torch.tensor([0, 1, 2, 3, 0]), r"class_idx must lie in 0 to 2"),
+    ([], r"class_idx must be whole numbers, at least one, got \[\]"),
+    (0.5, r"class_idx must be whole numbers"),
+    (torch.ones(5), r"class_idx must be whole numbers"),
+    (torch.zeros(5, 1, dtype=torch.int64), r"class_idx must be whole numbers"),
+    (torch.tensor([0, 1]), r"one class for each of the 5 images, got 2\. Give a list"),
+]
+
+
+@pytest.mark.parametrize(("class_idx", "message"), BAD_CLASSES)
+def test_bad_classes(class_idx: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        index_classes(torch.zeros(5, CLASSES), class_idx)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_that_is_not_there(name: str, networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(OptionError, match=r"class_idx must lie in 0 to 2"):
+        run(name, networks[2], make_scans(), class_idx=[0, 3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_number_of_channels(name: str, networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(InputError, match=r"another number of channels than the images' 3"):
+        run(name, networks[2], torch.rand(2, 3, 16, 12))
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (0, 2, 16, 12), (1, 2, 3, 4, 5, 6)])
+def test_images_of_another_rank(shape: tuple[int, ...], networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(InputError, match=r"\(batch, channel, \*spatial\) with at least one image"):
+        explain(networks[2], torch.zeros(shape), "saliency")
+
+
+def test_other_runtime_errors_keep_their_name(networks: dict[int, nn.Module]) -> None:
+    network = deepcopy(networks[2])
+    network.head = nn.Linear(5, 2)
+    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied"):
+        explain(network, make_scans(), "saliency")
+
+
+# The private copy
+
+
+def test_a_copy_shares_memory_and_is_frozen(networks: dict[int, nn.Module]) -> None:
+    network = deepcopy(networks[2]).train()
+    copy = copy_frozen(network)
+    for one, other in zip(network.parameters(), copy.parameters(), strict=True):
+        assert one is not other
+        assert one.data_ptr() == other.data_ptr()
+        assert not other.requires_grad
+        assert one.requires_grad
+    for one, other in zip(network.buffers(), copy.buffers(), strict=True):
+        assert one.data_ptr() == other.data_ptr()
+    assert not any(module.training for module in copy.modules())
+    assert all(module.training for module in network.modules())
+
+
+def test_shared_weights_stay_shared() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    copy = copy_frozen(network)
+    assert copy[0].weight is copy[1].weight
+
+
+def test_a_network_that_cannot_be_copied() -> None:
+    network = Everything()
+    network.lock = threading.Lock()
+    with pytest.raises(MethodError, match=r"copy\.deepcopy can copy.*and Everything is not"):
+        explain(network, make_scans(), "saliency")
+
+
+# Batches and memory
+
+
+@pytest.fixture
+def small_gpu(own_registry: None) -> Iterator[list[int]]:
+    """A method that runs out of memory with more than two images, and its batches."""
+    batches: list[int] = []
+
+    @register("greedy", family="gradient", cost="1 forward", paper="none")
+    def explain_greedily(
+        network: nn.Module, images: Tensor, class_idx: ClassIdx, most: int = 2
+    ) -> tuple[Tensor, Tensor]:
+        batches.append(len(images))
+        if len(images) > most:
+            raise torch.cuda.OutOfMemoryError("planted")
+        return get_method("input_x_gradient").function(network, images, class_idx)
+
+    return batches
+
+
+@pytest.mark.parametrize("class_idx", [None, 1, torch.tensor([0, 2, 1, 1, 2])])
+def test_out_of_memory_halves_the_batch(
+    class_idx: ClassIdx,
+    small_gpu: list[int],
+    networks: dict[int, nn.Module],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    images = make_scans()
+    expected = explain(networks[2], images, "input_x_gradient", class_idx)
+    with caplog.at_level(logging.WARNING):
+        found = explain(networks[2], images, "greedy", class_idx)
+    assert_close(found.attribution, expected.attribution, 1e-5)
+    assert_close(found.logits, expected.logits, 1e-5)
+    assert small_gpu == [5, 2, 3, 1, 2]
+    assert caplog.messages == [
+        "The GPU is out of memory: going on with a batch of 2.",
+        "The GPU is out of memory: going on with a batch of 1.",
+    ]
+
+
+def test_out_of_memory_with_one_image(small_gpu: list[int], networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(DeviceError, match=r"greedy must fit .* with one image of \(2, 16, 12\)"):
+        explain(networks[2], make_scans(), "greedy", most=0)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_bad_batch_sizes(size: float, networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(OptionError, match=r"batch_size must be a whole number of at least 1, got"):
+        explain(networks[2], make_scans(), "saliency", batch_size=size)
+
+
+def test_geometry_travels_with_the_attribution(networks: dict[int, nn.Module]) -> None:
+    affine = make_affine((0.9, 4.0, 1.1), "PSL", tilt_deg=(8, -12, 5))
+    images = MetaTensor(make_scans(3), affine=torch.from_numpy(affine))
+    found = explain(networks[3], images, "saliency").attribution
+    assert isinstance(found, MetaTensor)
+    np.testing.assert_array_equal(found.affine, affine)
+    plain = explain(networks[3], images.as_tensor(), "saliency").attribution
+    assert torch.equal(found.as_tensor(), plain)
+
+
+# Views
+
+
+@pytest.mark.parametrize("name", ["input_x_gradient", "grad_cam"])
+def test_views_are_averaged(name: str, networks: dict[int, nn.Module]) -> None:
+    images = make_scans()
+    plain = run(name, networks[2], images)
+    mirrored = run(name, networks[2], images.flip(3)).flip(3)
+    found = run(name, networks[2], images, flips=[1])
+    assert_close(found, (plain + mirrored) / 2, 1e-5)
+    larger = resize_to(run(name, networks[2], resize_to(images, (32, 24))), (32, 24))
+    found = run(name, networks[2], images, scales=[1.0, 2.0])
+    assert_close(found, resize_to((resize_to(plain, (32, 24)) + larger) / 2, (16, 12)), 1e-5)
+    logits = explain(networks[2], images, name, flips=[0], scales=[1.0, 2.0]).logits
+    assert_close(logits, explain(networks[2], images, name).logits, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flips": [2]}, r"flips must be axes from 0 to 1, got \(2,\)"),
+        ({"flips": [-1]}, r"flips must be axes from 0 to 1, got \(-1,\)"),
+        ({"scales": []}, r"scales must be positive, at least one, got \(\)"),
+        ({"scales": [1, 0]}, r"scales must be positive, at least one, got \(1, 0\)"),
+    ],
+)
+def test_bad_views(options: dict[str, Any], message: str, networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(OptionError, match=message):
+        explain(networks[2], make_scans(), "saliency", **options)
+
+
+# The registry
+
+
+def test_ten_lines_add_a_method(own_registry: None, networks: dict[int, nn.Module]) -> None:
+    @register("gradient_sign", family="gradient", cost="1 forward, 1 backward", paper="ours")
+    def explain_by_sign(
+        network: nn.Module, images: Tensor, class_idx: ClassIdx, gain: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The sign of the gradient."""
+        images = images.requires_grad_()
+        logits = network(images)
+        (gradient,) = differentiate(select_logits(logits, class_idx), [images])
+        return logits, gain * gradient.sign().sum(2)
+
+    found = explain(networks[2], make_scans(), "gradient_sign", gain=2.0)
+    assert set(found.attribution.unique().tolist()) <= {-4.0, 0.0, 4.0} | {-2.0, 2.0}
+    assert not found.logits.requires_grad
+    method = get_method("gradient_sign")
+    assert method.options == {"gain": 1.0}
+    assert method.summary == "The sign of the gradient."
+    assert method in list_methods()
+    with pytest.raises(OptionError, match=r"'gradient_sign' is registered already"):
+        register("gradient_sign", family="gradient", cost="none", paper="none")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"family": "magic"}, r"family must be one of gradient, cam, .*, got 'magic'"),
+        ({"needs": ["gpu", "relu"]}, r"needs must be among gradients, relu, .*, got gpu"),
+        ({"laws": ["truth"]}, r"laws must be among completeness, conservation, got truth"),
+    ],
+)
+def test_bad_entries(entry: dict[str, Any], message: str, own_registry: None) -> None:
+    with pytest.raises(OptionError, match=message):
+        register("new", **{"family": "gradient", "cost": "none", "paper": "none"} | entry)
+    assert "new" not in registry._METHODS
+
+
+def test_unknown_methods_get_the_closest_names() -> None:
+    with pytest.raises(OptionError, match=r"got 'gradcam'\. Closest: .*grad_cam"):
+        Explainer("gradcam")
+    with pytest.raises(OptionError, match=r"got 'xyz'\. Closest: saliency"):
+        get_method("xyz")
+
+
+def test_unknown_options_get_the_closest_names() -> None:
+    with pytest.raises(OptionError, match=r"no option 'step'\. Its options: steps\."):
+        Explainer("integrated_gradients", step=3)
+    with pytest.raises(OptionError, match=r"no option 'n'\. Its options: samples, noise, seed\."):
+        Explainer("smoothgrad", n=3)
+    with pytest.raises(OptionError, match=r"saliency has no option 'n'\. Its options: none\."):
+        Explainer("saliency", n=3)
+
+
+def test_shared_options_reach_those_that_have_them() -> None:
+    shared = {"target_layer": "act", "baseline": 1.0, "seed": 5}
+    for method in list_methods():
+        given = Explainer(method.name, **shared).options
+        assert given == {k: v for k, v in shared.items() if k in method.options}
+        assert set(describe_options(method.name)) == set(method.options) - set(shared)
+
+
+def test_entries_are_complete() -> None:
+    families = [method.family for method in list_methods()]
+    assert families == sorted(families, key=registry.FAMILIES.index)
+    assert set(families) == set(registry.FAMILIES)
+    for method in list_methods():
+        assert method.needs <= set(registry.NEEDS)
+        assert method.laws <= set(registry.LAWS)
+        assert method.summary.endswith(".")
+        assert method.cost
+        assert method.paper
+        assert re.search(r"(19|20)\d\d", method.paper)
+
+
+def test_a_layer_that_is_not_there_gets_the_closest_names(
+    networks: dict[int, nn.Module],
+) -> None:
+    assert find_layer(networks[2], "norm2") is networks[2].norm2
+    with pytest.raises(OptionError, match=r"submodule of Everything, got 'norm3'\. Closest: 'norm"):
+        find_layer(networks[2], "norm3")
+    with pytest.raises(OptionError, match=r"got 'zzz'\. Closest: 'pool', 'flatten', 'head'"):
+        explain(networks[2], make_scans(), "grad_cam", target_layer="zzz")
