@@ -16,11 +16,10 @@ from floor import measure_floor
 from promise import measure_promises
 from rich.console import Console
 from subjects import CPU, CUDA, QUICK, Plan
-from tables import NO_CUDA, describe_machine, make_table, write_json
+from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
 from usual import measure_usual
 
-TITLE = "Attribution: medians"
 console = Console(highlight=False)
 
 
@@ -40,7 +39,8 @@ def main(
         for row in measure_attribution(choose_plans(quick, repeats), threads):
             rows.append(row)
             status.update(row.what)
-    console.print(make_table(rows, TITLE))
+    for table in make_tables(rows):
+        console.print(table)
     console.print("; ".join(f"{name}: {value}" for name, value in machine.items()))
     if not torch.cuda.is_available():
         console.print(NO_CUDA)

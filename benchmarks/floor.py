@@ -73,23 +73,26 @@ def measure_many(subject: Subject, plan: Plan) -> Iterator[Row]:
 def measure_occlusion(subject: Subject, plan: Plan) -> Row:
     """Occlusion of one image beside the forwards it must do, in batches of the same size."""
     image, network = subject.images[:1], subject.frozen
-    window, batch_size = max(image.shape[2] // 4, 2), 32
+    window = image.shape[2] // (4 if image.ndim == 4 else 2)
     pool = {4: F.max_pool2d, 5: F.max_pool3d}[image.ndim]
     touched = int(pool(image.ne(0).float(), window, window // 2).sum())
     copies = image.repeat(touched + 1, *[1] * (image.ndim - 1))
 
     @torch.no_grad()
     def run_forwards() -> None:
-        for batch in copies.split(batch_size):
+        for batch in copies.split(plan.windows_per_batch):
             network(batch)
 
     one = Subject(subject.network, image)
-    ours = make_call(one, "occlusion", window=window, windows_per_batch=batch_size)
-    peer = f"{touched + 1} forwards"
-    return compare(plan, one, "occlusion", ours, peer, run_forwards, OCCLUSION_LIMIT)
+    options = {"window": window, "windows_per_batch": plan.windows_per_batch}
+    ours = make_call(one, "occlusion", **options)
+    row = compare(plan, subject, "occlusion", ours, "", run_forwards, OCCLUSION_LIMIT)
+    return replace(row, what="occlusion of one", peer_name=f"the {touched + 1} forwards it needs")
 
 
-def make_call(subject: Subject, method: str, class_idx: int | None = None, **options: Any):
+def make_call(
+    subject: Subject, method: str, class_idx: int | None = None, **options: Any
+) -> Callable[[], Any]:
     """Return a function that explains the images in one batch."""
 
     def call() -> Any:
@@ -135,4 +138,4 @@ def compare(
 ) -> Row:
     """Measure ours and a peer in turn, each until the device is done."""
     times = measure_in_turn(settle(ours, plan.device), settle(peer, plan.device), plan.repeats)
-    return Row(f"{what}; {plan.device}, {subject.name}", "ms", times[0], peer_name, times[1], limit)
+    return Row(what, "ms", times[0], peer_name, times[1], limit, group=subject.name)

@@ -11,25 +11,26 @@ from pathlib import Path
 from subjects import Plan
 from timing import Row
 
-METHODS = ("saliency", "grad_cam", "integrated_gradients")
+METHODS = {"saliency": {}, "grad_cam": {}, "integrated_gradients": {"steps": 2}}
 PROMISE_GB = {"cpu": 1.0, "cuda": 4.0}
 
 # On the CPU the growth of the process's resident memory, on a GPU what torch allocates.
 _MEASURE = """
 import json, sys
 import torch
-from heatmask.attribution import Explainer, explain
+from heatmask.attribution import Explainer
 from heatmask.attribution.memory import choose_batch_size
 from subjects import Plan, make_subject
 
-method, promise_gb, plan = sys.argv[1], float(sys.argv[2]), Plan(**json.loads(sys.argv[3]))
+method, promise_gb = sys.argv[1], float(sys.argv[2])
+plan, options = Plan(**json.loads(sys.argv[3])), json.loads(sys.argv[4])
 
 def read_kib(key):
     lines = open("/proc/self/status", encoding="utf-8").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 subject = make_subject(plan, 1, plan.side, dims=2)
-explainer = Explainer(method)
+explainer = Explainer(method, **options)
 on_cpu = plan.device == "cpu"
 if on_cpu:
     before = read_kib("VmRSS") * 1024
@@ -52,20 +53,21 @@ def measure_promises(plan: Plan, threads: int) -> Iterator[Row]:
     promise_gb = PROMISE_GB[plan.device]
     for method in METHODS:
         size, peak_gb = measure_peak(method, promise_gb, plan, threads)
-        what = f"peak memory of {method}, batch of {size} chosen by max_memory_gb={promise_gb:g}"
         yield Row(
-            f"{what}; {plan.device}, slices of {plan.side} x {plan.side}",
+            f"{method}, batch of {size} chosen by max_memory_gb={promise_gb:g}",
             "MB",
             [peak_gb * 1000],
             limit=promise_gb * 1000,
             limit_on_ratio=False,
+            group=f"Peak memory, ResNet-18 2D, {plan.side} x {plan.side}, {plan.device}",
         )
 
 
 def measure_peak(method: str, promise_gb: float, plan: Plan, threads: int) -> tuple[int, float]:
     """Return the batch that was chosen and the GB that it took."""
+    arguments = [method, str(promise_gb), json.dumps(asdict(plan)), json.dumps(METHODS[method])]
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, method, str(promise_gb), json.dumps(asdict(plan))],
+        [sys.executable, "-c", _MEASURE, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         cwd=Path(__file__).parent,
         capture_output=True,

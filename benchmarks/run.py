@@ -11,12 +11,12 @@ from typing import Annotated
 
 import torch
 import typer
-from attribution import TITLE, choose_plans, measure_attribution
+from attribution import choose_plans, measure_attribution
 from pipeline import build_segmenter, measure_around, measure_cuda, measure_forward, measure_run
 from processes import measure_help, measure_memory
 from rich.console import Console
 from subjects import CPU
-from tables import NO_CUDA, describe_machine, make_table, write_json
+from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
 
 from heatmask.bundle import DEFAULT_BUNDLE
@@ -39,9 +39,9 @@ def main(
     machine = describe_machine()
     rows = measure_all(bundle, repeats, threads)
     with console.status("Attribution"):
-        attribution = list(measure_attribution(choose_plans(), threads))
-    console.print(make_table(rows))
-    console.print(make_table(attribution, TITLE))
+        rows += measure_attribution(choose_plans(), threads)
+    for table in make_tables(rows):
+        console.print(table)
     console.print("; ".join(f"{name}: {value}" for name, value in machine.items()))
     console.print(
         f"input: phantom of seed {PHANTOM_DEMO_SEED}, {SHAPE} voxels of {SPACING_MM} mm; "
@@ -50,8 +50,7 @@ def main(
     if not torch.cuda.is_available():
         console.print(NO_CUDA)
     if json_path is not None:
-        every = [row.as_dict() for row in rows + attribution]
-        write_json({"machine": machine, "rows": every}, json_path)
+        write_json({"machine": machine, "rows": [row.as_dict() for row in rows]}, json_path)
 
 
 def measure_all(bundle: str, repeats: int, threads: int) -> list[Row]:

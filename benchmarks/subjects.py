@@ -1,7 +1,7 @@
 """What the attribution benchmarks run on: networks, images, and how many of them where."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -28,6 +28,8 @@ class Plan:
         Of the volume explained beside the usual way, slice by slice.
     steps : int
         Of integrated gradients and SmoothGrad.
+    windows_per_batch : int
+        Of occlusion.
     widen_factor : float
         Of the networks; 1 is the full width.
     """
@@ -41,12 +43,18 @@ class Plan:
     scan_slices: int = 155
     empty_slices: int = 17
     steps: int = 8
+    windows_per_batch: int = 32
     widen_factor: float = 1.0
 
 
-CPU = Plan("cpu", 3, slices=4, many_side=48, scan_slices=9, empty_slices=1)
+CPU = Plan(
+    "cpu", 3, slices=4, many_side=48, scan_slices=9, empty_slices=1, windows_per_batch=8
+)  # fmt: skip
 CUDA = Plan("cuda", 11, slices=64)
-QUICK = Plan("cpu", 1, 2, 32, 32, 32, 3, 1, 2, 0.0625)
+QUICK = replace(
+    CPU, repeats=1, slices=2, side=32, volume_side=32, many_side=32, scan_slices=3, steps=2,
+    widen_factor=0.0625,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,13 @@ class Subject:
     images: Tensor
 
     @property
-    def shape(self) -> str:
-        """Size of the batch, for the table."""
-        size = " x ".join(map(str, self.images.shape[2:]))
-        volume = self.images.ndim == 5
-        return f"{size}, {len(self.images)} {'volume' if volume else 'slices'}"
-
-    @property
     def name(self) -> str:
-        """What is measured, for the table."""
-        return f"ResNet-18 {self.images.ndim - 2}D, {self.shape}"
+        """Network, images and device, for the table's title."""
+        size = " x ".join(map(str, self.images.shape[2:]))
+        count, dims = len(self.images), self.images.ndim - 2
+        what = "volume" if dims == 3 else "slice"
+        plural = "s" if count > 1 else ""
+        return f"ResNet-18 {dims}D, {count} {what}{plural} of {size}, {self.images.device.type}"
 
     @cached_property
     def frozen(self) -> nn.Module:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,9 +17,14 @@ from heatmask import __version__
 NO_CUDA = "CUDA: not measured, no GPU here"
 
 
-def make_table(rows: list[Row], title: str = "Heatmask: medians") -> Table:
+def make_tables(rows: list[Row]) -> list[Table]:
+    """Return a table for each group of rows that stand together."""
+    return [make_table(list(members)) for _, members in groupby(rows, lambda row: row.group)]
+
+
+def make_table(rows: list[Row]) -> Table:
     """Return medians as a table; a ratio with its least and largest value below it."""
-    table = Table("What", title=title, show_lines=True)
+    table = Table("What", title=f"{rows[0].group}: medians", show_lines=True)
     for name in ("Ours", "Peer", "Ratio", "Target", "Met"):
         table.add_column(name, no_wrap=True, justify="right")
     for row in rows:

@@ -25,6 +25,8 @@ class Row:
         What must not be exceeded; None for a number that is only told.
     limit_on_ratio
         Whether the limit is on the ratio ours / peer, or on ours.
+    group
+        What the row's table is headed by.
     """
 
     what: str
@@ -34,6 +36,7 @@ class Row:
     peer: list[float] = field(default_factory=list)
     limit: float | None = None
     limit_on_ratio: bool = True
+    group: str = "Heatmask"
 
     @property
     def ratios(self) -> list[float]:

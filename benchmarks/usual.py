@@ -54,7 +54,7 @@ def compare_scan(
     inferer = HeatmapInferer(
         batch_size=BATCH_SIZE, gate=False, explainer=Explainer(method), check=False
     )
-    what = f"{method} of a scan, {plan.empty_slices} of {plan.scan_slices} slices empty"
+    what = f"{method} of a scan, {plan.empty_slices} of its slices empty"
     peer_name = f"{library}, slice by slice"
     return compare(
         plan, subject, what, lambda: inferer(volume, subject.network), peer_name, run_peer, limit

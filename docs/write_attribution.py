@@ -32,10 +32,10 @@ does not use one of the first three passes it by.
 
 ![Every method on a synthetic head, by trained and by random weights](../images/gallery.png)
 
-Every method with the ResNet bundle on a slice of a synthetic head with a bright lesion, beside the same
-on random weights; red speaks for "tumour", each map scaled by itself. A method whose two maps look
-alike does not show what the network has learnt. `python docs/draw_gallery.py --scan SCAN --slice 12`
-draws it for a scan of yours.
+Every method with the ResNet bundle on a slice of a synthetic head with a bright lesion, beside the
+same on random weights; red speaks for "tumour", each map scaled by itself. A method whose two maps
+look alike does not show what the network has learnt. For a scan of yours:
+`python docs/draw_gallery.py --scan SCAN --slice 12`.
 """
 
 WORDS = """

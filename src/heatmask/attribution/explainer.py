@@ -112,11 +112,10 @@ class Explainer:
             )
         plain = images.as_tensor() if isinstance(images, MetaTensor) else images
         self._check_finite(network, images=plain)
-        private = self._copy(network)
         with torch.inference_mode(False), torch.enable_grad():
             plain = plain.detach().clone() if plain.is_inference() else plain.detach()
             logits, attribution = average_views(
-                self._attribute, private, plain, class_idx, self.flips, self.scales
+                self._attribute, network, plain, class_idx, self.flips, self.scales
             )
         attribution = resize_to(attribution.detach().float(), plain.shape[2:])
         self._check_finite(network, logits=logits, attribution=attribution)
@@ -134,7 +133,7 @@ class Explainer:
         self, network: nn.Module, images: Tensor, class_idx: ClassIdx
     ) -> tuple[Tensor, Tensor]:
         with name_channels(images):
-            return self.method.function(network, images, class_idx, **self.options)
+            return self.method.function(self._copy(network), images, class_idx, **self.options)
 
     def _check_finite(self, network: nn.Module, **results: Tensor) -> None:
         for what, values in results.items():

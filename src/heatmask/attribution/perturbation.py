@@ -171,5 +171,5 @@ def _choose_blocks(density: Tensor, region: Tensor, size: Sequence[int], fractio
     means = blocks.average(density).flatten(2).masked_fill(~candidates, -torch.inf)
     counts = (candidates.sum(2, keepdim=True) * fraction).ceil()
     order = means.argsort(dim=2, descending=True, stable=True)
-    chosen = (order.argsort(dim=2) < counts) & candidates
+    chosen = order.argsort(dim=2) < counts
     return blocks.join(chosen.reshape(*density.shape[:2], *blocks.shape))
