@@ -1,5 +1,6 @@
 """Attribution of a scan beside the usual way: slice by slice, as the libraries' docs show."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,7 +67,9 @@ def peer_by_slice(subject: Subject, attribute: Callable[[Tensor], Any]) -> Calla
 
     def run() -> list[Tensor]:
         slices = subject.images.split(1)
-        return [attribute(one.clone().requires_grad_()).detach() for one in slices]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Captum tells of its hooks
+            return [attribute(one.clone().requires_grad_()).detach() for one in slices]
 
     return run
 

@@ -27,7 +27,7 @@ from heatmask.errors import OptionError
     needs=("baseline",),
     cost="1 forward for each window that is not empty",
     paper="Zeiler and Fergus 2014, arXiv 1311.2901",
-    source="Heatmask: Captum's runs empty windows too, each class and each window position apart",
+    source="Heatmask: Captum's runs each class apart, and empty windows too",
 )
 @torch.no_grad()
 def explain_by_occlusion(
@@ -112,7 +112,7 @@ def explain_by_coarse_occlusion(
     needs=("baseline",),
     cost="1 forward for each superpixel",
     paper="Zeiler and Fergus 2014, arXiv 1311.2901; superpixels: Achanta et al. 2012",
-    source="Heatmask: Captum's runs every class apart, and images of a batch share segments",
+    source="Heatmask: Captum's runs each class apart, and empty superpixels too",
 )
 @torch.no_grad()
 def explain_by_feature_ablation(

@@ -26,7 +26,7 @@ NEEDS = {
 
 LAWS = {
     "completeness": "the attribution sums to the logit minus the baseline's logit",
-    "conservation": "the relevance sums to the logit",
+    "conservation": "the relevance sums to the logit, less what biases and damping keep",
 }
 """What a method's result must satisfy, by the word its entry uses."""
 
