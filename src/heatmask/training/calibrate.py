@@ -16,7 +16,7 @@ def measure_ranges(
     network: nn.Module,
     slices: SliceDataset,
     explainers: Mapping[str, Explainer],
-    count: int = 64,
+    count: int = 32,
 ) -> dict[str, tuple[float, float]]:
     """Return the range (low, high) of the raw heatmap of each explainer.
 
