@@ -135,14 +135,14 @@ def test_any_shape(
     empty = torch.rand(shape[slice_axis], generator=generator) < 0.4
     empty[seed % len(empty)] = False
     volume.movedim(slice_axis + 1, 0)[empty] = 0
-    network = PlantedClassifier((4.0,), (-6.0,))
+    network = PlantedClassifier((4.0,), (-6.0,)).eval()
     result = HeatmapInferer(slice_axis, batch_size, gate, empty_value=EMPTY)(volume[None], network)
     assert sum(network.batches) == int((~empty).sum())
     assert_matches(result, explain_naively(volume, network, slice_axis, gate))
 
 
 def test_all_zero_slices_are_not_run_and_batches_are_full() -> None:
-    network = PlantedClassifier()
+    network = PlantedClassifier().eval()
     HeatmapInferer(slice_axis=1, batch_size=5)(make_scan(empty_planes=2), network)
     assert network.batches == [5, 5, 2]  # 14 slices, 2 of them empty
 
@@ -245,8 +245,11 @@ def test_eight_threads_give_the_serial_results() -> None:
 
 
 class FailsOnSecondBatch(PlantedClassifier):
+    calls = 0  # of the class, because a network in training mode is run as a copy
+
     def forward_heatmap(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self.batches:
+        FailsOnSecondBatch.calls += 1
+        if FailsOnSecondBatch.calls > 1:
             raise ValueError("planted failure")
         return super().forward_heatmap(images)
 
@@ -254,6 +257,7 @@ class FailsOnSecondBatch(PlantedClassifier):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [PlantedClassifier, FailsOnSecondBatch])
 def test_the_network_is_left_as_it_was(kind: type, training: bool) -> None:
+    FailsOnSecondBatch.calls = 0
     network = kind().train(training)
     network.head.weight.grad = torch.ones_like(network.head.weight)
     before = deepcopy(network.state_dict())

@@ -149,7 +149,8 @@ def get_method(name: str) -> Method:
     """
     _load_built_in()
     if name not in _METHODS:
-        close = get_close_matches(str(name), _METHODS, cutoff=0.4) or list(_METHODS)
+        names = [method.name for method in list_methods()]
+        close = get_close_matches(str(name), names, cutoff=0.4) or names
         raise OptionError(
             f"method must be one of those that `heatmask methods` lists, got {name!r}. "
             f"Closest: {', '.join(close)}."
