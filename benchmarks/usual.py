@@ -81,6 +81,7 @@ def make_zennit(subject: Subject) -> Callable[[], Any]:
     def run() -> list[Tensor]:
         with Gradient(model=network, composite=EpsilonPlusFlat()) as attributor:
             one = torch.ones(1, 1, device=subject.images.device)
-            return [attributor(image, one)[1].detach() for image in subject.images.split(1)]
+            slices = [image.clone().requires_grad_() for image in subject.images.split(1)]
+            return [attributor(image, one)[1].detach() for image in slices]
 
     return run

@@ -55,12 +55,14 @@ Laws that a method's result keeps, and that the preflight tests:
 from heatmask.attribution import explain, register
 from heatmask.attribution.gradient import backpropagate
 
+
 @register("gradient_times_range", family="gradient", cost="1 forward, 1 backward", paper="none yet")
 def explain_by_gradient_times_range(network, images, class_idx, power=1.0):
     \"\"\"The gradient's magnitude times the image's range.\"\"\"
     logits, gradients = backpropagate(network, images, class_idx)
     span = images.flatten(1).amax(1) - images.flatten(1).amin(1)
     return logits, gradients["plain"].abs().sum(2) * span.view(-1, 1, 1, 1) ** power
+
 
 logits, attribution = explain(network, images, "gradient_times_range", power=2.0)
 ```

@@ -82,4 +82,3 @@ class LayerTap:
             return output.clone()
 
         return hold
-
