@@ -8,6 +8,7 @@ import pytest
 from heatmask.attribution.calibration import read_calibration, write_calibration
 from heatmask.errors import InputError, OptionError
 
+BUNDLES = Path(__file__).parents[1] / "bundles"
 RANGES = {"guided_backprop": (-1.5e-7, 0.107), "grad_cam": (0.0, 2.0)}
 
 
@@ -35,9 +36,19 @@ def test_a_file_that_is_missing_or_damaged(tmp_path: Path, content: str | None) 
         read_calibration(tmp_path / "model.pt", "saliency")
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[1].glob("bundles/*/models/calibration.json")), ids=str
-)
+@pytest.mark.parametrize("path", sorted(BUNDLES.glob("*/models/calibration.json")), ids=str)
 def test_shipped_ranges_are_ranges(path: Path) -> None:
     for method, (low, high) in json.loads(path.read_text(encoding="utf-8")).items():
         assert low < high, method
+
+
+def test_every_method_offered_has_its_range() -> None:
+    """What the options panel lists works, and what training calibrates is what it lists."""
+    folder = BUNDLES / "brain_mri_resnet_attribution_segmentation"
+    inference, train, ranges = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("configs/inference", "configs/train", "models/calibration")
+    )
+    offered = inference["displayable_configs"]["method"]
+    assert set(offered) == set(train["calibrated_methods"]) == set(ranges)
+    assert offered[0] == inference["method"]
