@@ -1,5 +1,6 @@
 """Attribution of a scan beside the usual way: slice by slice, as the libraries' docs show."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from zennit.attribution import Gradient
 from zennit.composites import EpsilonPlusFlat
 
 from heatmask.attribution import Explainer
+from heatmask.device import place_network
 from heatmask.inferer import HeatmapInferer
 
 BATCH_SIZE = 8
@@ -35,7 +37,8 @@ def measure_usual(plan: Plan) -> Iterator[Row]:
     for method in SINGLE:
         peer = CAPTUM[method](subject.network)
         run = peer_by_slice(subject, lambda one, peer=peer: peer.attribute(one, target=0))
-        yield compare_scan(plan, subject, method, "Captum", run, CAPTUM_LIMIT)
+        for amp in (False, True):
+            yield compare_scan(plan, subject, method, "Captum", run, CAPTUM_LIMIT, amp)
     cam = GradCAM(nn_module=subject.network, target_layers="layer4")
     run = peer_by_slice(subject, lambda one: cam(x=one, class_idx=0))
     yield compare_scan(plan, subject, "grad_cam", "MONAI", run, MONAI_LIMIT)
@@ -49,16 +52,19 @@ def compare_scan(
     library: str,
     run_peer: Callable[[], Any],
     limit: float | None,
+    amp: bool = False,
 ) -> Row:
-    """Measure our inferer on the volume, empty slices skipped, beside a library."""
+    """Measure our inferer, with the network as bundles place it, beside a library's loop."""
     volume = subject.images.movedim(0, -1)[None]
     inferer = HeatmapInferer(
-        batch_size=BATCH_SIZE, gate=False, explainer=Explainer(method), check=False
+        batch_size=BATCH_SIZE, gate=False, explainer=Explainer(method), check=False, amp=amp
     )
-    what = f"{method} of a scan, {plan.empty_slices} of its slices empty"
+    network = place_network(copy.deepcopy(subject.network), subject.images.device)
+    precision = ", half precision" if amp else ""
+    what = f"{method}{precision}, of a scan with {plan.empty_slices} empty slices"
     peer_name = f"{library}, slice by slice"
     return compare(
-        plan, subject, what, lambda: inferer(volume, subject.network), peer_name, run_peer, limit
+        plan, subject, what, lambda: inferer(volume, network), peer_name, run_peer, limit
     )
 
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from heatmask.attribution import Explainer, Explanation, get_method, list_methods
 from heatmask.attribution import explain as explain_checked
-from heatmask.attribution.cam import project_on_first_vector
-from heatmask.attribution.cam_layers import find_stages
+from heatmask.attribution.cam.channel import project_on_first_vector
+from heatmask.attribution.cam.layers import find_stages
+from heatmask.attribution.cam.replay import Replay
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.replay import Replay
 from heatmask.errors import MethodError, OptionError
 
 GRADIENT_CAMS = "grad_cam grad_cam_plus_plus hires_cam xgrad_cam layer_cam".split()

@@ -14,8 +14,8 @@ from planted import draw_ball
 from torch import Tensor, nn
 
 from heatmask.attribution import explain, get_method, list_methods
-from heatmask.attribution.superpixels import find_superpixels
-from heatmask.attribution.windows import WindowGrid
+from heatmask.attribution.perturbation.superpixels import find_superpixels
+from heatmask.attribution.perturbation.windows import WindowGrid
 from heatmask.errors import DeviceError, MethodError, OptionError
 
 NAMES = ["occlusion", "occlusion_coarse_to_fine", "feature_ablation"]

@@ -11,10 +11,11 @@ from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.attribution import Explainer, list_methods, preflight_cache, register, registry
-from heatmask.attribution.activation_counter import ActivationCounter
+from heatmask.attribution import Explainer, list_methods, register, registry
+from heatmask.attribution.preflight import cache as preflight_cache
 from heatmask.attribution.preflight import inspect_network, judge_methods, require_sound
-from heatmask.attribution.preflight_probe import draw_probe, prepare_subject
+from heatmask.attribution.preflight.activation_counter import ActivationCounter
+from heatmask.attribution.preflight.probe import draw_probe, prepare_subject
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet
@@ -379,7 +380,7 @@ def test_a_method_that_stops_is_refused(own_method, law: str) -> None:
 
 
 def test_a_package_that_is_not_there(monkeypatch) -> None:
-    monkeypatch.setattr("heatmask.attribution.preflight_checks.find_spec", lambda name: None)
+    monkeypatch.setattr("heatmask.attribution.preflight.checks.find_spec", lambda name: None)
     checks = inspect_network(SmallNet(), (1, 20, 20), ["lrp_epsilon"])
     assert find_check(checks, "package").advice.startswith("Install it: pip install zennit")
 

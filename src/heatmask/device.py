@@ -1,8 +1,11 @@
 """The device a run asked for, or a clear refusal."""
 
 import torch
+from torch import nn
 
 from heatmask.errors import DeviceError, OptionError
+
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -31,6 +34,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type == "cuda":
         _check_cuda(resolved)
     return resolved
+
+
+def place_network(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, in place, and return it in eval mode, channels last in memory.
+
+    Convolutions in that layout take about a fifth less time on a CPU (benchmarks/precision.py); the
+    result is the same but for rounding.
+    """
+    for parameter in network.parameters():
+        layout = _LAYOUTS.get(parameter.ndim, torch.contiguous_format)
+        parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network.to(device).eval()
 
 
 def _check_cuda(device: torch.device) -> None:

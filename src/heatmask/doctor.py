@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from heatmask.attribution.preflight import inspect_network, judge_methods
-from heatmask.attribution.preflight_checks import Check, conclude
-from heatmask.attribution.preflight_probe import prepare_subject
+from heatmask.attribution.preflight.checks import Check, conclude
+from heatmask.attribution.preflight.probe import prepare_subject
 from heatmask.attribution.registry import get_method, list_methods
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.device import resolve_device

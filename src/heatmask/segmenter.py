@@ -14,7 +14,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from heatmask.device import resolve_device
+from heatmask.device import place_network, resolve_device
 from heatmask.errors import HeatmaskError, reveal_reason
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Segmenter:
         writer: Writer | None = None,
     ) -> None:
         self.device = resolve_device(device)
-        self.network = network.to(self.device).eval()
+        self.network = place_network(network, self.device)
         self.preprocessing, self.inferer = preprocessing, inferer
         self.postprocessing, self.dataset, self.writer = postprocessing, dataset, writer
 

@@ -1,6 +1,5 @@
 """From any classifier to logits and attribution, by the name of a method."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from heatmask.attribution.classes import ClassIdx, check_logits
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.grid import resize_to
-from heatmask.attribution.registry import SHARED_OPTIONS, get_method
+from heatmask.attribution.registry import get_method
 from heatmask.attribution.views import average_views
 from heatmask.errors import InputError, MethodError, OptionError
 
@@ -159,13 +158,3 @@ def name_channels(images: Tensor) -> Iterator[None]:
             f"The network wants another number of channels than the images' "
             f"{images.shape[1]}: {error}"
         ) from error
-
-
-def describe_options(method: str) -> dict[str, inspect.Parameter]:
-    """Return the options of a method of its own, without those that all methods share."""
-    parameters = inspect.signature(get_method(method).function).parameters
-    return {
-        name: parameter
-        for name, parameter in list(parameters.items())[3:]
-        if name not in SHARED_OPTIONS
-    }

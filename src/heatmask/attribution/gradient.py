@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from heatmask.attribution.baselines import draw_flat_baselines, fit_baseline
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
+from heatmask.attribution.counts import check_count
 from heatmask.attribution.registry import register
 from heatmask.attribution.relu_rules import ReluRules, Rule
-from heatmask.errors import MethodError, OptionError
+from heatmask.errors import MethodError
 
 
 def backpropagate(
@@ -175,7 +176,7 @@ def explain_by_integrated_gradients(
 
     Gauss-Legendre points, one batch a step, so that memory does not grow with `steps`.
     """
-    _check_count("steps", steps)
+    check_count("steps", steps)
     start = fit_baseline(baseline, images)
     points, weights = np.polynomial.legendre.leggauss(steps)
     total = images.new_zeros(())
@@ -210,7 +211,7 @@ def explain_by_gradient_shap(
     generator = torch.Generator().manual_seed(seed)
     scale = noise * _measure_range(images)
     total = images.new_zeros(())
-    for _ in range(_check_count("samples", samples)):
+    for _ in range(check_count("samples", samples)):
         end = images + scale * _draw_noise(images, generator)
         share = torch.rand((), generator=generator).item()
         _, gradients = backpropagate(network, start + share * (end - start), class_idx)
@@ -241,7 +242,7 @@ def explain_by_expected_gradients(
     """
     generator = torch.Generator().manual_seed(seed)
     total = images.new_zeros(())
-    for _ in range(_check_count("samples", samples)):
+    for _ in range(check_count("samples", samples)):
         if baseline is None:
             start = draw_flat_baselines(images, torch.rand((), generator=generator).item())
         else:
@@ -265,7 +266,7 @@ def _average_noisy(
     generator = torch.Generator().manual_seed(seed)
     scale = noise * _measure_range(images)
     total = images.new_zeros(())
-    for _ in range(_check_count("samples", samples)):
+    for _ in range(check_count("samples", samples)):
         noisy = images + scale * _draw_noise(images, generator)
         _, gradients = backpropagate(network, noisy, class_idx)
         total = total + gradients["plain"].pow(power).sum(2)
@@ -285,12 +286,3 @@ def _measure_range(images: Tensor) -> Tensor:
 @torch.no_grad()
 def _run_plainly(network: nn.Module, images: Tensor) -> Tensor:
     return network(images)
-
-
-def _check_count(name: str, count: int) -> int:
-    if not isinstance(count, int) or count < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
-    return count
-
-
-from heatmask.attribution import deep_lift  # noqa: E402, F401  # registers after the simpler ones

@@ -82,7 +82,7 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
-_BUILT_IN = ("gradient", "cam", "relevance", "perturbation", "inherent")
+_BUILT_IN = ("gradient", "deep_lift", "cam", "relevance", "perturbation", "inherent")
 
 
 def register(
@@ -159,5 +159,5 @@ def get_method(name: str) -> Method:
 
 
 def _load_built_in() -> None:
-    for family in _BUILT_IN:
-        import_module(f"heatmask.attribution.{family}")
+    for module in _BUILT_IN:  # in the order of the registry
+        import_module(f"heatmask.attribution.{module}")

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.errors import InputError, OptionError
-
-POOL_AT = ("features", "map")
-POOLING = ("max", "top")
-NORMS = ("none", "batch", "instance")
+from heatmask.networks.blocks import NORMS, stack_convolutions
+from heatmask.networks.global_pooling import GPNetwork, check_choice, check_size
 
 
-class GPUNet(nn.Module):
+class GPUNet(GPNetwork):
     """U-Net classifier that carries its own heatmap.
 
     Parameters
@@ -34,15 +31,8 @@ class GPUNet(nn.Module):
         The paper's network is ``(64, 128, 256)``.
     norm
         ``"none"`` as published, ``"batch"`` or ``"instance"``.
-    pool_at
-        ``"features"`` as published: the last feature map is pooled, then the 1x1
-        convolution gives the logits. ``"map"``: the 1x1 convolution comes first and the
-        heatmap itself is pooled, so that a logit is the mean of heatmap values.
-    pooling
-        ``"max"`` as published; ``"top"``: the mean of the highest `top_fraction` of the
-        positions, smoother to train because more than one pixel receives a gradient.
-    top_fraction
-        Share of the positions that ``"top"`` averages, in (0, 1]; at least one position.
+    pool_at, pooling, top_fraction
+        The head's, see `heatmask.networks.global_pooling.GPNetwork`.
 
     Notes
     -----
@@ -62,44 +52,21 @@ class GPUNet(nn.Module):
         pooling: str = "max",
         top_fraction: float = 0.01,
     ) -> None:
-        super().__init__()
-        _check_choice("norm", norm, NORMS)
-        _check_choice("pool_at", pool_at, POOL_AT)
-        _check_choice("pooling", pooling, POOLING)
-        if not 0 < top_fraction <= 1:
-            raise OptionError(f"top_fraction must lie in (0, 1], got {top_fraction}.")
-        self.pool_at, self.pooling, self.top_fraction = pool_at, pooling, top_fraction
+        super().__init__(spatial_dims, features[0], num_classes, pool_at, pooling, top_fraction)
+        check_choice("norm", norm, NORMS)
         self.down = Pool[Pool.AVG, spatial_dims](2)
         channels = [in_channels, *features]
         self.encoder = nn.ModuleList(
-            _double_conv(spatial_dims, a, b, norm) for a, b in pairwise(channels)
+            stack_convolutions(spatial_dims, (a, b, b), norm) for a, b in pairwise(channels)
         )
         self.decoder = nn.ModuleList(
-            _double_conv(spatial_dims, coarse + fine, fine, norm)
+            stack_convolutions(spatial_dims, (coarse + fine, fine, fine), norm)
             for coarse, fine in zip(features[:0:-1], features[-2::-1], strict=True)
         )
-        self.head = Conv[Conv.CONV, spatial_dims](features[0], num_classes, kernel_size=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, K) of an image batch (B, C, *spatial)."""
-        return self.forward_heatmap(x)[0]
-
-    def forward_heatmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits (B, K) and the signed heatmap (B, K, *spatial), in logit units."""
-        features = self._forward_features(x)
-        heatmap = self.head(features)
-        if self.pool_at == "map":
-            return self._pool(heatmap), heatmap
-        pooled = self._pool(features).reshape(*features.shape[:2], *[1] * (features.ndim - 2))
-        return self.head(pooled).flatten(1), heatmap
-
-    def _forward_features(self, x: Tensor) -> Tensor:
-        least = 2 ** (len(self.encoder) - 1)
-        if min(x.shape[2:]) < least:
-            raise InputError(
-                f"An image must have at least {least} pixels along each axis after resampling, "
-                f"got {tuple(x.shape[2:])}. Choose another slice axis, or finer pixels."
-            )
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map (B, features[0], *spatial)."""
+        check_size(x, 2 ** (len(self.encoder) - 1))
         skips = [self.encoder[0](x)]
         for block in self.encoder[1:]:
             skips.append(block(self.down(skips[-1])))
@@ -108,26 +75,3 @@ class GPUNet(nn.Module):
             skip = skips.pop()
             y = block(torch.cat([F.interpolate(y, size=skip.shape[2:]), skip], dim=1))
         return y
-
-    def _pool(self, x: Tensor) -> Tensor:
-        values = x.flatten(2)
-        if self.pooling == "max":
-            return values.amax(-1)
-        count = max(1, round(self.top_fraction * values.shape[-1]))
-        return values.float().topk(count, dim=-1).values.mean(-1).to(x.dtype)
-
-
-def _double_conv(spatial_dims: int, in_channels: int, out_channels: int, norm: str) -> nn.Module:
-    conv = Conv[Conv.CONV, spatial_dims]
-    layers: list[nn.Module] = []
-    for channels in (in_channels, out_channels):
-        layers.append(conv(channels, out_channels, kernel_size=3, padding=1, bias=norm == "none"))
-        if norm != "none":
-            layers.append(Norm[norm, spatial_dims](out_channels, affine=True))
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

@@ -26,7 +26,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.preflight_checks import Check
+from heatmask.attribution.preflight.checks import Check
 
 Known = dict[str, Check]
 """Checks by what they are of."""
@@ -136,7 +136,7 @@ def _describe_libraries() -> bytes:
     for library in _LIBRARIES:
         with suppress(PackageNotFoundError):
             versions.append(f"{library} {version(library)}")
-    own = sorted(Path(__file__).parent.glob("*.py"))
+    own = sorted(Path(__file__).parents[1].rglob("*.py"))
     return "\n".join(versions).encode() + b"".join(path.read_bytes() for path in own)
 
 

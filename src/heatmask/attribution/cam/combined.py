@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.cam_layers import TargetLayer, Weigh, view_layers, weigh_classes
-from heatmask.attribution.cam_weights import (
+from heatmask.attribution.cam.layers import TargetLayer, Weigh, view_layers, weigh_classes
+from heatmask.attribution.cam.weights import (
     weigh_grad_cam,
     weigh_grad_cam_plus_plus,
     weigh_hires_cam,

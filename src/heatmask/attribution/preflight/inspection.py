@@ -1,9 +1,4 @@
-"""Refuse a method that would give a plausible wrong map on a network.
-
-A detached shortcut, a ReLU that no rule sees, a norm that mixes the images of a batch: each
-leaves a heatmap that looks like one. The preflight finds them on a small synthetic image,
-never a patient's, in double precision and within about a second.
-"""
+"""Which checks a method rests on, made one after the other, and what they conclude."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -15,10 +10,10 @@ from itertools import islice
 import torch
 from torch import nn
 
-from heatmask.attribution.cam_layers import find_stages
+from heatmask.attribution.cam.layers import find_stages
 from heatmask.attribution.explainer import Explainer
-from heatmask.attribution.preflight_cache import Known, recall
-from heatmask.attribution.preflight_checks import (
+from heatmask.attribution.preflight.cache import Known, recall
+from heatmask.attribution.preflight.checks import (
     Check,
     check_batch,
     check_determinism,
@@ -31,12 +26,12 @@ from heatmask.attribution.preflight_checks import (
     check_relu,
     show,
 )
-from heatmask.attribution.preflight_laws import (
+from heatmask.attribution.preflight.laws import (
     check_completeness,
     check_conservation,
     check_pooled_head,
 )
-from heatmask.attribution.preflight_probe import Subject, prepare_subject
+from heatmask.attribution.preflight.probe import Subject, prepare_subject
 from heatmask.attribution.registry import Method, get_method, list_methods
 from heatmask.errors import MethodError
 
@@ -129,7 +124,7 @@ def require_sound(explainer: Explainer, network: nn.Module, image_shape: Sequenc
     """Raise if an explainer's method would be wrong on a network, or cannot work on it.
 
     Only the checks that the method rests on are run, and each only once for a network (see
-    `heatmask.attribution.preflight_cache`). `image_shape` is (C, *spatial).
+    `heatmask.attribution.preflight.cache`). `image_shape` is (C, *spatial).
 
     Raises
     ------

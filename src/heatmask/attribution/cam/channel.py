@@ -11,14 +11,14 @@ Methods whose paper ends in a ReLU end in one here. Of those where it takes some
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.cam_layers import (
+from heatmask.attribution.cam.layers import (
     TargetLayer,
     Weigh,
     view_layers,
     weigh_classes,
     widen,
 )
-from heatmask.attribution.cam_weights import (
+from heatmask.attribution.cam.weights import (
     mix_channels,
     weigh_grad_cam,
     weigh_grad_cam_plus_plus,
@@ -248,7 +248,3 @@ def project_on_first_vector(activation: Tensor) -> Tensor:
     projection = projection[..., 0].to(activation.dtype)
     sign = torch.where(projection.sum(1, keepdim=True) < 0, -1, 1)
     return (sign * projection).reshape(-1, *activation.shape[2:])
-
-
-# Last, so that the methods above come first in the registry's order.
-from heatmask.attribution import cam_combined, cam_perturbed  # noqa: E402, F401

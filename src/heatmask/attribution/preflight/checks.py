@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.activation_counter import ActivationCounter
 from heatmask.attribution.classes import index_classes
 from heatmask.attribution.explained import ExplainedClassifier
 from heatmask.attribution.layers import LayerTap, find_layer
-from heatmask.attribution.preflight_probe import NETWORK_ERRORS, Subject
+from heatmask.attribution.preflight.activation_counter import ActivationCounter
+from heatmask.attribution.preflight.probe import NETWORK_ERRORS, Subject
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.cam_layers import (
+from heatmask.attribution.cam.layers import (
     TargetLayer,
     check_map,
     find_stages,
@@ -11,12 +11,12 @@ from heatmask.attribution.cam_layers import (
     view_layers,
     widen,
 )
-from heatmask.attribution.cam_weights import mix_channels
+from heatmask.attribution.cam.replay import Replay
+from heatmask.attribution.cam.weights import mix_channels
 from heatmask.attribution.classes import ClassIdx, index_classes
+from heatmask.attribution.counts import check_count
 from heatmask.attribution.grid import resize_to
 from heatmask.attribution.registry import register
-from heatmask.attribution.replay import Replay
-from heatmask.errors import OptionError
 
 
 @register(
@@ -42,7 +42,7 @@ def explain_by_score_cam(
     `chunk` masked images go into a forward. The weights sum to 1 whatever the logit, so a
     healthy image is about as hot as any other.
     """
-    _check_chunk(chunk)
+    check_count("chunk", chunk)
     logits, (activation,) = view_layers(network, images, target_layer)
     classes = index_classes(logits, class_idx)
     weights = []
@@ -79,7 +79,7 @@ def explain_by_ablation_cam(
     map round where the logit is negative; here it stays in logit units. `chunk` ablated
     activations go into a run of what lies above the layer.
     """
-    _check_chunk(chunk)
+    check_count("chunk", chunk)
     names = find_stages(network, images)[-1:] if target_layer is None else read_layers(target_layer)
     replay = Replay(network, names[0])
     everything, weights, activations = [], [], []
@@ -119,8 +119,3 @@ def _measure_falls(replay: Replay, logits: Tensor, activation: Tensor, chunk: in
         ablated[torch.arange(len(part), device=part.device), part] = 0
         falls[part] = widen(logits) - widen(replay(ablated))
     return falls
-
-
-def _check_chunk(chunk: int) -> None:
-    if not isinstance(chunk, int) or chunk < 1:
-        raise OptionError(f"chunk must be a whole number of at least 1, got {chunk!r}.")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heatmask.attribution.preflight_checks import Check, conclude, divide, show
-from heatmask.attribution.preflight_probe import NETWORK_ERRORS, Subject
+from heatmask.attribution.preflight.checks import Check, conclude, divide, show
+from heatmask.attribution.preflight.probe import NETWORK_ERRORS, Subject
 from heatmask.attribution.registry import Method, get_method
 from heatmask.errors import MethodError
 

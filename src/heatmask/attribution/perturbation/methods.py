@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.ablation import Ablation, check_count
 from heatmask.attribution.classes import ClassIdx
+from heatmask.attribution.counts import check_count
+from heatmask.attribution.perturbation.ablation import Ablation
+from heatmask.attribution.perturbation.superpixels import find_superpixels
+from heatmask.attribution.perturbation.windows import WindowGrid, check_window
 from heatmask.attribution.registry import register
-from heatmask.attribution.superpixels import find_superpixels
-from heatmask.attribution.windows import WindowGrid, check_window
 from heatmask.errors import OptionError
 
 
@@ -42,8 +43,9 @@ def explain_by_occlusion(
     """Drop of the logit when a window is replaced, averaged over the windows over a pixel.
 
     `window` and `stride` (default: half the window) are pixels of the image as the network
-    gets it, one number or one an axis; see `heatmask.attribution.windows.WindowGrid` for the
-    border. Windows in which the image equals the baseline are not run: their drop is 0.
+    gets it, one number or one an axis; for the border see
+    `heatmask.attribution.perturbation.windows.WindowGrid`. Windows in which the image equals the
+    baseline are not run: their drop is 0.
     """
     windows, strides = check_window(window, stride, images.ndim - 2)
     ablation = Ablation(network, images, class_idx, baseline, windows_per_batch)
@@ -127,8 +129,8 @@ def explain_by_feature_ablation(
     """Drop of the logit when a superpixel, or supervoxel in 3D, is replaced by the baseline.
 
     `segments` is how many to aim at in an image and `compactness` how compact they are to be
-    (see `heatmask.attribution.superpixels`). Each pixel gets the whole drop of its superpixel,
-    as in Captum; pixels of zeros belong to none and get 0, whatever the baseline.
+    (see `heatmask.attribution.perturbation.superpixels`). Each pixel gets the whole drop of its
+    superpixel, as in Captum; pixels of zeros belong to none and get 0, whatever the baseline.
     """
     check_count("segments", segments)
     if not compactness > 0:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, index_classes
-from heatmask.errors import OptionError
+from heatmask.attribution.counts import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +112,3 @@ class Ablation:
         masks = draw(owners, regions)
         logits = self.network(torch.where(masks, self.baseline[owners], self.images[owners]))
         return logits.gather(1, self._classes[owners]).double()
-
-
-def check_count(name: str, count: int) -> int:
-    """Return a number of things, or refuse what is none."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
-    return count

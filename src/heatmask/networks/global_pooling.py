@@ -1,0 +1,111 @@
+"""The head that makes a dense network a classifier with a heatmap of its own.
+
+Chatterjee et al., "Weakly-supervised segmentation using inherently-explainable
+classification models and their application to brain tumour classification",
+Neurocomputing 682:133460, 2026 (arXiv 2206.05148). GP stands for global pooling.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heatmask.errors import InputError, OptionError
+
+POOL_AT = ("features", "map")
+POOLING = ("max", "top")
+
+
+class GPNetwork(nn.Module):
+    """Base of the GP networks: features on the image's grid, pooled to class logits.
+
+    A subclass computes the features in `forward_features`.
+
+    Parameters
+    ----------
+    spatial_dims
+        2 or 3.
+    features
+        Channels of the last feature map.
+    num_classes
+        Class logits K (K = 1: present or absent, with a sigmoid).
+    pool_at
+        ``"features"`` as published: the last feature map is pooled, then the 1x1
+        convolution gives the logits. ``"map"``: the 1x1 convolution comes first and the
+        heatmap itself is pooled, so that a logit is the mean of heatmap values.
+    pooling
+        ``"max"`` as published; ``"top"``: the mean of the highest `top_fraction` of the
+        positions, smoother to train because more than one pixel receives a gradient.
+    top_fraction
+        Share of the positions that ``"top"`` averages, in (0, 1]; at least one position.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        features: int,
+        num_classes: int,
+        pool_at: str = "features",
+        pooling: str = "max",
+        top_fraction: float = 0.01,
+    ) -> None:
+        super().__init__()
+        check_choice("pool_at", pool_at, POOL_AT)
+        check_choice("pooling", pooling, POOLING)
+        if not 0 < top_fraction <= 1:
+            raise OptionError(f"top_fraction must lie in (0, 1], got {top_fraction}.")
+        self.pool_at, self.pooling, self.top_fraction = pool_at, pooling, top_fraction
+        self.head = Conv[Conv.CONV, spatial_dims](features, num_classes, kernel_size=1)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map (B, features, *spatial) of images (B, C, *spatial)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of an image batch (B, C, *spatial)."""
+        return self.forward_heatmap(x)[0]
+
+    def forward_heatmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (B, K) and the signed heatmap (B, K, *spatial), in logit units."""
+        features = self.forward_features(x)
+        heatmap = self.head(features)
+        if self.pool_at == "map":
+            return self._pool(heatmap), heatmap
+        pooled = self._pool(features).reshape(*features.shape[:2], *[1] * (features.ndim - 2))
+        return self.head(pooled).flatten(1), heatmap
+
+    def _pool(self, x: Tensor) -> Tensor:
+        values = x.flatten(2)
+        if self.pooling == "max":
+            return values.amax(-1)
+        count = max(1, round(self.top_fraction * values.shape[-1]))
+        return values.float().topk(count, dim=-1).values.mean(-1).to(x.dtype)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse an option that is none of the choices."""
+    if value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def check_size(x: Tensor, least: int) -> None:
+    """Refuse images (B, C, *spatial) with an axis shorter than `least`."""
+    if min(x.shape[2:]) < least:
+        raise InputError(
+            f"An image must have at least {least} pixels along each axis after resampling, "
+            f"got {tuple(x.shape[2:])}. Choose another slice axis, or finer pixels."
+        )
+
+
+def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
+    """Return images (B, C, *spatial), zeros added to axes that `factor` does not divide."""
+    missing = [-size % factor for size in x.shape[:1:-1]]  # torch pads the last axis first
+    return F.pad(x, [end for pad in missing for end in (0, pad)]) if any(missing) else x
+
+
+def crop_to(x: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Return what `pad_to_multiple` began with."""
+    inside: tuple[Any, ...] = (..., *(slice(size) for size in spatial))
+    return x[inside]

@@ -1,0 +1,125 @@
+"""GP-ShuffleUNet: a U-Net that shuffles pixels into channels and back, with a GP head.
+
+Chatterjee et al., arXiv 2206.05148 (the head), and Chatterjee et al., "ShuffleUNet: Super
+resolution of diffusion-weighted MRIs using deep learning", EUSIPCO 2021, arXiv 2102.12898
+(the body).
+"""
+
+import torch
+from monai.networks.blocks import SubpixelDownsample, SubpixelUpsample
+from torch import Tensor, nn
+
+from heatmask.errors import OptionError
+from heatmask.networks.blocks import NORMS, stack_convolutions
+from heatmask.networks.global_pooling import GPNetwork, check_choice, crop_to, pad_to_multiple
+
+PARTS = 4
+"""Convolutions that a level is decomposed into."""
+
+
+class GPShuffleUNet(GPNetwork):
+    """ShuffleUNet classifier that carries its own heatmap.
+
+    At each level four convolutions side by side decompose the features; the last part is
+    shuffled from pixels into channels and goes down. On the way up the features are decomposed
+    again, each part is added to its counterpart from the way down, and the sums are joined
+    with the features themselves.
+
+    Parameters
+    ----------
+    spatial_dims
+        2 or 3.
+    in_channels, num_classes
+        Input channels C and class logits K.
+    features
+        Channels of the finest level; they double from level to level. The paper's is 64.
+    levels
+        How many times the grid is halved. The paper's is 3.
+    norm
+        ``"none"`` as published, ``"batch"`` or ``"instance"``.
+    pool_at, pooling, top_fraction
+        The head's, see `heatmask.networks.global_pooling.GPNetwork`.
+
+    Notes
+    -----
+    The image is padded with zeros to a multiple of ``2 ** levels`` and the features are cropped
+    again, so that any size fits.
+
+    Raises
+    ------
+    OptionError
+        `features` is not a multiple of what one halving of the grid folds into a channel
+        (4 in 2D, 8 in 3D), or another option is none of its choices.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        num_classes: int = 1,
+        features: int = 64,
+        levels: int = 3,
+        norm: str = "none",
+        pool_at: str = "features",
+        pooling: str = "max",
+        top_fraction: float = 0.01,
+    ) -> None:
+        super().__init__(spatial_dims, features, num_classes, pool_at, pooling, top_fraction)
+        check_choice("norm", norm, NORMS)
+        folded = 2**spatial_dims
+        if features < 1 or features % folded:
+            raise OptionError(f"features must be a multiple of {folded}, got {features}.")
+        self.multiple = 2**levels
+        widths = [features * 2**level for level in range(levels + 1)]
+        self.entry = stack_convolutions(spatial_dims, (in_channels, features, features), norm)
+        self.down = nn.ModuleList(_Down(spatial_dims, width, norm) for width in widths[:-1])
+        self.up = nn.ModuleList(_Up(spatial_dims, width, norm) for width in widths[-2::-1])
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map (B, features, *spatial)."""
+        y = self.entry(pad_to_multiple(x, self.multiple))
+        skips = []
+        for down in self.down:
+            parts, lower = down(y)
+            skips.append((y, *parts))
+            y = lower
+        for up in self.up:
+            y = up(y, skips.pop())
+        return crop_to(y, x.shape[2:])
+
+
+class _Decompose(nn.Module):
+    """Four convolutions side by side, as one: (B, width, ...) to four of that size."""
+
+    def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.together = stack_convolutions(spatial_dims, (width, PARTS * width), norm)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.together(x).chunk(PARTS, dim=1)
+
+
+class _Down(nn.Module):
+    def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.decompose = _Decompose(spatial_dims, width, norm)
+        self.shuffle = SubpixelDownsample(spatial_dims, width, width // 2**spatial_dims)
+        self.convolutions = stack_convolutions(spatial_dims, (width, 2 * width, 2 * width), norm)
+
+    def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        parts = self.decompose(x)
+        return parts, self.convolutions(self.shuffle(parts[-1]))
+
+
+class _Up(nn.Module):
+    def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.shuffle = SubpixelUpsample(spatial_dims, 2 * width, width, apply_pad_pool=False)
+        self.decompose = _Decompose(spatial_dims, width, norm)
+        channels = ((PARTS + 1) * width, width, width)
+        self.convolutions = stack_convolutions(spatial_dims, channels, norm)
+
+    def forward(self, x: Tensor, skip: tuple[Tensor, ...]) -> Tensor:
+        whole, *parts = skip
+        sums = [a + b for a, b in zip(self.decompose(self.shuffle(x)), parts, strict=True)]
+        return self.convolutions(torch.cat([whole, *sums], dim=1))
