@@ -41,7 +41,8 @@ def measure_usual(plan: Plan) -> Iterator[Row]:
             yield compare_scan(plan, subject, method, "Captum", run, CAPTUM_LIMIT, amp)
     cam = GradCAM(nn_module=subject.network, target_layers="layer4")
     run = peer_by_slice(subject, lambda one: cam(x=one, class_idx=0))
-    yield compare_scan(plan, subject, "grad_cam", "MONAI", run, MONAI_LIMIT)
+    for amp in (False, True):
+        yield compare_scan(plan, subject, "grad_cam", "MONAI", run, MONAI_LIMIT, amp)
     yield compare_scan(plan, subject, "lrp_epsilon_plus", "zennit", make_zennit(subject), None)
 
 
@@ -60,8 +61,8 @@ def compare_scan(
         batch_size=BATCH_SIZE, gate=False, explainer=Explainer(method), check=False, amp=amp
     )
     network = place_network(copy.deepcopy(subject.network), subject.images.device)
-    precision = ", half precision" if amp else ""
-    what = f"{method}{precision}, of a scan with {plan.empty_slices} empty slices"
+    precision = "half precision: " if amp else ""
+    what = f"{precision}{method} of a scan, {plan.empty_slices} of its slices empty"
     peer_name = f"{library}, slice by slice"
     return compare(
         plan, subject, what, lambda: inferer(volume, network), peer_name, run_peer, limit

@@ -450,3 +450,53 @@ def test_smoothing_comes_after_snapping() -> None:
 def test_bad_settings(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         MaskSettings(**{"calibration": CALIBRATION, **options})
+
+
+class TestPaperPreset:
+    """The steps of the GP networks' paper, slice by slice."""
+
+    def make(self, heatmap: np.ndarray, shown: list[bool], **options: float) -> np.ndarray:
+        settings = MaskSettings(calibration=(0.0, 1.0), preset="paper", **options)
+        scan = np.zeros_like(heatmap)
+        return make_mask(heatmap, scan, (1.0, 1.0, 5.0), 2, np.array(shown), settings)
+
+    def draw(self) -> np.ndarray:
+        """Background 0, a wide rim of 2, a core of 6; a smaller second core; a slice of nothing."""
+        heatmap = np.zeros((60, 70, 3), np.float32)
+        heatmap[5:45, 5:45, :2] = 2
+        heatmap[10:30, 10:30, :2] = 6
+        heatmap[50:59, 50:60, :2] = 6
+        heatmap[..., 2] = -1
+        return heatmap
+
+    def test_the_largest_core_is_found_on_every_shown_slice(self) -> None:
+        mask = self.make(self.draw(), [True, False, True], otsu_offset=0.0)
+        expected = np.zeros((60, 70), bool)
+        expected[10:30, 10:30] = True
+        np.testing.assert_array_equal(mask[..., 0], expected)
+        assert not mask[..., 1:].any()
+
+    def test_the_offset_lowers_the_threshold(self) -> None:
+        wide = self.make(self.draw(), [True, True, True], otsu_offset=4.0)
+        assert wide[5:45, 5:45, 0].sum() == 1600
+
+    def test_small_objects_go_small_holes_are_filled_and_negatives_count_as_zero(self) -> None:
+        heatmap = self.draw()[..., :1].copy()
+        heatmap[15:20, 15:20] = -50  # a hole of 25 pixels; as a value it would move the threshold
+        heatmap[33:40, 33:42] = 6  # 63 pixels
+        mask = self.make(heatmap, [True], otsu_offset=0.0)[..., 0]
+        assert mask[15:20, 15:20].all()
+        assert mask.sum() == 400
+        only_small = np.random.default_rng(0).random((60, 70, 1)).astype(np.float32)
+        only_small[33:40, 33:42] = 6
+        assert not self.make(only_small, [True], otsu_offset=0.0).any()
+
+    def test_a_large_offset_makes_no_object_of_what_is_not_there(self) -> None:
+        mask = self.make(self.draw(), [True] * 3, otsu_offset=100.0)
+        assert not mask[46:, :40, 0].any()
+
+    def test_an_unknown_preset_and_offset_are_refused(self) -> None:
+        with pytest.raises(OptionError, match="preset must be one of .*'paper'.*got 'papr'"):
+            MaskSettings(calibration=(0.0, 1.0), preset="papr")
+        with pytest.raises(OptionError, match="otsu_offset must be a number, got nan"):
+            MaskSettings(calibration=(0.0, 1.0), otsu_offset=float("nan"))

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from heatmask.errors import OptionError
 from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask
+from heatmask.masks.paper import make_paper_mask
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import THRESHOLD_RULES, check_calibration, threshold_heatmap
+
+PRESETS = ("default", "paper")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class MaskSettings:
     smooth_mm
         Radius of the disc that the mask must hold: thinner bridges and fringes go. Chosen
         on the synthetic brains, whose lesions are known, not on any reference mask.
+    preset
+        ``"default"``: the above. ``"paper"``: the steps of the GP networks' paper, which pass by
+        all of the above (see `heatmask.masks.paper`).
+    otsu_offset
+        What ``"paper"`` takes off its threshold, in the heatmap's unit.
     """
 
     calibration: tuple[float, float]
@@ -41,6 +49,8 @@ class MaskSettings:
     snap: bool = True
     snap_distance_mm: float = 8.0
     smooth_mm: float = 2.0
+    preset: str = "default"
+    otsu_offset: float = 0.3
 
     def __post_init__(self) -> None:
         check_calibration(self.calibration)
@@ -50,8 +60,11 @@ class MaskSettings:
             )
         if self.keep not in KEEP:
             raise OptionError(f"keep must be one of {KEEP}, got {self.keep!r}.")
-        if not math.isfinite(self.threshold_level):
-            raise OptionError(f"threshold_level must be a number, got {self.threshold_level}.")
+        if self.preset not in PRESETS:
+            raise OptionError(f"preset must be one of {PRESETS}, got {self.preset!r}.")
+        for name in ("threshold_level", "otsu_offset"):
+            if not math.isfinite(getattr(self, name)):
+                raise OptionError(f"{name} must be a number, got {getattr(self, name)}.")
         for name in ("min_volume_mm3", "snap_distance_mm", "smooth_mm"):
             if not getattr(self, name) >= 0:
                 raise OptionError(f"{name} must be at least 0, got {getattr(self, name)}.")
@@ -69,8 +82,11 @@ def make_mask(
 
     Threshold, clean, snap, smooth, clean again and fill holes. Only the slices that `shown` names
     (one entry for each along `slice_axis`) are looked at: the others hold a filling, which
-    would decide the threshold. No shown slice or no foreground gives an empty mask.
+    would decide the threshold. No shown slice or no foreground gives an empty mask. The preset
+    ``"paper"`` has steps of its own.
     """
+    if settings.preset == "paper":
+        return make_paper_mask(heatmap, slice_axis, shown, settings.otsu_offset)
     mask = _find_foreground(heatmap, slice_axis, shown, settings)
     if not mask.any():
         return mask

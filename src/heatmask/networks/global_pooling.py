@@ -21,16 +21,11 @@ POOLING = ("max", "top")
 class GPNetwork(nn.Module):
     """Base of the GP networks: features on the image's grid, pooled to class logits.
 
-    A subclass computes the features in `forward_features`.
+    A subclass computes the features in `forward_features` and ends with a 1x1 convolution from
+    them to the classes, `head`.
 
     Parameters
     ----------
-    spatial_dims
-        2 or 3.
-    features
-        Channels of the last feature map.
-    num_classes
-        Class logits K (K = 1: present or absent, with a sigmoid).
     pool_at
         ``"features"`` as published: the last feature map is pooled, then the 1x1
         convolution gives the logits. ``"map"``: the 1x1 convolution comes first and the
@@ -42,22 +37,14 @@ class GPNetwork(nn.Module):
         Share of the positions that ``"top"`` averages, in (0, 1]; at least one position.
     """
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        features: int,
-        num_classes: int,
-        pool_at: str = "features",
-        pooling: str = "max",
-        top_fraction: float = 0.01,
-    ) -> None:
+    head: nn.Module
+
+    def __init__(self, pool_at: str, pooling: str, top_fraction: float) -> None:
         super().__init__()
         check_choice("pool_at", pool_at, POOL_AT)
         check_choice("pooling", pooling, POOLING)
-        if not 0 < top_fraction <= 1:
-            raise OptionError(f"top_fraction must lie in (0, 1], got {top_fraction}.")
-        self.pool_at, self.pooling, self.top_fraction = pool_at, pooling, top_fraction
-        self.head = Conv[Conv.CONV, spatial_dims](features, num_classes, kernel_size=1)
+        self.pool_at, self.pooling = pool_at, pooling
+        self.top_fraction = check_fraction(top_fraction)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial) of images (B, C, *spatial)."""
@@ -77,11 +64,31 @@ class GPNetwork(nn.Module):
         return self.head(pooled).flatten(1), heatmap
 
     def _pool(self, x: Tensor) -> Tensor:
-        values = x.flatten(2)
-        if self.pooling == "max":
-            return values.amax(-1)
-        count = max(1, round(self.top_fraction * values.shape[-1]))
-        return values.float().topk(count, dim=-1).values.mean(-1).to(x.dtype)
+        return x.flatten(2).amax(-1) if self.pooling == "max" else pool_top(x, self.top_fraction)
+
+
+def pool_top(x: Tensor, fraction: float) -> Tensor:
+    """Return the mean (B, C) of the highest share of the positions of maps (B, C, *spatial).
+
+    At least one position counts; a share of 1 is the mean of all.
+    """
+    values = x.flatten(2).float()
+    count = max(1, round(fraction * values.shape[-1]))
+    if count < values.shape[-1]:
+        values = values.topk(count, dim=-1).values
+    return values.mean(-1).to(x.dtype)
+
+
+def check_fraction(top_fraction: float) -> float:
+    """Refuse a share of the positions that is none."""
+    if not 0 < top_fraction <= 1:
+        raise OptionError(f"top_fraction must lie in (0, 1], got {top_fraction}.")
+    return top_fraction
+
+
+def make_head(spatial_dims: int, features: int, num_classes: int) -> nn.Module:
+    """Return the 1x1 convolution from features to classes."""
+    return Conv[Conv.CONV, spatial_dims](features, num_classes, kernel_size=1)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from heatmask.networks.global_pooling import (
     check_choice,
     check_size,
     crop_to,
+    make_head,
     pad_to_multiple,
 )
 
@@ -66,7 +67,7 @@ class GPReconResNet(GPNetwork):
         pooling: str = "max",
         top_fraction: float = 0.01,
     ) -> None:
-        super().__init__(spatial_dims, features, num_classes, pool_at, pooling, top_fraction)
+        super().__init__(pool_at, pooling, top_fraction)
         check_choice("norm", norm, NORMS)
         self.multiple = 2**halvings
         conv, widen = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
@@ -81,6 +82,7 @@ class GPReconResNet(GPNetwork):
             up = widen(coarse, fine, 3, stride=2, padding=1, output_padding=1)
             layers += [up, *make_norm(spatial_dims, fine, norm), Act["prelu"]()]
         self.body = nn.Sequential(*layers)
+        self.head = make_head(spatial_dims, features, num_classes)
         self.least = max(8, 2 * self.multiple)
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from heatmask.errors import OptionError
 from heatmask.networks.blocks import NORMS, stack_convolutions
-from heatmask.networks.global_pooling import GPNetwork, check_choice, crop_to, pad_to_multiple
+from heatmask.networks.global_pooling import (
+    GPNetwork,
+    check_choice,
+    crop_to,
+    make_head,
+    pad_to_multiple,
+)
 
 PARTS = 4
 """Convolutions that a level is decomposed into."""
@@ -64,7 +70,7 @@ class GPShuffleUNet(GPNetwork):
         pooling: str = "max",
         top_fraction: float = 0.01,
     ) -> None:
-        super().__init__(spatial_dims, features, num_classes, pool_at, pooling, top_fraction)
+        super().__init__(pool_at, pooling, top_fraction)
         check_choice("norm", norm, NORMS)
         folded = 2**spatial_dims
         if features < 1 or features % folded:
@@ -74,6 +80,7 @@ class GPShuffleUNet(GPNetwork):
         self.entry = stack_convolutions(spatial_dims, (in_channels, features, features), norm)
         self.down = nn.ModuleList(_Down(spatial_dims, width, norm) for width in widths[:-1])
         self.up = nn.ModuleList(_Up(spatial_dims, width, norm) for width in widths[-2::-1])
+        self.head = make_head(spatial_dims, features, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heatmask.networks.blocks import NORMS, stack_convolutions
-from heatmask.networks.global_pooling import GPNetwork, check_choice, check_size
+from heatmask.networks.global_pooling import GPNetwork, check_choice, check_size, make_head
 
 
 class GPUNet(GPNetwork):
@@ -52,7 +52,7 @@ class GPUNet(GPNetwork):
         pooling: str = "max",
         top_fraction: float = 0.01,
     ) -> None:
-        super().__init__(spatial_dims, features[0], num_classes, pool_at, pooling, top_fraction)
+        super().__init__(pool_at, pooling, top_fraction)
         check_choice("norm", norm, NORMS)
         self.down = Pool[Pool.AVG, spatial_dims](2)
         channels = [in_channels, *features]
@@ -63,6 +63,7 @@ class GPUNet(GPNetwork):
             stack_convolutions(spatial_dims, (coarse + fine, fine, fine), norm)
             for coarse, fine in zip(features[:0:-1], features[-2::-1], strict=True)
         )
+        self.head = make_head(spatial_dims, features[0], num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features[0], *spatial)."""
