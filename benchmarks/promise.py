@@ -18,7 +18,7 @@ PROMISE_GB = {"cpu": 1.0, "cuda": 4.0}
 _MEASURE = """
 import json, sys
 import torch
-from heatmask.attribution import Explainer
+from heatmask.attribution import Explainer, explain
 from heatmask.attribution.memory import choose_batch_size
 from subjects import Plan, make_subject
 
@@ -36,11 +36,11 @@ if on_cpu:
     before = read_kib("VmRSS") * 1024
     open("/proc/self/clear_refs", "w", encoding="utf-8").write("5")  # begin the peak anew
 size = min(choose_batch_size(explainer, subject.network, subject.images, promise_gb), 256)
-images = subject.images.repeat(size, 1, 1, 1)
+images = subject.images.repeat(size + 3, 1, 1, 1)  # batches of one, two and the size found
 if not on_cpu:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-explainer(subject.network, images)
+explain(subject.network, images, method, batch_size=256, max_memory_gb=promise_gb, **options)
 peak = read_kib("VmHWM") * 1024 if on_cpu else torch.cuda.max_memory_allocated()
 print(json.dumps({"size": size, "gb": (peak - before) / 1e9}))
 """

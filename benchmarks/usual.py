@@ -39,7 +39,8 @@ def measure_usual(plan: Plan) -> Iterator[Row]:
         run = peer_by_slice(subject, lambda one, peer=peer: peer.attribute(one, target=0))
         for amp in (False, True):
             yield compare_scan(plan, subject, method, "Captum", run, CAPTUM_LIMIT, amp)
-    cam = GradCAM(nn_module=subject.network, target_layers="layer4")
+    # On a copy: it leaves its hooks behind.
+    cam = GradCAM(nn_module=copy.deepcopy(subject.network), target_layers="layer4")
     run = peer_by_slice(subject, lambda one: cam(x=one, class_idx=0))
     for amp in (False, True):
         yield compare_scan(plan, subject, "grad_cam", "MONAI", run, MONAI_LIMIT, amp)

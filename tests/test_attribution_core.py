@@ -315,8 +315,10 @@ BAD_CLASSES: list[tuple[Any, str]] = [
     ([], r"class_idx must be whole numbers, at least one, got \[\]"),
     (0.5, r"class_idx must be whole numbers"),
     (torch.ones(5), r"class_idx must be whole numbers"),
-    (torch.zeros(5, 1, dtype=torch.int64), r"class_idx must be whole numbers"),
-    (torch.tensor([0, 1]), r"one class for each of the 5 images, got 2\. Give a list"),
+    (torch.zeros(5, 1, dtype=torch.int64), r"each of the 5 images, shape \(5,\), got .*\(5, 1\)"),
+    (torch.tensor([0, 1]), r"one class for each of the 5 images, .*got shape \(2,\)\. Give a list"),
+    (torch.zeros(9, dtype=torch.int64), r"one class for each of the 5 images, .*got shape \(9,\)"),
+    ("tumour", r"class_idx must be a whole number or several, got 'tumour'"),
 ]
 
 
@@ -363,7 +365,8 @@ def test_a_copy_shares_memory_and_is_frozen(networks: dict[int, nn.Module]) -> N
         assert not other.requires_grad
         assert one.requires_grad
     for one, other in zip(network.buffers(), copy.buffers(), strict=True):
-        assert one.data_ptr() == other.data_ptr()
+        assert torch.equal(one, other)
+        assert one.data_ptr() != other.data_ptr()
     assert not any(module.training for module in copy.modules())
     assert all(module.training for module in network.modules())
 
@@ -415,11 +418,16 @@ def test_out_of_memory_halves_the_batch(
         found = explain(networks[2], images, "greedy", class_idx)
     assert_close(found.attribution, expected.attribution, 1e-5)
     assert_close(found.logits, expected.logits, 1e-5)
-    assert small_gpu == [5, 2, 3, 1, 2]
-    assert caplog.messages == [
-        "The GPU is out of memory: going on with a batch of 2.",
-        "The GPU is out of memory: going on with a batch of 1.",
-    ]
+    assert small_gpu == [5, 2, 2, 1]
+    assert caplog.messages == ["The GPU is out of memory: going on with a batch of 2."]
+
+
+def test_a_halved_batch_stays_halved(small_gpu: list[int], networks: dict[int, nn.Module]) -> None:
+    images = make_scans().repeat(3, 1, 1, 1)
+    expected = explain(networks[2], images, "input_x_gradient")
+    found = explain(networks[2], images, "greedy", batch_size=5)
+    assert small_gpu == [5, *[2] * 7, 1]
+    assert_close(found.attribution, expected.attribution, 1e-5)
 
 
 def test_out_of_memory_with_one_image(small_gpu: list[int], networks: dict[int, nn.Module]) -> None:
@@ -496,7 +504,7 @@ def test_ten_lines_add_a_method(own_registry: None, networks: dict[int, nn.Modul
     assert method.summary == "The sign of the gradient."
     assert method in list_methods()
     with pytest.raises(OptionError, match=r"'gradient_sign' is registered already"):
-        register("gradient_sign", family="gradient", cost="none", paper="none")
+        register("gradient_sign", family="gradient", cost="none", paper="none")(explain_by_sign)
 
 
 @pytest.mark.parametrize(
@@ -557,3 +565,73 @@ def test_a_layer_that_is_not_there_gets_the_closest_names(
         find_layer(networks[2], "norm3")
     with pytest.raises(OptionError, match=r"got 'zzz'\. Closest: 'pool', 'flatten', 'head'"):
         explain(networks[2], make_scans(), "grad_cam", target_layer="zzz")
+
+
+# What a network or a batch may not do
+
+
+class WorksInPlace(nn.Module):
+    """Writes to its input and to a buffer, as some networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 3)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return self.fc(self.conv(x.clamp_(0.2, 0.8)).relu().mean((-2, -1)))
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*NAMES} - {"cam", "inherent", "lrp_epsilon", "lrp_epsilon_plus"})
+)
+def test_images_and_buffers_are_not_written_to(name: str) -> None:
+    torch.manual_seed(0)
+    network, images = WorksInPlace().eval(), torch.rand(3, 2, 16, 12)
+    before = images.clone()
+    explain(network, images, name, check=False)
+    assert torch.equal(images, before)
+    assert network.seen == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.parametrize("name", ["integrated_gradients", "deep_lift", "occlusion"])
+def test_a_baseline_of_each_image_goes_with_it(
+    name: str, batch_size: int, networks: dict[int, nn.Module]
+) -> None:
+    images = make_scans()
+    baselines = torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
+    found = explain(networks[2], images, name, batch_size=batch_size, baseline=baselines)
+    for index, (image, baseline) in enumerate(zip(images, baselines, strict=True)):
+        alone = explain(networks[2], image[None], name, baseline=baseline)
+        assert_close(found.attribution[index], alone.attribution[0], 1e-3)
+    with pytest.raises(OptionError, match=r"broadcasts to the images' \(5, 2, 16, 12\)"):
+        explain(networks[2], images, name, batch_size=2, baseline=baselines[:2])
+
+
+def test_compiled_parts_come_back_plain() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), torch.compile(nn.Sequential(nn.ReLU())))
+    copy = copy_frozen(torch.compile(network))
+    assert [type(module) for module in copy.modules()] == [
+        nn.Sequential, nn.Conv2d, nn.Sequential, nn.ReLU,
+    ]  # fmt: skip
+    assert hasattr(network[1], "_orig_mod")
+
+
+@pytest.mark.parametrize("name", ["saliency", "grad_cam", "occlusion"])
+def test_images_of_another_type(name: str, networks: dict[int, nn.Module]) -> None:
+    with pytest.raises(InputError, match=r"floating-point numbers, got torch\.uint8"):
+        explain(networks[2], make_scans().byte(), name)
+    with pytest.raises(InputError, match=r"one type, and the images are torch\.float64"):
+        explain(networks[2], make_scans().double(), name, check=False)
+
+
+def test_a_built_in_name_cannot_be_taken() -> None:
+    with pytest.raises(OptionError, match="'deep_lift' is registered already"):
+        register("deep_lift", family="gradient", cost="none", paper="none")(print_nothing)
+
+
+def print_nothing(network: nn.Module, images: Tensor, class_idx: ClassIdx) -> tuple[Tensor, Tensor]:
+    """Nothing."""
+    raise NotImplementedError

@@ -229,7 +229,9 @@ def test_what_one_image_needs_is_told() -> None:
 
 @pytest.mark.parametrize(("title", "bar"), [("working", True), ("", False)])
 def test_a_progress_bar_on_demand(title: str, bar: bool, capsys) -> None:
-    parts = run_batches(lambda part: (part.start, part.stop), torch.zeros(5), 2, title=title)
+    parts = run_batches(
+        lambda part: (part.start, part.stop), torch.zeros(5), 2, None, title, bool(title)
+    )
     assert parts == [(0, 2), (2, 4), (4, 5)]
     assert (title in capsys.readouterr().out) is bar or not bar
 

@@ -18,6 +18,7 @@ from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.make import MaskSettings, make_mask
 from heatmask.networks.gp_unet import GPUNet
+from heatmask.networks.resnet import make_resnet
 
 SHAPE = (11, 14, 9)
 BALL = draw_ball(SHAPE, centre=(4, 8, 5), radius=3.2)
@@ -405,3 +406,30 @@ def test_a_method_that_would_be_wrong_is_refused() -> None:
     scan = torch.rand(1, 1, 32, 32, 2)
     with pytest.raises(MethodError, match="saliency cannot be relied on with ResNet"):
         HeatmapInferer(explainer=Explainer("saliency"))(scan, network)
+
+
+@pytest.mark.parametrize("method", ["saliency", "grad_cam", "occlusion"])
+def test_a_gated_method_leaves_the_network_as_it_was(method: str) -> None:
+    """In training mode too, and by a method that looks at the logits first."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1),
+    ).train()  # fmt: skip
+    before = deepcopy(network.state_dict())
+    inferer = HeatmapInferer(explainer=Explainer(method), gate_probability=0.0, batch_size=2)
+    volume = torch.rand(1, 1, 12, 14, 5)
+    first, second = inferer(volume, network), inferer(volume, network)
+    torch.testing.assert_close(first["heatmap"], second["heatmap"])
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["saliency", "grad_cam"])
+def test_a_slice_that_is_not_finite_is_refused(method: str) -> None:
+    torch.manual_seed(0)
+    network = make_resnet(10, widen_factor=0.125)
+    volume = torch.rand(1, 1, 32, 32, 3)
+    volume[..., 5, 5, 1] = torch.nan
+    with pytest.raises(MethodError, match=r"the images must be finite, and those of image\(s\) 1"):
+        HeatmapInferer(explainer=Explainer(method), check=False)(volume, network)

@@ -12,8 +12,8 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
-from heatmask.attribution.batches import explain_in_batches
-from heatmask.attribution.explainer import Explainer, Explanation, name_channels
+from heatmask.attribution.batches import classify_in_batches, explain_in_batches
+from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.preflight import require_sound
 from heatmask.errors import InputError, OptionError
 
@@ -149,7 +149,7 @@ class HeatmapInferer(Inferer):
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
                 explanation = self._explain(slices, network)
                 return explanation.logits, explanation.attribution, everything
-            logits = self._classify(slices, network)
+            logits = classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
             explained = self._predict(logits)[1].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
@@ -163,12 +163,6 @@ class HeatmapInferer(Inferer):
             batch_size=self.batch_size,
             max_memory_gb=self.max_memory_gb,
         )
-
-    @torch.no_grad()
-    def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
-        batches = slices.split(self.batch_size)
-        with name_channels(slices):
-            return torch.cat([network(batch.contiguous()) for batch in batches]).float()
 
     def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities and which classes are shown, both (B, K)."""

@@ -1,7 +1,7 @@
 """Explain any number of images in batches that fit into memory."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -11,8 +11,9 @@ from monai.utils import convert_to_dst_type
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from heatmask.attribution.classes import ClassIdx
-from heatmask.attribution.explainer import Explainer, Explanation
+from heatmask.attribution.classes import ClassIdx, check_class_count
+from heatmask.attribution.explainer import Explainer, Explanation, check_finite, name_mismatch
+from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.memory import MemoryBudget
 from heatmask.attribution.preflight import require_sound
 from heatmask.errors import DeviceError, OptionError
@@ -108,9 +109,7 @@ def explain_in_batches(
     max_memory_gb: float | None = None,
     progress: bool = False,
 ) -> Explanation:
-    """Call an explainer on batches and join the results; see `explain`.
-
-    Where a GPU runs out of memory the batch is halved, which is logged, and the work goes on.
+    """Call an explainer on batches and join the results; see `explain` and `run_batches`.
 
     Raises
     ------
@@ -120,14 +119,41 @@ def explain_in_batches(
         Not even one image fits into the GPU's memory.
     """
     plain = images.as_tensor() if isinstance(images, MetaTensor) else images
+    check_class_count(class_idx, len(plain))
+    explainer.check_baseline(plain)
 
     def explain_part(part: slice) -> Explanation:
-        return _explain_fitting(
-            explainer, network, plain[part].contiguous(), _select(class_idx, part)
-        )
+        explain_one = explainer.take_part(part, len(plain))
+        return explain_one(network, plain[part].contiguous(), _select(class_idx, part))
 
-    title = explainer.method.name if progress else ""
-    return _join(run_batches(explain_part, plain, batch_size, max_memory_gb, title))
+    what = explainer.method.name
+    parts = run_batches(explain_part, plain, batch_size, max_memory_gb, what, progress)
+    return Explanation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def classify_in_batches(
+    network: nn.Module, images: Tensor, batch_size: int, max_memory_gb: float | None = None
+) -> Tensor:
+    """Return a classifier's logits (B, K) of images, float32; it is left as it was.
+
+    Raises
+    ------
+    MethodError
+        Images or logits are not finite.
+    HeatmaskError
+        As `explain_in_batches`.
+    """
+    private = copy_frozen(network)
+    check_finite("The classifier", network, images=images)
+    with name_mismatch(images):
+        parts = run_batches(
+            lambda part: private(images[part].contiguous()),
+            images, batch_size, max_memory_gb, "The classifier",
+        )  # fmt: skip
+    logits = torch.cat(parts).float()
+    check_finite("The classifier", network, logits=logits)
+    return logits
 
 
 def run_batches(
@@ -136,66 +162,51 @@ def run_batches(
     batch_size: int,
     max_memory_gb: float | None = None,
     title: str = "",
+    progress: bool = False,
 ) -> list[Result]:
     """Call ``run(part)`` for one batch of images (N, ...) after the other.
 
+    Where a GPU runs out of memory batches are halved from there on, which is logged. Without
+    images there is one empty batch, for `run` to refuse.
+
     Parameters
     ----------
-    batch_size, max_memory_gb
+    batch_size, max_memory_gb, progress
         See `explain`.
     title
-        Of a progress bar; none without.
+        What is run, for the progress bar and for messages.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
     budget = None if max_memory_gb is None else MemoryBudget(max_memory_gb, images.device)
-    results = []
-    with Progress(disable=not title or len(images) <= batch_size) as bar:
-        task = bar.add_task(title, total=len(images))
-        for part in _cut(len(images), batch_size, budget):
-            with nullcontext() if budget is None else budget.measure(part.stop - part.start):
-                results.append(run(part))
-            bar.advance(task, part.stop - part.start)
+    count, start = len(images), 0
+    results: list[Result] = []
+    with Progress(disable=not progress or count <= batch_size) as bar:
+        task = bar.add_task(title, total=count)
+        while start < max(count, 1):
+            size = min(batch_size, budget.batch_size) if budget else batch_size
+            part = slice(start, min(start + size, count))
+            size = part.stop - part.start
+            try:
+                with nullcontext() if budget is None else budget.measure(size):
+                    results.append(run(part))
+                start += size or 1
+                bar.advance(task, size)
+                continue
+            except torch.cuda.OutOfMemoryError as error:
+                if size == 1:
+                    raise DeviceError(
+                        f"{title} must fit into the GPU's memory with one image of "
+                        f"{tuple(images.shape[1:])} at least, and does not: {error}. "
+                        "Take a method that needs less, a smaller image, or device=cpu."
+                    ) from error
+            # Outside of the handler, so that the failed call's tensors are let go first.
+            torch.cuda.empty_cache()
+            batch_size = size // 2
+            logger.warning("The GPU is out of memory: going on with a batch of %d.", batch_size)
     return results
-
-
-def _cut(count: int, batch_size: int, budget: MemoryBudget | None) -> Iterator[slice]:
-    """Yield the batches' places; the budget learns from each before the next is cut."""
-    start = 0
-    while start < max(count, 1):  # no images: one empty batch, which the explainer refuses
-        size = batch_size if budget is None else min(batch_size, budget.batch_size)
-        yield slice(start, min(start + size, count))
-        start += size
 
 
 def _select(class_idx: ClassIdx, part: slice) -> ClassIdx:
     """Return the classes of a part of the images: a tensor names one for each."""
     return class_idx[part] if isinstance(class_idx, Tensor) and class_idx.ndim else class_idx
-
-
-def _join(parts: Sequence[Explanation]) -> Explanation:
-    return Explanation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _explain_fitting(
-    explainer: Explainer, network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> Explanation:
-    try:
-        return explainer(network, images, class_idx)
-    except torch.cuda.OutOfMemoryError as error:
-        if len(images) == 1:
-            raise DeviceError(
-                f"{explainer.method.name} must fit into the GPU's memory with one image of "
-                f"{tuple(images.shape[1:])} at least, and does not: {error}. "
-                "Take a method that needs less, a smaller image, or device=cpu."
-            ) from error
-    # Outside of the handler, so that the failed call's tensors are let go first.
-    torch.cuda.empty_cache()
-    half = len(images) // 2
-    logger.warning("The GPU is out of memory: going on with a batch of %d.", half)
-    return _join(
-        [
-            _explain_fitting(explainer, network, images[part], _select(class_idx, part))
-            for part in (slice(None, half), slice(half, None))
-        ]
-    )

@@ -2,29 +2,42 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError, OptionError
 
 FILE_NAME = "calibration.json"
 
 
-def read_calibration(weights: str | os.PathLike[str], method: str) -> list[float]:
+def read_calibration(
+    weights: str | os.PathLike[str],
+    method: str,
+    target_layer: str | Sequence[str] | None = None,
+) -> list[float]:
     """Return the range (low, high) of the raw heatmap that `method` gives with these weights.
 
     Parameters
     ----------
     weights
         The checkpoint; ``calibration.json`` lies beside it.
+    target_layer
+        Another than the method's own has another range, which is not known.
 
     Raises
     ------
     InputError
         There is no such file, or it is damaged.
     OptionError
-        It does not hold the method.
+        It does not hold the method, or not with this layer.
     """
+    if target_layer is not None and "layer" in get_method(method).needs:
+        raise OptionError(
+            f"The range of {method} is known for its own layer only, and target_layer is "
+            f"{target_layer!r}. Give the knob calibration=[low,high] too: the median of the raw "
+            "heatmap where there is nothing, and about its highest value on a finding."
+        )
     path = Path(weights).with_name(FILE_NAME)
     try:
         ranges = json.loads(path.read_text(encoding="utf-8"))

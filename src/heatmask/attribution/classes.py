@@ -41,7 +41,13 @@ def index_classes(logits: Tensor, class_idx: ClassIdx) -> Tensor:
     batch, count = logits.shape
     if class_idx is None:
         return torch.arange(count, device=logits.device).expand(batch, count)
-    chosen = torch.as_tensor(class_idx, device=logits.device)
+    check_class_count(class_idx, batch)
+    try:
+        chosen = torch.as_tensor(class_idx, device=logits.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"class_idx must be a whole number or several, got {class_idx!r}."
+        ) from error
     if chosen.dtype not in (torch.int64, torch.int32) or chosen.ndim > 1 or not chosen.numel():
         raise OptionError(f"class_idx must be whole numbers, at least one, got {class_idx!r}.")
     if chosen.min() < 0 or chosen.max() >= count:
@@ -50,13 +56,20 @@ def index_classes(logits: Tensor, class_idx: ClassIdx) -> Tensor:
             f"logit(s), got {class_idx!r}."
         )
     if isinstance(class_idx, Tensor) and chosen.ndim == 1:
-        if len(chosen) != batch:
-            raise OptionError(
-                f"A class_idx tensor must give one class for each of the {batch} images, "
-                f"got {len(chosen)}. Give a list to explain several classes of every image."
-            )
         return chosen.long()[:, None]
     return chosen.long().reshape(1, -1).expand(batch, -1)
+
+
+def check_class_count(class_idx: ClassIdx, count: int) -> None:
+    """Raise `OptionError` if a tensor does not give one class for each of so many images."""
+    if not isinstance(class_idx, Tensor) or class_idx.ndim == 0:
+        return
+    if class_idx.shape != (count,):
+        raise OptionError(
+            f"A class_idx tensor must give one class for each of the {count} images, shape "
+            f"({count},), got shape {tuple(class_idx.shape)}. Give a list to explain several "
+            "classes of every image."
+        )
 
 
 def differentiate(

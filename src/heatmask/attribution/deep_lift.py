@@ -130,6 +130,8 @@ class RescaleRules(TorchFunctionMode):
         if func not in _ELEMENTWISE and func not in _POOLS:
             return func(*args, **kwargs)
         images, *others = args if args else (kwargs.pop("input"),)
+        if images.ndim == 0:  # a parameter, the same for baseline and images
+            return func(images, *others, **kwargs)
         if self._recording:
             self._records.append((func, images.clone()))
             return func(images, *others, **kwargs)

@@ -1,5 +1,6 @@
 """From any classifier to logits and attribution, by the name of a method."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
+from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, check_logits
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.grid import resize_to
@@ -109,15 +111,20 @@ class Explainer:
                 "Images must come as (batch, channel, *spatial) with at least one image, "
                 f"got shape {tuple(images.shape)}."
             )
+        if not images.is_floating_point():
+            raise InputError(
+                f"Images must be floating-point numbers, got {images.dtype}. Scale them as in "
+                "training, or convert them with images.float()."
+            )
         plain = images.as_tensor() if isinstance(images, MetaTensor) else images
-        self._check_finite(network, images=plain)
+        check_finite(self.method.name, network, images=plain)
         with torch.inference_mode(False), torch.enable_grad():
             plain = plain.detach().clone() if plain.is_inference() else plain.detach()
             logits, attribution = average_views(
                 self._attribute, network, plain, class_idx, self.flips, self.scales
             )
         attribution = resize_to(attribution.detach().float(), plain.shape[2:])
-        self._check_finite(network, logits=logits, attribution=attribution)
+        check_finite(self.method.name, network, logits=logits, attribution=attribution)
         return Explanation(logits.detach().float(), attribution)
 
     def _copy(self, network: nn.Module) -> nn.Module:
@@ -125,36 +132,60 @@ class Explainer:
         if self.method.family == "inherent" and not training:
             return network  # one forward leaves it alone, and a copy takes milliseconds
         private = copy_frozen(network)
+        # A network may work in place on what it gets.
+        private.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
         private.register_forward_hook(lambda _, inputs, output: check_logits(output))
         return private
 
     def _attribute(
         self, network: nn.Module, images: Tensor, class_idx: ClassIdx
     ) -> tuple[Tensor, Tensor]:
-        with name_channels(images):
+        with name_mismatch(images):
             return self.method.function(self._copy(network), images, class_idx, **self.options)
 
-    def _check_finite(self, network: nn.Module, **results: Tensor) -> None:
-        for what, values in results.items():
-            if not values.isfinite().all():
-                bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-                raise MethodError(
-                    f"{self.method.name} of {type(network).__name__}: the {what} must be finite, "
-                    f"and those of image(s) {', '.join(map(str, bad[:8]))} of the batch are not. "
-                    "Look for NaN or infinite values in the images and the weights; with mixed "
-                    "precision, try without."
-                )
+    def check_baseline(self, images: Tensor) -> None:
+        """Raise `OptionError` unless the baseline fits all the images (N, C, *spatial)."""
+        baseline = self.options.get("baseline")
+        if baseline is not None:
+            fit_baseline(baseline, images)
+
+    def take_part(self, part: slice, count: int) -> "Explainer":
+        """Return the explainer for a part of so many images: a baseline of each goes along."""
+        baseline = self.options.get("baseline")
+        if count < 2 or not isinstance(baseline, Tensor) or len(baseline) != count:
+            return self
+        twin = copy.copy(self)
+        twin.options = {**self.options, "baseline": baseline[part]}
+        return twin
+
+
+def check_finite(what: str, network: nn.Module, **results: Tensor) -> None:
+    """Raise `MethodError` if a result (B, ...) of `what` is not finite, by its name."""
+    for name, values in results.items():
+        if not values.isfinite().all():
+            bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+            raise MethodError(
+                f"{what} of {type(network).__name__}: the {name} must be finite, "
+                f"and those of image(s) {', '.join(map(str, bad[:8]))} of the batch are not. "
+                "Look for NaN or infinite values in the images and the weights; with mixed "
+                "precision, try without."
+            )
 
 
 @contextmanager
-def name_channels(images: Tensor) -> Iterator[None]:
-    """Turn torch's error about channels into an `InputError` that names the images' own."""
+def name_mismatch(images: Tensor) -> Iterator[None]:
+    """Turn torch's errors about channels and types into an `InputError` that names the images'."""
     try:
         yield
     except RuntimeError as error:
-        if "channels" not in str(error):
-            raise
-        raise InputError(
-            f"The network wants another number of channels than the images' "
-            f"{images.shape[1]}: {error}"
-        ) from error
+        if "channels" in str(error):
+            raise InputError(
+                f"The network wants another number of channels than the images' "
+                f"{images.shape[1]}: {error}"
+            ) from error
+        if "Input type" in str(error) or "same dtype" in str(error):
+            raise InputError(
+                f"Images and network must be of one type, and the images are {images.dtype}: "
+                f"{error}. Convert them, as in images.float()."
+            ) from error
+        raise

@@ -114,8 +114,6 @@ def register(
     OptionError
         The name is taken, or an entry is not one of the words there are.
     """
-    if name in _METHODS:
-        raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
     if family not in FAMILIES:
         raise OptionError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
     for word, given, known in (("needs", needs, NEEDS), ("laws", laws, LAWS)):
@@ -124,6 +122,10 @@ def register(
             raise OptionError(f"{word} must be among {', '.join(known)}, got {', '.join(unknown)}.")
 
     def add(function: AttributionFunction) -> AttributionFunction:
+        if not function.__module__.startswith(__package__):
+            _load_built_in()  # whose names are taken too
+        if name in _METHODS:
+            raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
         _METHODS[name] = Method(
             name, family, function, frozenset(needs), frozenset(laws),
             cost, paper, source, in_one_forward,
