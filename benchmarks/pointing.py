@@ -102,7 +102,7 @@ def load_slices(
     if not with_masks:
         return images, None
     (path,) = volume.path.parent.glob("*-seg.nii.gz")
-    image = preprocessing({"image": str(volume.path)})["image"]
+    image = preprocessing({"image": volume.image})["image"]
     mask = LoadImage(image_only=True, ensure_channel_first=True)(path)
     mask = ResampleToMatch(mode="nearest", padding_mode="zeros")(mask, image)
     mask = ResizeWithPadOrCrop((*images.shape[2:], -1))(mask)

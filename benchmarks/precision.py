@@ -110,7 +110,7 @@ def compare_precision(data: Path) -> Table:
         ]
         correlations, overlaps, seconds = [], [], [0.0, 0.0]
         for volume in track(volumes, method or bundle):
-            case = {"case": volume.patient, "image": str(volume.path)}
+            case = {"case": volume.patient, "image": volume.image}
             results = [segmenter.segment(case) for segmenter in segmenters]
             seconds = [s + r["seconds"]["explain"] for s, r in zip(seconds, results, strict=True)]
             exact, half = (np.asarray(result["heatmap"]).ravel() for result in results)

@@ -30,9 +30,12 @@ TRANSFORMS = "heatmask.transforms."
 
 
 def make_config() -> dict[str, Any]:
-    load = {"_target_": "heatmask.data.scan.LoadScand", "keys": "image"}
+    load = {
+        "_target_": "heatmask.data.load.LoadSequencesd",
+        "keys": "image",
+        "sequences": "@sequences",
+    }
     orient = {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None}
-    copy = {"_target_": "CopyItemsd", "keys": "image", "names": "scan"}
     resample = {
         "_target_": TRANSFORMS + "ResampleInPlaned",
         "keys": "image",
@@ -40,7 +43,7 @@ def make_config() -> dict[str, Any]:
         "slice_axis": "@slice_axis",
     }
     normalize = {"_target_": TRANSFORMS + "NormalizeHeadd", "keys": "image"}
-    preprocessing = [load, copy, orient, resample, normalize]
+    preprocessing = [load, orient, resample, normalize]
     postprocessing = [
         {
             "_target_": "Invertd",
@@ -62,6 +65,7 @@ def make_config() -> dict[str, Any]:
         },
     ]
     return {
+        "sequences": ["FLAIR"],
         "threshold_rule": "otsu",
         "threshold_level": 0.0,
         "min_volume_mm3": 100.0,

@@ -22,7 +22,7 @@ BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inf
 PHANTOM_SEED = 77
 REPORT_FIELDS = {
     "bundle", "case", "classes", "device", "finding", "input", "notice", "output", "parameters",
-    "seconds", "sequence", "slices", "versions", "warnings", "weights_sha256",
+    "seconds", "sequence", "sequences", "slices", "versions", "warnings", "weights_sha256",
 }  # fmt: skip
 
 

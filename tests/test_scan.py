@@ -25,7 +25,8 @@ from PIL import Image
 from scan_files import write_dicom_series, write_nifti, write_nrrd, write_raw_nifti
 from scipy.spatial.transform import Rotation
 
-from heatmask.data.scan import LoadScand, get_warnings
+from heatmask.data.load import LoadSequencesd
+from heatmask.data.scan import get_warnings
 from heatmask.errors import InputError, OptionError
 
 SHAPE = (7, 11, 5)
@@ -49,7 +50,7 @@ def make_array(shape=SHAPE, seed=0):
 
 
 def load(path, **options):
-    return LoadScand("image", **options)({"image": path})["image"]
+    return LoadSequencesd("image", **options)({"image": path})["image"]
 
 
 def write_all(folder, array, affine):
@@ -138,18 +139,17 @@ def test_trailing_singleton_axis_is_squeezed(tmp_path):
     array, affine = make_array(), make_affine()
     path = write_nifti(tmp_path / "a.nii", array[..., None].astype(np.int16), affine)
     assert_same_scan(load(path), array, affine)
-    assert_same_scan(load(path, channel=0), array, affine)
+    assert_same_scan(load(path), array, affine)
 
 
-def test_channel_rule(tmp_path):
-    channels = np.stack([make_array(), make_array(seed=1)], axis=-1).astype(np.int16)
+@pytest.mark.parametrize("count", [2, 5])
+def test_several_channels_without_names_are_refused(tmp_path, count):
+    channels = np.stack([make_array(seed=c) for c in range(count)], axis=-1).astype(np.int16)
     path = write_nifti(tmp_path / "4d.nii.gz", channels, make_affine())
-    for channel in (0, 1):
-        assert_same_scan(load(path, channel=channel), channels[..., channel], make_affine())
-    with pytest.raises(InputError, match=r"one channel.*has 2"):
+    with pytest.raises(
+        InputError, match=rf"the four of Task01_BrainTumour.*4d.nii.gz' has {count}"
+    ):
         load(path)
-    with pytest.raises(InputError, match="channel asked for; channel=2"):
-        load(path, channel=2)
 
 
 def test_real_oblique_dicom(shared_data, tmp_path):
@@ -188,7 +188,7 @@ def test_inversion_saving_and_collation(tmp_path, name):
         path = write_dicom_series(tmp_path / name, array, affine)
     forward = Compose(
         [
-            LoadScand("image"),
+            LoadSequencesd("image"),
             Orientationd("image", "RAS", labels=None),
             Spacingd("image", (2.0, 2.0, -1.0)),
             ScaleIntensityd("image"),
@@ -220,8 +220,8 @@ def test_warnings_name_the_source_and_unknown_is_silent(tmp_path):
     unknown = write_nifti(tmp_path / "patient1.nii.gz", array, make_affine())
     (warning,) = get_warnings(load(known))
     assert "the file name 'p-t1c.nii.gz' says T1-Gd" in warning
-    assert get_warnings(load(known, expected=["FLAIR", "T1-Gd"])) == []
-    assert get_warnings(load(known, expected=())) == []
+    assert get_warnings(load(known, sequences=["T1-Gd", "FLAIR"])) == []
+    assert get_warnings(load(known, sequences=["unknown"])) == []
     assert load(unknown).meta["sequence"] == "unknown"
     assert get_warnings(load(unknown)) == []
 
@@ -264,7 +264,7 @@ def test_volumes_in_memory(tmp_path):
 def test_threads_read_the_same_and_print_nothing(tmp_path, capfd):
     array, affine = make_array(), make_affine()
     paths = write_all(tmp_path, array, affine) * 5
-    transform = LoadScand("image")
+    transform = LoadSequencesd("image")
     with ThreadPoolExecutor(8) as pool:
         volumes = list(pool.map(lambda path: transform({"image": path})["image"], paths))
     for volume in volumes:
@@ -295,7 +295,7 @@ def write_broken(folder):
     cut = write_nrrd(folder / "cut.nrrd", floats, make_affine())
     cut.write_bytes(cut.read_bytes()[:-50])
     Image.new("L", (20, 30), 7).save(folder / "picture.png")
-    Image.new("L", (20, 30), 7).save(folder / "picture.jpg")
+    (folder / "cut.png").write_bytes((folder / "picture.png").read_bytes()[:40])
     (folder / "empty").mkdir()
     eye = np.eye(4)
     write_nifti(folder / "nan.nii.gz", nan, eye)
@@ -328,8 +328,8 @@ BROKEN = {
     "cut.nii": "could the file be damaged",
     "flipped.nii.gz": "cut off or damaged",
     "cut.nrrd": "readable image",
-    "picture.png": "2D picture",
-    "picture.jpg": "2D picture",
+    "picture.png": "is 20 x 30 x 1",
+    "cut.png": "picture must be a readable",
     "empty": "holds none",
     "nan.nii.gz": "2 of 385 in .* are NaN",
     "inf.nii": "1 of 385 in .* infinite",
@@ -362,6 +362,19 @@ def test_broken_scans(broken, name):
         load(broken / name)
     assert name in str(caught.value)
     assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("name", ["x_t1c.png", "x_t1c.TIF"])
+def test_a_picture_is_one_slice(tmp_path, name):
+    """As it is looked at: its left is the patient's right, its top anterior."""
+    pixels = make_array((13, 17)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    volume = load(tmp_path / name, min_slices=1, sequences=["T1-Gd"])
+    assert volume.shape == (1, 17, 13, 1)
+    ras = Orientationd("image", "RAS", labels=None)({"image": volume})["image"]
+    np.testing.assert_array_equal(ras[0, ..., 0], pixels.T[::-1, ::-1])
+    (warning,) = get_warnings(volume)
+    assert f"'{name}' is a picture without geometry" in warning
 
 
 def test_min_slices(tmp_path):
@@ -429,14 +442,13 @@ def test_dicom_series_with_holes_or_doubles(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"expected": ("FLAR",)}, "expected must name sequences"),
-        ({"channel": "first"}, "channel must be"),
-        ({"channel": -1}, "channel must be"),
-        ({"channel": True}, "channel must be"),
+        ({"sequences": ("FLAIR", "FLAR")}, r"sequences must name.*got \['FLAIR', 'FLAR'\]"),
+        ({"sequences": ()}, r"sequences must name.*got \[\]"),
+        ({"sequences": ["T1", "T1"]}, "each once"),
         ({"min_slices": 0}, "min_slices must be"),
         ({"min_slices": 2.5}, "min_slices must be"),
     ],
 )
 def test_options(options, reason):
     with pytest.raises(OptionError, match=reason):
-        LoadScand("image", **options)
+        LoadSequencesd("image", **options)

@@ -4,11 +4,15 @@ import pytest
 from pydicom import Dataset
 
 from heatmask.data.sequence import (
+    SEQUENCES,
     SequenceClue,
+    check_sequences,
     describe_mismatch,
     find_sequence_clue,
     recognise_sequence,
+    strip_sequence_words,
 )
+from heatmask.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -93,5 +97,42 @@ def test_mismatch_names_its_source_and_unknown_is_silent():
         "Expected a FLAIR scan; the file name 'x-t1c.nii.gz' says T1-Gd. The mask may mean nothing."
     )
     assert describe_mismatch(clue, ("FLAIR", "T1-Gd")) is None
-    assert describe_mismatch(clue, ()) is None
+    assert describe_mismatch(clue, ("unknown",)) is None
     assert describe_mismatch(SequenceClue("unknown"), ("FLAIR",)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        # BraTS 2020 and 2023, LGG, BraTS 2013, BIDS
+        (
+            ("BraTS20_001_flair", "BraTS20_001_t1", "BraTS20_001_t1ce", "BraTS20_001_t2"),
+            "brats20 001",
+        ),
+        (("B-00-000-t2f", "B-00-000-t1n", "B-00-000-t1c", "B-00-000-t2w"), "b 00 000"),
+        (("Flair_subtrMean", "T1c_subtrMean"), "subtrmean"),
+        (("sub-01_FLAIR", "sub-01_T1w", "sub-01_ce-gadolinium_T1w"), "sub 01"),
+        (("p1_T1_post", "P1-t2", "p1_flair_to_t1"), "p1"),
+        (("flair", "T1 +c", "T2"), ""),
+        # What merely looks like a sequence stays
+        (("p2_at1_t1", "p2 at1 flair"), "p2 at1"),
+        (("case_0001",), "case 0001"),
+    ],
+)
+def test_names_without_the_sequence_are_those_of_the_head(names, words):
+    assert {strip_sequence_words(name) for name in names} == {words}
+
+
+def test_other_heads_keep_other_names():
+    names = ["p1_flair", "p2_t1", "p1_postop_t1", "p1_flair_2", "t1_visit_flair"]
+    assert len({strip_sequence_words(name) for name in names}) == len(names)
+
+
+def test_sequences_of_a_network():
+    assert check_sequences("FLAIR") == ("FLAIR",)
+    assert check_sequences(["T1-Gd", "FLAIR"]) == ("T1-Gd", "FLAIR")
+    assert check_sequences(SEQUENCES) == SEQUENCES
+    assert check_sequences(["unknown"]) == ("unknown",)
+    for wrong in ([], ["flair"], ["T1", "T1"], None):
+        with pytest.raises(OptionError, match="sequences must name, each once"):
+            check_sequences(wrong)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from serving_stub import write_scan
 
+from heatmask.data.sequence import SEQUENCES
 from heatmask.errors import InputError, OutputError
-from heatmask.serving.studies import index_studies
+from heatmask.serving.studies import index_studies, read_siblings
 
 FLAIRS = {"p1-t2f.nii.gz", "p2-t2f.nii.gz"}
 
@@ -32,8 +33,39 @@ def list_names(folder: Path) -> set[str]:
 
 def test_reference_scans_are_linked_siblings_and_masks_are_not(studies, tmp_path):
     index = index_studies(studies, tmp_path / "work")
-    assert list_names(index) == FLAIRS
+    assert list_names(index) == FLAIRS | {"modalities"}
     assert (index / "p2-t2f.nii.gz").resolve() == (studies / "site/p2/p2-t2f.nii.gz").resolve()
+
+
+def test_siblings_are_linked_below_and_found_again(studies, tmp_path):
+    index = index_studies(studies, tmp_path / "work")
+    source = studies.resolve() / "site/p1/p1-t1c.nii.gz"
+    assert read_siblings(index / "p1-t2f.nii.gz") == {"T1-Gd": str(source)}
+    source.unlink()
+    (studies / "site/p1/p1-t2w.nii").write_bytes(b"")
+    index_studies(studies, tmp_path / "work")
+    assert list(read_siblings(index / "p1-t2f.nii.gz")) == ["T2"]
+    (index / "uploaded.nii.gz").write_bytes(b"")
+    assert read_siblings(index / "uploaded.nii.gz") == {}
+
+
+def test_every_sequence_has_a_link_that_says_it(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for sequence in SEQUENCES:
+        (folder / f"p1_{sequence.replace('*', 'star')}.nii").write_bytes(b"")
+    index = index_studies(folder, tmp_path / "work")
+    assert not any("*" in path.name for path in index.rglob("*"))
+    siblings = read_siblings(index / "p1_FLAIR.nii")
+    assert {"FLAIR", *siblings} == set(SEQUENCES)
+    for sequence, path in siblings.items():
+        assert Path(path).stem == f"p1_{sequence.replace('*', 'star')}"
+
+
+def test_the_first_sequence_that_a_study_has_is_its_reference(studies, tmp_path):
+    (studies / "site/p2/p2-t2f.nii.gz").unlink()
+    index = index_studies(studies, tmp_path / "work", ("FLAIR", "T1-Gd"))
+    assert list_names(index) == {"p1-t2f.nii.gz", "p2-t1c.nii.gz", "modalities"}
 
 
 def test_a_folder_that_cannot_be_written_is_served(studies, tmp_path):
@@ -71,7 +103,7 @@ def test_indexing_again_follows_the_studies_and_keeps_labels(studies, tmp_path):
     shutil.rmtree(studies / "site/p2")
     write_scan(studies / "site/p3/p3-t2f.nii.gz")
     assert index_studies(studies, tmp_path / "work") == index
-    expected = {"p1-t2f.nii.gz", "p3-t2f.nii.gz", "uploaded.nii.gz", "labels"}
+    expected = {"p1-t2f.nii.gz", "p3-t2f.nii.gz", "uploaded.nii.gz", "labels", "modalities"}
     assert list_names(index) == expected
     assert label.read_bytes() == b"corrected"
 
@@ -131,7 +163,10 @@ def test_a_work_folder_that_cannot_be_made_is_refused(studies, tmp_path):
 
 def test_the_lgg_set_is_served_as_it_is(lgg, tmp_path):
     index = index_studies(lgg, tmp_path / "work")
-    assert list_names(index) == {path.name for path in lgg.glob("*/*-t2f.nii.gz")}
+    assert list_names(index) == {path.name for path in lgg.glob("*/*-t2f.nii.gz")} | {"modalities"}
+    assert len(list(index.glob("modalities/*/T1-Gd.nii.gz"))) == len(
+        list(lgg.glob("*/*-t1c.nii.gz"))
+    )
 
 
 class TestDatastore:
@@ -145,6 +180,12 @@ class TestDatastore:
 
     def test_it_lists_the_studies(self, store):
         assert set(store.list_images()) == {"p1-t2f", "p2-t2f"}
+
+    def test_an_image_is_where_its_siblings_can_be_found(self, store):
+        path = Path(store.get_image_uri("p1-t2f"))
+        assert path.is_symlink()
+        assert list(read_siblings(path)) == ["T1-Gd"]
+        assert store.get_image_uri("p9") == ""
 
     def test_removing_a_study_would_delete_the_scan_and_is_refused(self, store, studies):
         with pytest.raises(InputError, match="is not deleted from here"):
@@ -183,14 +224,16 @@ class TestDatastore:
             store.save_label("p9", str(tmp_path / "label.nrrd"), "final", {})
 
     def test_the_hosts_own_store_follows_links(self, tmp_path):
-        """When this fails, the host no longer does, and `remove_image` here can go."""
+        """When this fails, `remove_image` and `get_image_uri` here can go."""
         from monailabel.datastore.local import LocalDatastore
 
         scan = tmp_path / "scan.nii.gz"
         scan.write_bytes(b"the user's")
         (tmp_path / "flat").mkdir()
         os.symlink(scan, tmp_path / "flat/scan.nii.gz")
-        LocalDatastore(str(tmp_path / "flat")).remove_image("scan")
+        store = LocalDatastore(str(tmp_path / "flat"))
+        assert store.get_image_uri("scan") == str(scan.resolve())
+        store.remove_image("scan")
         assert not scan.exists()
 
 

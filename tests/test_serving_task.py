@@ -18,6 +18,7 @@ from serving_stub import make_config, make_metadata, tilt_affine, write_bundle, 
 
 from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
+from heatmask.serving.studies import index_studies
 from heatmask.serving.task import HeatmapInferTask, write_mask
 
 
@@ -114,6 +115,35 @@ def test_a_wrong_sequence_is_a_warning(task, tmp_path):
     _, _, facts = run(task, path)
     assert len(facts["warnings"]) == 1
     assert "T1" in facts["warnings"][0]
+
+
+def link_study(tmp_path: Path, affine: np.ndarray) -> tuple[Path, np.ndarray]:
+    """A study of FLAIR with the lesion and T1-Gd without, as the host sees it."""
+    mask = write_scan(tmp_path / "studies/p1_flair.nii.gz")
+    write_scan(tmp_path / "studies/p1_t1ce.nii.gz", lesion=False, affine=affine)
+    return index_studies(tmp_path / "studies", tmp_path / "work") / "p1_flair.nii.gz", mask
+
+
+@pytest.mark.parametrize("sequences", [["FLAIR"], ["T1-Gd"]])
+def test_the_siblings_of_a_study_go_to_the_model(bundle_folder, tmp_path, sequences):
+    """The stub's network takes one sequence: that of FLAIR, or the sibling's on its grid."""
+    other = tilt_affine() @ np.diag([1.0, 1.0, 1.1, 1.0])
+    path, lesion = link_study(tmp_path, other)
+    config = make_config() | {"sequences": sequences}
+    (bundle_folder / "configs/inference.json").write_text(json.dumps(config))
+    mask, affine, facts = run(HeatmapInferTask(ServedBundle(bundle_folder)), path)
+    assert facts["sequences"] == sequences
+    assert facts["sequence"] == "FLAIR", "the scan that the viewer shows"
+    left_out = "T1-Gd" if sequences == ["FLAIR"] else "FLAIR"
+    assert facts["warnings"] == [f"Left out, the network takes {sequences[0]}: {left_out}."]
+    np.testing.assert_allclose(affine, tilt_affine(), atol=1e-4)
+    assert mask.shape == lesion.shape
+    assert bool(mask.any()) == (sequences == ["FLAIR"])
+
+
+def test_a_scan_alone_is_a_single(task, scan):
+    _, _, facts = run(task, scan[0])
+    assert (facts["sequences"], facts["sequence"]) == (["FLAIR"], "FLAIR")
 
 
 def test_info_shows_a_segmentation_with_its_label_and_options(task):
@@ -317,9 +347,9 @@ class TestHost:
         """Why the results of the inferer are indexed and not decollated."""
         from monai.data import decollate_batch
 
-        from heatmask.data.scan import LoadScand
+        from heatmask.data.load import LoadSequencesd
 
-        volume = LoadScand("image")({"image": str(scan[0])})["image"]
+        volume = LoadSequencesd("image")({"image": str(scan[0])})["image"]
         lost = decollate_batch({"heatmap": volume[None]})[0]["heatmap"]
         assert lost.affine.shape != (4, 4)
         np.testing.assert_allclose(volume[None][0].affine, tilt_affine(), atol=1e-4)

@@ -97,7 +97,7 @@ class Scorer:
             masks: dict[str, np.ndarray] = {}
             cases = []
             for name, segmenter in segmenters.items():
-                result = segmenter.segment({"case": volume.patient, "image": str(volume.path)})
+                result = segmenter.segment({"case": volume.patient, "image": volume.image})
                 masks[name] = np.asarray(result["mask"][0])
                 for variant, transform in self.variants.items():
                     masks[_join(name, variant)] = np.asarray(transform(result)["mask"][0])

@@ -23,8 +23,9 @@ MAX_GAP_DEVIATION = 0.05
 # Slices that drift sideways by more than this are sheared: no affine grid holds them.
 MAX_DRIFT_MM = 0.1
 _TAGS = (
-    "SeriesInstanceUID SeriesDescription ProtocolName Modality Rows Columns NumberOfFrames "
-    "SamplesPerPixel ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "StudyInstanceUID SeriesInstanceUID SeriesDescription ProtocolName Modality "
+    "Rows Columns NumberOfFrames SamplesPerPixel "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "ScanningSequence SequenceVariant InversionTime EchoTime RepetitionTime "
     "ContrastBolusAgent"
 ).split()

@@ -9,20 +9,24 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from heatmask.data.dicom import DicomSeries, is_dicom, is_dicom_folder, read_only_series
-from heatmask.data.sequence import SequenceClue, find_sequence_clue
+from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
+from heatmask.data.sequence import Header, SequenceClue, find_sequence_clue
 from heatmask.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
 
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
+SCAN_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 # Reference masks by the habit of public data sets, and what Heatmask writes itself.
 NEVER_SCANS = ("*-seg*", "*_seg*", "*_mask.nii.gz", "*_heatmap.nii.gz")
-_KINDS = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr) or a DICOM series folder"
+MASK_FOLDERS = ("labelsTr", "labelsTs")
+"""Where the Medical Segmentation Decathlon keeps masks under the names of the scans."""
+_KINDS = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder or a picture"
 _MAX_CASE_LENGTH = 100
 
 
@@ -34,10 +38,17 @@ class Scan:
     ----------
     case : name for people and for output folders; unique in its list, safe in any path
     path : a NIfTI or NRRD file, or the folder of a DICOM series
+    header : of one DICOM slice; None for other formats
     """
 
     case: str
     path: Path
+    header: Header | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def clue(self) -> SequenceClue:
+        """What header or name tell about the sequence."""
+        return find_sequence_clue(get_name(self.path), self.header)
 
 
 def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
@@ -46,19 +57,18 @@ def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
     Parameters
     ----------
     path
-        A NIfTI, an NRRD, a DICOM series folder, or a folder with any of them below it.
+        A NIfTI, an NRRD, a DICOM series folder, a picture, or a folder with any of them below.
         Hidden files and folders, links to folders, and masks by their names
-        (`NEVER_SCANS`) are passed over.
+        (`NEVER_SCANS`) or folders (`MASK_FOLDERS`) are passed over.
     pattern
         For folders: glob on the file's name (the folder's for DICOM), such as
-        ``*-t2f.nii.gz``. Without it, all scans must be of one sequence by their names
-        and headers.
+        ``*-t2f.nii.gz``; other files are not looked at. Pictures in folders are only looked
+        at with a pattern that ends like them (``*.png``): most are no scans.
 
     Raises
     ------
     InputError
-        If there is no scan, several sequences without a pattern, a file of another kind,
-        or a DICOM folder with several series.
+        If there is no scan, a file of another kind, or a DICOM folder with several series.
     OptionError
         If the pattern is empty or names folders.
     """
@@ -69,23 +79,8 @@ def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
     if path.is_file():
         _check_scan_file(path)
         return name_cases([path])
-    return name_cases(_search_folder(path, pattern))
-
-
-def list_cases(path: str | Path | None, pattern: str | None = None) -> list[dict[str, str]]:
-    """Return `find_scans` as the data list of a bundle: ``case``, ``image``, ``image_path``.
-
-    Raises
-    ------
-    OptionError
-        No path is given; otherwise as `find_scans`.
-    """
-    if not path:
-        raise OptionError("input must name a scan or a folder, and none was given: --input SCAN.")
-    return [
-        {"case": scan.case, "image": str(scan.path), "image_path": str(scan.path)}
-        for scan in find_scans(path, pattern)
-    ]
+    headers = _search_folder(path, pattern)
+    return [Scan(scan.case, scan.path, headers[scan.path]) for scan in name_cases(headers)]
 
 
 def split_scan_name(name: str) -> tuple[str, str]:
@@ -96,9 +91,15 @@ def split_scan_name(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def is_mask_name(name: str) -> bool:
-    """Whether a file name is that of a mask or heatmap, not of a scan."""
-    return any(fnmatchcase(name.lower(), pattern) for pattern in NEVER_SCANS)
+def get_name(path: Path) -> str:
+    """File name; for a folder the real one, also of "."."""
+    return path.resolve().name if path.is_dir() else path.name
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is a mask or heatmap, not a scan, by its name or its folder's."""
+    name = path.name.lower()
+    return path.parent.name in MASK_FOLDERS or any(fnmatchcase(name, p) for p in NEVER_SCANS)
 
 
 def name_cases(paths: Iterable[Path]) -> list[Scan]:
@@ -130,13 +131,8 @@ def _name_at_depth(path: Path, depth: int) -> str:
     return _make_safe("_".join([*parents, _stem(path)]))
 
 
-def _name(path: Path) -> str:
-    """File name; for a folder the real one, also of "."."""
-    return path.resolve().name if path.is_dir() else path.name
-
-
 def _stem(path: Path) -> str:
-    return _name(path) if path.is_dir() else split_scan_name(path.name)[0]
+    return get_name(path) if path.is_dir() else split_scan_name(path.name)[0]
 
 
 def _make_safe(name: str) -> str:
@@ -152,10 +148,11 @@ def _check_pattern(pattern: str | None) -> None:
 
 
 def _check_scan_file(path: Path) -> None:
-    if is_mask_name(path.name):
+    if is_mask(path):
         raise InputError(
             f"The scan must not be a mask; '{path.name}' is one by its name "
-            f"({', '.join(NEVER_SCANS)}). Give the scan itself, or rename the file."
+            f"({', '.join(NEVER_SCANS)}) or its folder's ({', '.join(MASK_FOLDERS)}). "
+            "Give the scan itself, or rename the file."
         )
     if split_scan_name(path.name)[1]:
         return
@@ -167,16 +164,22 @@ def _check_scan_file(path: Path) -> None:
     raise InputError(f"The scan must be {_KINDS}; got '{path}'. Convert it, or check the path.")
 
 
-def _search_folder(folder: Path, pattern: str | None) -> list[Path]:
-    candidates = sorted(_walk_scans(folder))
-    paths = [path for path in candidates if pattern is None or fnmatchcase(_name(path), pattern)]
+def _search_folder(folder: Path, pattern: str | None) -> dict[Path, Header | None]:
+    """Scans below a folder in the order of their paths, with the headers of DICOM series."""
+    wants_pictures = is_picture(pattern or "")
+    candidates = sorted(p for p in _walk_scans(folder) if wants_pictures or not is_picture(p))
+    paths = [path for path in candidates if pattern is None or fnmatchcase(get_name(path), pattern)]
     if not paths:
         _raise_nothing_found(folder, pattern, candidates)
     series = _read_series([path for path in paths if path.is_dir()], alone=len(paths) == 1)
-    paths = [path for path in paths if path in series or not path.is_dir()]
-    if pattern is None and len(paths) > 1:
-        _check_one_sequence(folder, paths, series)
-    return paths
+    headers: dict[Path, Header | None] = {path: None for path in paths if not path.is_dir()}
+    headers |= {path: one.header for path, one in series.items()}
+    if not headers:
+        raise InputError(
+            f"The folder must hold a scan that can be read; of the {len(paths)} DICOM folders in "
+            f"'{folder}' none can. The lines above say why."
+        )
+    return dict(sorted(headers.items()))
 
 
 def _read_series(folders: list[Path], alone: bool) -> dict[Path, DicomSeries]:
@@ -197,7 +200,8 @@ def _walk_scans(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         scans = [name for name in files if split_scan_name(name)[1] and name[0] != "."]
-        yield from (Path(parent, name) for name in scans if not is_mask_name(name))
+        paths = (Path(parent, name) for name in scans)
+        yield from (path for path in paths if not is_mask(path))
         if len(files) > len(scans) and is_dicom_folder(Path(parent)):
             yield Path(parent)
 
@@ -218,38 +222,6 @@ def _raise_nothing_found(folder: Path, pattern: str | None, candidates: list[Pat
         )
     raise InputError(
         f"The folder must hold a scan; searched '{folder}' and all folders below it for "
-        f"*{', *'.join(SCAN_SUFFIXES)} and DICOM series and found none (masks named "
+        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none (masks named "
         f"{', '.join(NEVER_SCANS)} do not count). Give {_KINDS}, or a folder of them."
     )
-
-
-def _check_one_sequence(folder: Path, paths: list[Path], series: dict[Path, DicomSeries]) -> None:
-    groups: dict[str, list[tuple[Path, SequenceClue]]] = {}
-    for path in paths:
-        header = series[path].header if path in series else None
-        clue = find_sequence_clue(_name(path), header)
-        groups.setdefault(clue.sequence, []).append((path, clue))
-    if len(groups) == 1:
-        return
-    patterns = {sequence: _suggest_pattern(group) for sequence, group in groups.items()}
-    found = ", ".join(
-        f"{len(group)} {sequence} ({patterns[sequence]})" for sequence, group in groups.items()
-    )
-    example = patterns.get("FLAIR") or next(iter(patterns.values()))
-    raise InputError(
-        f"Without a pattern all scans must be of one modality; below '{folder}' there are "
-        f'{found}. Choose one, for example --pattern "{example}".'
-    )
-
-
-def _suggest_pattern(group: list[tuple[Path, SequenceClue]]) -> str:
-    """A glob that the names of a group share: from the word that gave it away onwards."""
-    tails = set()
-    for path, clue in group:
-        name = _name(path)
-        start = name.lower().rfind(clue.token) if clue.token else -1
-        tails.add(name[max(start - 1, 0) :] if start >= 0 else name)
-    if len(tails) == 1:
-        return "*" + tails.pop()
-    tokens = {clue.token for _, clue in group}
-    return f"*{tokens.pop()}*" if len(tokens) == 1 and "" not in tokens else _name(group[0][0])

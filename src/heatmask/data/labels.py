@@ -2,20 +2,33 @@
 
 import csv
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from heatmask.data.find import Scan, find_scans
+from heatmask.data.cases import Study, find_studies
 from heatmask.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """A volume and the label (0 or 1) of each slice along the file's third axis."""
+    """A volume and the label (0 or 1) of each slice along the file's third axis.
+
+    Attributes
+    ----------
+    patient : as in the tables
+    path : the reference scan, whose slices are labelled
+    slice_labels : from slice 0 on
+    image : what `heatmask.data.load.LoadSequencesd` takes: the path, or that of every sequence
+    """
 
     patient: str
     path: Path
     slice_labels: tuple[int, ...]
+    image: str | Mapping[str, str] = field(default="", hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", self.image or str(self.path))
 
 
 def list_labelled_volumes(
@@ -24,14 +37,16 @@ def list_labelled_volumes(
     slice_labels: str | Path,
     patients: str | Path,
     split: str,
+    sequences: Sequence[str] = ("FLAIR",),
 ) -> list[LabelledVolume]:
     """Return the volumes of one split, in the order of the patients' table.
 
     Parameters
     ----------
-    images, pattern
-        As `heatmask.data.find.find_scans`; a scan belongs to the patient whose name its
-        file name begins with.
+    images, pattern, sequences
+        As `heatmask.data.cases.find_studies`: without a pattern every study comes with all of
+        its scans in `sequences`, with one only with those that fit it. A study belongs to the
+        patient whose name that of its reference begins with.
     slice_labels
         CSV with the columns patient, slice (from 0, along the file's third axis) and tumour
         (0 or 1).
@@ -48,13 +63,13 @@ def list_labelled_volumes(
     """
     labels = read_slice_labels(slice_labels)
     chosen = read_split(patients, split)
-    scans = find_scans(images, pattern)
+    studies = find_studies(images, pattern, sequences)
     volumes = []
     for patient in chosen:
         if patient not in labels:
             raise InputError(f"{slice_labels} must label every patient of {split}: no {patient}.")
-        path = _find_scan(patient, scans)
-        volumes.append(LabelledVolume(patient, path, labels[patient]))
+        study = _find_study(patient, studies).select(sequences)
+        volumes.append(LabelledVolume(patient, study.reference, labels[patient], study.image))
     return volumes
 
 
@@ -118,11 +133,11 @@ def _read_rows(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, di
         ) from error
 
 
-def _find_scan(patient: str, scans: list[Scan]) -> Path:
-    found = [s.path for s in scans if s.case == patient or s.case.startswith(f"{patient}-")]
-    found += [s.path for s in scans if s.case.startswith((f"{patient}_", f"{patient}."))]
+def _find_study(patient: str, studies: list[Study]) -> Study:
+    begins = tuple(patient + sign for sign in "-_.")
+    found = [s for s in studies if s.case == patient or s.case.startswith(begins)]
     if len(found) != 1:
-        names = ", ".join(str(p) for p in found) or "none"
+        names = ", ".join(str(study.reference) for study in found) or "none"
         raise InputError(
             f"Every patient must have one scan whose name begins with its own; {patient} has "
             f"{len(found)}: {names}. Narrow the pattern, or correct the names."

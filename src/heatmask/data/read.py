@@ -1,4 +1,4 @@
-"""Read one scan from disk: NIfTI, NRRD or a DICOM series, all into the same form.
+"""Read one scan from disk: NIfTI, NRRD, a DICOM series or a picture, all into the same form.
 
 NIfTI goes through nibabel, NRRD and DICOM through ITK (MONAI's `ITKReader`); MONAI's
 `PydicomReader` is not used because it sorts slices by InstanceNumber. Of the files'
@@ -23,6 +23,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from heatmask.data.dicom import is_dicom, read_only_series, sort_slices
 from heatmask.data.find import split_scan_name
+from heatmask.data.flat import is_picture, read_picture
 from heatmask.data.sequence import Header
 from heatmask.errors import InputError
 
@@ -37,7 +38,6 @@ _READ_ERRORS = (
     HeaderDataError,
     WrapStructError,
 )
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RawScan:
 
 
 def read_scan(path: str | Path) -> RawScan:
-    """Read a NIfTI, an NRRD, or the only DICOM series of a folder.
+    """Read a NIfTI, an NRRD, the only DICOM series of a folder, or a picture (one slice).
 
     The voxels are not looked at here, only brought into memory.
 
@@ -105,12 +105,12 @@ def _choose_reader(path: Path) -> Callable[[Path], RawScan]:
         return _read_dicom
     if suffix in (".nii", ".nii.gz"):
         return _read_nifti
+    if is_picture(path):
+        return _read_flat
     if suffix:
         return _read_nrrd
     kinds = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr) or a DICOM series folder"
-    if path.suffix.lower() in _PICTURES:
-        came = f"'{path}' is a 2D picture without geometry"
-    elif is_dicom(path):
+    if is_dicom(path):
         came = f"'{path}' is one file of a DICOM series: give its folder, '{path.parent}'"
     else:
         came = f"got '{path}'"
@@ -166,6 +166,11 @@ def _read_dicom(folder: Path) -> RawScan:
     # and cut off the fractions of slices with another RescaleSlope.
     image = itk.imread(files, itk.F)
     return RawScan(*_read_itk_image(image, folder), series.header)
+
+
+def _read_flat(path: Path) -> RawScan:
+    warnings = [f"'{path.name}' is a picture without geometry; its pixels count as 1 mm."]
+    return RawScan(*read_picture(path), None, warnings)
 
 
 def _read_itk_image(image: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 """Which MR sequence a scan is, by its DICOM header or its file name.
 
 A network trained on FLAIR answers on a T1 scan as readily as on a FLAIR scan. The voxels
-do not say which it was; the header and the name often do. What is recognised here feeds
-the error that lists the modalities of a folder and the warning on a scan of the wrong
-sequence. Nothing is refused on a guess.
+hardly say which it was (`heatmask.data.contrast`); the header and the name often do. What is
+recognised here tells which scans are of one head, feeds the error that lists the modalities of
+a folder and the warning on a scan of the wrong sequence. Nothing is refused on a guess.
 """
 
 import re
@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from heatmask.errors import OptionError
 
 UNKNOWN = "unknown"
 SEQUENCES = ("FLAIR", "T1", "T1-Gd", "T2", "T2*", "PD", "DWI", "SWI", "angiography")
@@ -87,6 +89,42 @@ def find_sequence_clue(
     return SequenceClue(sequence, source, token)
 
 
+def check_sequences(sequences: Iterable[str]) -> tuple[str, ...]:
+    """Return the sequences that a network takes, one for each of its input channels.
+
+    ``["unknown"]`` is a network for scans of a kind that has no name here.
+
+    Raises
+    ------
+    OptionError
+        There is none, one is not known, or one stands there twice.
+    """
+    names = (sequences,) if isinstance(sequences, str) else tuple(sequences or ())
+    wrong = [name for name in names if name not in (*SEQUENCES, UNKNOWN)]
+    if not names or wrong or len(set(names)) < len(names):
+        raise OptionError(
+            f"sequences must name, each once, what the network's channels are, of "
+            f"{', '.join(SEQUENCES)}; got {list(names)}. Correct the names, for example "
+            '["FLAIR", "T1-Gd"].'
+        )
+    return names
+
+
+def strip_sequence_words(name: str) -> str:
+    """Return a name in lower case without the words that tell the sequence.
+
+    Scans of one head that lie in one folder are left with the same words: "p1" of both
+    "p1_flair" and "P1-T1_post". Empty if nothing else was in the name.
+    """
+    words = _normalise_text(name)
+    sequence, token = _read_words(words)
+    if token:
+        words = re.sub(rf"(?<!\S){re.escape(token)}(?!\S)", " ", words, count=1)
+    if sequence in ("T1", "T1-Gd"):
+        words = re.sub(_CONTRAST, " ", re.sub(_NO_CONTRAST, " ", words))
+    return " ".join(words.split())
+
+
 def describe_mismatch(clue: SequenceClue, expected: Iterable[str]) -> str | None:
     """Warn about a scan that is known to be none of the expected sequences.
 
@@ -96,7 +134,7 @@ def describe_mismatch(clue: SequenceClue, expected: Iterable[str]) -> str | None
         One sentence or two for people; None if the sequence fits or is unknown.
     """
     expected = tuple(expected)
-    if not expected or clue.sequence in (UNKNOWN, *expected):
+    if UNKNOWN in expected or clue.sequence in (UNKNOWN, *expected):
         return None
     wanted = " or ".join(expected)
     article = "an" if wanted[0] in "AEIOS" else "a"

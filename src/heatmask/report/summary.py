@@ -37,6 +37,7 @@ def summarise_result(
         "slices": {"count": len(slices), "array_axis": find_array_axis(affine, slice_axis)},
         "warnings": get_warnings(result["scan"]),
         "sequence": result["scan"].meta.get("sequence", "unknown"),
+        "sequences": list(result["scan"].meta.get("sequences_used", ())),
         "device": result["device"],
         "seconds": dict(result["seconds"]),
     }

@@ -27,6 +27,14 @@ class LinkedDatastore(LocalDatastore):
             )
         return str(super().add_image(image_id, image_filename, image_info))
 
+    def get_image_uri(self, image_id: str) -> str:
+        """Return an image's place in the flat folder, empty if there is no such image.
+
+        The host's own store returns where the link leads to, from where the other scans of
+        the study cannot be found.
+        """
+        return str(self._find_file(image_id)) if super().get_image_uri(image_id) else ""
+
     def remove_image(self, image_id: str) -> None:
         """Remove an uploaded image and its labels; a study stays."""
         if self._find_file(image_id).is_symlink():

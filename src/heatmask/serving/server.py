@@ -1,5 +1,6 @@
 """Start the MONAI Label server: index the studies, set the host up, hand out error texts."""
 
+import json
 import logging
 import shutil
 import socket
@@ -55,8 +56,9 @@ def start_server(
     check_port(host, port)
     resolve_device(device)
     work = Path(workdir or PROJECT / "work/serve").resolve()
-    index = index_studies(Path(studies).expanduser(), work, pattern=pattern)
-    conf = {"device": device, "bundles": str(Path(bundles or PROJECT / "bundles").resolve())}
+    folder = Path(bundles or PROJECT / "bundles").resolve()
+    index = index_studies(Path(studies).expanduser(), work, list_sequences(folder), pattern)
+    conf = {"device": device, "bundles": str(folder)}
     app = create_app(index, work, port, conf)
     logger.info("Labels are kept in %s", index / "labels/final")
     logger.info("In 3D Slicer, module MONAI Label, server: http://%s:%d", host, port)
@@ -92,6 +94,15 @@ def create_app(index: Path, work: Path, port: int, conf: dict[str, str]) -> "Fas
     app.add_exception_handler(MONAILabelException, _answer_error)
     app_instance()  # The host would do it too, and turn an error here into a traceback
     return app
+
+
+def list_sequences(bundles: Path) -> list[str]:
+    """Return the sequences that the bundles in a folder take, without repetition."""
+    configs = sorted(bundles.glob("*/configs/inference.json"))
+    taken = [
+        json.loads(config.read_text(encoding="utf-8")).get("sequences", []) for config in configs
+    ]
+    return list(dict.fromkeys(name for names in taken for name in names)) or ["FLAIR"]
 
 
 def _answer_error(_: "Request", error: Any) -> "PlainTextResponse":

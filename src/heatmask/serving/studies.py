@@ -2,17 +2,19 @@
 
 MONAI Label lists the files of one folder, not of those below it, and writes its index and
 the labels beside them. Studies lie in sub-folders, often on a disk that cannot be written.
-So the host gets a work folder with one link per study.
+So the host gets a work folder with one link per study, to its reference scan. The other scans
+of the study are linked below: ``modalities/<case>/<sequence>``.
 """
 
 import hashlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from heatmask.data.dicom import read_only_series
-from heatmask.data.find import Scan, find_scans, split_scan_name
+from heatmask.data.cases import SIBLING_FOLDER, Study, find_studies
+from heatmask.data.find import split_scan_name
 from heatmask.data.sequence import UNKNOWN, recognise_sequence
 from heatmask.errors import InputError, OutputError
 
@@ -23,7 +25,10 @@ LINKED_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
 def index_studies(
-    studies: Path, workdir: Path, sequence: str = "FLAIR", pattern: str | None = None
+    studies: Path,
+    workdir: Path,
+    sequences: Sequence[str] = ("FLAIR",),
+    pattern: str | None = None,
 ) -> Path:
     """Link every study below a folder into one flat folder, and return that folder.
 
@@ -34,7 +39,7 @@ def index_studies(
     workdir
         Where the flat folder is made, one for each `studies`. Made again for the same
         studies, it keeps the labels and drops the links to scans that are gone.
-    sequence, pattern
+    sequences, pattern
         What counts as a study, see `choose_studies`.
 
     Raises
@@ -48,82 +53,91 @@ def index_studies(
         raise InputError(
             f"STUDIES must name a folder of scans; there is no folder '{studies}'. Check the path."
         )
-    chosen = choose_studies(studies, sequence, pattern)
+    chosen = choose_studies(studies, sequences, pattern)
     index = workdir / _name_index(studies)
-    links = {
-        f"{scan.case}{split_scan_name(scan.path.name)[1].lower()}": scan.path.resolve()
-        for scan in chosen
-    }
+    links = {name: path for study in chosen for name, path in _list_links(study).items()}
     try:
         _write_links(index, links)
     except OSError as error:
         raise OutputError(
             f"The work folder must be writable, '{workdir}' is not: {error}. Give --workdir."
         ) from error
-    logger.info("%d studies from %s are listed in %s", len(links), studies, index)
+    logger.info("%d studies from %s are listed in %s", len(chosen), studies, index)
     return index
 
 
 def choose_studies(
-    studies: Path, sequence: str = "FLAIR", pattern: str | None = None
-) -> list[Scan]:
-    """Return the scans below a folder that are studies of their own.
+    studies: Path, sequences: Sequence[str] = ("FLAIR",), pattern: str | None = None
+) -> list[Study]:
+    """Return the studies below a folder whose reference scan the host can list.
 
-    With a pattern, that is every scan whose name fits it. Without one, it is every scan of
-    the reference sequence by its name, and every scan that no name tells anything about,
-    unless a scan of the reference sequence lies in the same folder. Scans of other sequences
-    are modalities of a study. Masks are never studies.
+    Parameters
+    ----------
+    studies, pattern
+        As `heatmask.data.cases.find_studies`.
+    sequences
+        What the reference of a study may be, the first that is there.
 
     Raises
     ------
     InputError
-        No scan counts as a study, or only scans in several files, which the host cannot list.
+        No scan is one of `sequences` or of unknown sequence, or only scans in several files,
+        which the host cannot list.
     """
-    scans = find_scans(studies, pattern or "*")
-    if pattern is None:
-        scans = _choose_by_sequence(studies, scans, sequence)
-    chosen = [scan for scan in scans if _can_be_linked(scan)]
-    for scan in scans:
-        if scan not in chosen:
+    found = find_studies(studies, pattern, sequences)
+    kinds = Counter(next(iter(study.paths)) for study in found)
+    if pattern is None and kinds.keys().isdisjoint({*sequences, UNKNOWN}):
+        others = ", ".join(f"{count} {name}" for name, count in sorted(kinds.items()))
+        raise InputError(
+            f"'{studies}' must hold a {' or '.join(sequences)} scan; found by their names and "
+            f"headers: {others}. Choose other scans with --pattern, for example --pattern '*t1*'."
+        )
+    chosen = [study for study in found if _can_be_linked(study.reference)]
+    for study in found:
+        if study not in chosen:
             logger.warning(
-                "Not served: %s is no single file (%s).", scan.path, ", ".join(LINKED_SUFFIXES)
+                "Not served: %s is no single file (%s).",
+                study.reference,
+                ", ".join(LINKED_SUFFIXES),
             )
     if not chosen:
         raise InputError(
             f"'{studies}' must hold scans in single files ({', '.join(LINKED_SUFFIXES)}); its "
-            f"{len(scans)} scans are DICOM series or .nhdr. Convert them, or run them through "
+            f"{len(found)} studies are DICOM series or .nhdr. Convert them, or run them through "
             "`heatmask segment`."
         )
     return chosen
 
 
-def _choose_by_sequence(studies: Path, scans: list[Scan], sequence: str) -> list[Scan]:
-    found = {scan: _recognise(scan) for scan in scans}
-    taken = {scan.path.parent for scan in scans if found[scan] == sequence}
-    chosen = [
-        scan
-        for scan in scans
-        if found[scan] == sequence or (found[scan] == UNKNOWN and scan.path.parent not in taken)
-    ]
-    counts = Counter(found[scan] for scan in scans if scan not in chosen)
-    others = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    if not chosen:
-        raise InputError(
-            f"'{studies}' must hold a {sequence} scan; found by their names and headers: {others}. "
-            "Choose other scans with --pattern, for example --pattern '*t1*'."
-        )
-    if others:
-        logger.info("Not studies of their own: %s", others)
-    return chosen
+def read_siblings(image: Path) -> dict[str, str]:
+    """Return the other scans of a study, by sequence; empty if it has none.
+
+    Parameters
+    ----------
+    image
+        A link, or an uploaded file, in the flat folder.
+    """
+    folder = image.parent / SIBLING_FOLDER / split_scan_name(image.name)[0]
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {recognise_sequence(path): str(path.resolve()) for path in paths}
 
 
-def _recognise(scan: Scan) -> str:
-    header = read_only_series(scan.path).header if scan.path.is_dir() else None
-    return recognise_sequence(scan.path, header)
+def _list_links(study: Study) -> dict[str, Path]:
+    """Links of a study by their place in the flat folder."""
+    (_, reference), *siblings = study.paths.items()
+    links = {f"{study.case}{_suffix(reference)}": reference.resolve()}
+    for sequence, path in siblings:
+        name = sequence.replace("*", "star") + _suffix(path)
+        links[f"{SIBLING_FOLDER}/{study.case}/{name}"] = path.resolve()
+    return links
 
 
-def _can_be_linked(scan: Scan) -> bool:
-    return scan.path.is_file() and scan.path.name.lower().endswith(LINKED_SUFFIXES)
+def _suffix(path: Path) -> str:
+    return "" if path.is_dir() else split_scan_name(path.name)[1].lower()
+
+
+def _can_be_linked(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(LINKED_SUFFIXES)
 
 
 def _name_index(studies: Path) -> str:
@@ -145,10 +159,13 @@ def _check_unlabelled(index: Path, link: Path, target: Path | None) -> None:
 
 def _write_links(index: Path, links: dict[str, Path]) -> None:
     index.mkdir(parents=True, exist_ok=True)
-    for path in index.iterdir():
-        if path.is_symlink() and links.get(path.name) != path.readlink():
-            _check_unlabelled(index, path, links.get(path.name))
+    for path in [*index.iterdir(), *index.glob(f"{SIBLING_FOLDER}/*/*")]:
+        target = links.get(str(path.relative_to(index)))
+        if path.is_symlink() and target != path.readlink():
+            if path.parent == index:
+                _check_unlabelled(index, path, target)
             path.unlink()
     for name, target in links.items():
         if not os.path.lexists(index / name):  # A file of this name was uploaded to the server
+            (index / name).parent.mkdir(parents=True, exist_ok=True)
             (index / name).symlink_to(target)

@@ -22,10 +22,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
 from torch import Tensor
 
+from heatmask.data.sequence import recognise_sequence
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_knobs
+from heatmask.serving.studies import read_siblings
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class HeatmapInferTask(InferTask):
         path = read_image_path(request)
         with self._lock:
             segmenter = self._bundle.build_segmenter(to_knobs(values), device)
-            result = segmenter.segment({"image": str(path)})
+            result = segmenter.segment(list_scans(path))
             summary = self._bundle.summarise(result)
         file = write_mask(result["mask"], extension, dtype)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
@@ -152,6 +154,19 @@ def read_image_path(request: Mapping[str, Any]) -> Path:
             "expired."
         )
     return Path(image)
+
+
+def list_scans(image: Path) -> dict[str, Any]:
+    """Return the case of a scan for the segmenter: it alone, or with those of its study.
+
+    The mask lies on the grid of this scan, which is what the viewer shows, whatever the model
+    takes.
+    """
+    siblings, path = read_siblings(image), image.resolve()
+    if not siblings:
+        return {"image": str(path)}
+    sequence = recognise_sequence(path)
+    return {"image": {**siblings, sequence: str(path)}, "reference": sequence}
 
 
 def write_mask(mask: Tensor, extension: str, dtype: str) -> str:

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from heatmask.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """Augment a batch (B, C, H, W) of non-negative slices whose tissue lies near 1.
+
+    A channel of zeros beside others is a sequence that is absent, and stays so.
 
     Attributes
     ----------
@@ -24,9 +28,12 @@ class Augmentation:
     flip
         Mirror along the first in-plane axis (left-right after orientation to RAS) at random.
     gamma, gain
-        Contrast exponent and factor, uniform in [1 / (1 + v), 1 + v] on a log scale.
+        Contrast exponent and factor of each channel, uniform in [1 / (1 + v), 1 + v] on a log
+        scale.
     noise
         Upper bound of the standard deviation of added Gaussian noise.
+    channel_dropout
+        Probability that of the channels an image has only one, drawn evenly, is kept.
     """
 
     rotation_deg: float = 20.0
@@ -36,16 +43,37 @@ class Augmentation:
     gamma: float = 0.4
     gain: float = 0.25
     noise: float = 0.05
+    channel_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.channel_dropout <= 1:
+            raise OptionError(
+                f"channel_dropout must be a probability, got {self.channel_dropout!r}. Give 0 to 1."
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return an augmented copy; drawn from torch's global generator."""
         grid = F.affine_grid(self._draw_affines(len(images)), list(images.shape), False)
         moved = F.grid_sample(images, grid, align_corners=False)
-        exponent = _draw_log_uniform(len(images), self.gamma)
-        gain = _draw_log_uniform(len(images), self.gain)
+        count, channels = images.shape[:2]
+        exponent = _draw_log_uniform(count, channels, self.gamma)
+        gain = _draw_log_uniform(count, channels, self.gain)
         sigma = self.noise * torch.rand(len(images), 1, 1, 1)
         contrasted = gain * moved.clamp_min(0) ** exponent
-        return (contrasted + sigma * torch.randn_like(moved)).clamp_min(0)
+        noisy = (contrasted + sigma * torch.randn_like(moved)).clamp_min(0)
+        return noisy * self._draw_channels(images)[:, :, None, None]
+
+    def _draw_channels(self, images: Tensor) -> Tensor:
+        """Which channels (B, C) of each image stay."""
+        present = images.flatten(2).any(-1)
+        present |= ~present.any(1, keepdim=True)  # an empty slice, and no absent sequence
+        if self.channel_dropout == 0:
+            return present
+        # Absent channels draw below all others, so that the highest is one that is there.
+        drawn = torch.where(present, torch.rand(present.shape), -1.0).argmax(1)
+        alone = F.one_hot(drawn, present.shape[1]).bool()
+        dropped = torch.rand(len(images), 1) < self.channel_dropout
+        return torch.where(dropped, alone, present)
 
     def _draw_affines(self, count: int) -> Tensor:
         angle = math.radians(self.rotation_deg) * (2 * torch.rand(count) - 1)
@@ -59,6 +87,6 @@ class Augmentation:
         return torch.cat([rows, shift], dim=2)
 
 
-def _draw_log_uniform(count: int, spread: float) -> Tensor:
-    exponent = 2 * torch.rand(count, 1, 1, 1) - 1
+def _draw_log_uniform(count: int, channels: int, spread: float) -> Tensor:
+    exponent = 2 * torch.rand(count, channels, 1, 1) - 1
     return torch.as_tensor(1 + spread) ** exponent

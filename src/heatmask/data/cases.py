@@ -1,0 +1,203 @@
+"""Which scans are of one head, and which of them a network works on: the cases.
+
+No torch here, as in `heatmask.data.find`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heatmask.data.find import Scan, find_scans, get_name, split_scan_name
+from heatmask.data.sequence import UNKNOWN, check_sequences, strip_sequence_words
+from heatmask.errors import InputError, OptionError
+
+logger = logging.getLogger(__name__)
+
+SIBLING_FOLDER = "modalities"
+"""Scans in a folder of this name lie, in effect, beside those in the folder above."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Scans of one head, at most one a sequence.
+
+    Attributes
+    ----------
+    case : name of the reference scan; unique in its list, safe in any path
+    paths : sequence (or "unknown") to scan; the first is the reference, on whose grid the
+        mask will lie
+    """
+
+    case: str
+    paths: Mapping[str, Path]
+
+    @property
+    def reference(self) -> Path:
+        """The scan on whose grid the mask will lie."""
+        return next(iter(self.paths.values()))
+
+    @property
+    def image(self) -> str | dict[str, str]:
+        """What `heatmask.data.load.LoadSequencesd` takes: one path, or paths by sequence."""
+        if len(self.paths) == 1:
+            return str(self.reference)
+        return {sequence: str(path) for sequence, path in self.paths.items()}
+
+    def select(self, sequences: Sequence[str]) -> "Study":
+        """Return the study without siblings of other sequences; the reference stays."""
+        kept = {s: p for s, p in self.paths.items() if s in sequences or p is self.reference}
+        return Study(self.case, kept)
+
+
+def list_cases(
+    path: str | Path | None, pattern: str | None = None, sequences: Sequence[str] = ("FLAIR",)
+) -> list[dict[str, Any]]:
+    """Return `find_studies` as the data list of a bundle.
+
+    Each entry has ``case``, ``image`` (a path, or paths by sequence, for
+    `heatmask.data.load.LoadSequencesd`) and ``image_path`` (the reference scan). Siblings that
+    the network does not take are in it, so that the report of the case can name them, and are
+    logged here once.
+
+    Raises
+    ------
+    OptionError
+        No path is given; otherwise as `find_studies`.
+    """
+    if not path:
+        raise OptionError("input must name a scan or a folder, and none was given: --input SCAN.")
+    studies = find_studies(path, pattern, sequences)
+    siblings = [s for study in studies for s in list(study.paths)[1:] if s not in sequences]
+    if siblings:
+        logger.warning(
+            "Left out, the network takes %s: %s.", " and ".join(sequences), _count(siblings)
+        )
+    return [
+        {"case": study.case, "image": study.image, "image_path": str(study.reference)}
+        for study in studies
+    ]
+
+
+def find_studies(
+    path: str | Path, pattern: str | None = None, sequences: Sequence[str] = ("FLAIR",)
+) -> list[Study]:
+    """List the studies at or below a path, in the order of their reference scans.
+
+    Scans are of one head that lie in one folder under names that differ only in the words that
+    tell the sequence (BraTS: ``p1_flair``, ``p1_t1ce``; ``p1-t2f``, ``p1-t1c``), and DICOM
+    series of one StudyInstanceUID in one folder. Where a sequence is there twice, nothing tells
+    what belongs together, and each scan stands alone.
+
+    Parameters
+    ----------
+    path, pattern
+        As `heatmask.data.find.find_scans`. With a pattern, only the files that fit it are
+        looked at, and every one of them belongs to a study.
+    sequences
+        What the network takes, in the order of its channels. The first of them that a study
+        has is its reference. Without a pattern, scans of other sequences are siblings or left
+        out, unless the folder holds one sequence alone; scans that nothing is known about
+        are studies of their own where no scan of `sequences` lies beside them.
+
+    Raises
+    ------
+    InputError
+        There are several sequences, none of them in `sequences`, and no pattern chooses one;
+        otherwise as `find_scans`.
+    OptionError
+        `sequences` or the pattern are not what they must be.
+    """
+    sequences = check_sequences(sequences)
+    scans = find_scans(path, pattern)
+    groups = _group_scans(scans)
+    if pattern is None:
+        groups = _choose_groups(Path(path), groups, sequences)
+    studies = [study for group in groups for study in _make_studies(group, sequences)]
+    chosen = {scan for study in studies for scan in study.paths.values()}
+    unused = [scan.clue.sequence for scan in scans if scan.path not in chosen]
+    if unused:
+        logger.warning("Not cases below '%s': %s.", path, _count(unused))
+    return sorted(studies, key=lambda study: study.reference)
+
+
+def _group_scans(scans: Iterable[Scan]) -> list[dict[str, Scan]]:
+    """Scans of one head each, by sequence."""
+    by_key: dict[Hashable, list[Scan]] = {}
+    for scan in scans:
+        by_key.setdefault(_find_key(scan), []).append(scan)
+    groups = []
+    for together in by_key.values():
+        group = {scan.clue.sequence: scan for scan in together}
+        several = len(group) < len(together)
+        groups += [{scan.clue.sequence: scan} for scan in together] if several else [group]
+    return groups
+
+
+def _find_key(scan: Scan) -> Hashable:
+    """What the scans of one head, and no others, have in common."""
+    if scan.clue.sequence == UNKNOWN:
+        return scan.path
+    folder = scan.path.resolve().parent
+    if folder.name == SIBLING_FOLDER:
+        folder = folder.parent
+    uid = scan.header.get("StudyInstanceUID") if scan.header else None
+    stem = get_name(scan.path) if scan.path.is_dir() else split_scan_name(scan.path.name)[0]
+    return folder, str(uid) if uid else strip_sequence_words(stem)
+
+
+def _choose_groups(
+    path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]
+) -> list[dict[str, Scan]]:
+    """The groups to work on where no pattern says it; see `find_studies`."""
+    wanted = [group for group in groups if not group.keys().isdisjoint(sequences)]
+    taken = {scan.path.parent for group in wanted for scan in group.values()}
+    unknown = [g for g in groups if UNKNOWN in g and g[UNKNOWN].path.parent not in taken]
+    chosen = wanted + [group for group in unknown if group not in wanted]
+    if not chosen and len({sequence for group in groups for sequence in group}) > 1:
+        raise InputError(_explain_choice(path, groups, sequences))
+    return chosen or groups
+
+
+def _make_studies(group: dict[str, Scan], sequences: Sequence[str]) -> list[Study]:
+    """One study; a study for each scan where the network takes none of them."""
+    order = [s for s in sequences if s in group]
+    if not order:
+        return [Study(scan.case, {sequence: scan.path}) for sequence, scan in group.items()]
+    order += [sequence for sequence in group if sequence not in order]
+    return [Study(group[order[0]].case, {s: group[s].path for s in order})]
+
+
+def _count(sequences: Iterable[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(sequences).items()))
+
+
+def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]) -> str:
+    by_sequence: dict[str, list[Scan]] = {}
+    for group in groups:
+        for sequence, scan in group.items():
+            by_sequence.setdefault(sequence, []).append(scan)
+    patterns = {sequence: _suggest_pattern(scans) for sequence, scans in by_sequence.items()}
+    found = ", ".join(
+        f"{len(scans)} {sequence} ({patterns[sequence]})" for sequence, scans in by_sequence.items()
+    )
+    return (
+        f"Without a pattern a folder must hold scans of {' or '.join(sequences)}, or of one other "
+        f"modality; below '{path}' there are {found}. Choose one, for example "
+        f'--pattern "{next(iter(patterns.values()))}".'
+    )
+
+
+def _suggest_pattern(scans: list[Scan]) -> str:
+    """A glob that the names of scans share: from the word that tells the sequence onwards."""
+    tails, tokens = set(), {scan.clue.token for scan in scans}
+    for scan in scans:
+        name, token = get_name(scan.path), scan.clue.token
+        start = name.lower().rfind(token) if token else -1
+        tails.add(name[max(start - 1, 0) :] if start >= 0 else name)
+    if len(tails) == 1:
+        return "*" + tails.pop()
+    one_token = len(tokens) == 1 and "" not in tokens
+    return f"*{tokens.pop()}*" if one_token else get_name(scans[0].path)

@@ -1,0 +1,121 @@
+"""Slice labels made from reference masks, which is a use of masks and says so.
+
+Heatmask trains from image-level labels. Data sets such as BraTS come with masks and without
+labels: the labels that are derived here stand for what a reader would have noted, slice by
+slice. It is done only on request, and each line of the table tells where it comes from.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from heatmask.data.find import MASK_FOLDERS, get_name, split_scan_name
+from heatmask.data.read import read_scan
+from heatmask.errors import InputError, OutputError
+
+COLUMNS = ("patient", "slice", "tumour", "source")
+SOURCE = "derived from a reference mask"
+
+
+def derive_slice_labels(references: str | Path, output_csv: str | Path) -> dict[str, int]:
+    """Write the slice labels that reference masks stand for, as a table for training.
+
+    Parameters
+    ----------
+    references
+        Folder, searched to its ends for masks: files named like those of BraTS
+        (``p1_seg.nii.gz``, ``p1-seg.nii.gz``), and all in a folder named like that of the
+        Medical Segmentation Decathlon (``labelsTr``). Or one such file.
+    output_csv
+        A new file with the columns of `heatmask.data.labels.read_slice_labels` and ``source``.
+        A slice (from 0, along the file's third axis) has a tumour where any voxel is above
+        0.5: every label counts.
+
+    Returns
+    -------
+    dict of str to int
+        Patient (the mask's name without ``seg``) to the number of slices with tumour.
+
+    Raises
+    ------
+    InputError
+        There is no mask, two of one patient, or one that is no label map.
+    OutputError
+        The file is there already, or cannot be written.
+    """
+    output_csv = Path(output_csv)
+    if output_csv.exists():
+        raise OutputError(
+            f"Labels must go to a new file, and '{output_csv}' is there already. "
+            "Give another name, or move it away."
+        )
+    masks = find_reference_masks(references)
+    labels = {patient: _read_labels(path) for patient, path in masks.items()}
+    _write_table(output_csv, labels)
+    return {patient: int(tumour.sum()) for patient, tumour in labels.items()}
+
+
+def find_reference_masks(references: str | Path) -> dict[str, Path]:
+    """Return the reference masks at or below a path, by patient."""
+    root = Path(references).expanduser()
+    paths = [root] if root.is_file() else sorted(root.rglob("*"))
+    masks: dict[str, Path] = {}
+    for path in paths:
+        patient = _name_patient(path)
+        if patient and masks.setdefault(patient, path) != path:
+            raise InputError(
+                f"Each patient must have one reference mask; {patient} has '{masks[patient]}' and "
+                f"'{path}'. Give a folder with one of them."
+            )
+    if not masks:
+        raise InputError(
+            f"'{root}' must hold reference masks, named like p1_seg.nii.gz or p1-seg.nii.gz, or in "
+            f"a folder {' or '.join(MASK_FOLDERS)}; there is none. Check the path."
+        )
+    return masks
+
+
+def _name_patient(path: Path) -> str:
+    """The patient that a file is the reference mask of; empty if it is none."""
+    stem, suffix = split_scan_name(get_name(path))
+    if not suffix or stem.startswith(".") or not path.is_file():
+        return ""
+    if stem.lower().endswith(("_seg", "-seg")):
+        return stem[:-4]
+    return stem if path.parent.name in MASK_FOLDERS else ""
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    """Whether each slice along the third axis (slices,) holds any labelled voxel."""
+    array = read_scan(path).array
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    # Resampled label maps may hold 0.99999998 for 1.
+    whole = array.size > 0 and bool(np.isfinite(array).all() and np.allclose(array, array.round()))
+    if array.ndim != 3 or not whole or array.min() < 0:
+        shape = " x ".join(map(str, array.shape))
+        raise InputError(
+            f"A reference mask must be a 3D label map of whole numbers from 0; '{path}' ({shape}) "
+            "is not. Check that it is no probability map and no scan."
+        )
+    tumour: np.ndarray = (array > 0.5).any(axis=(0, 1))
+    return tumour
+
+
+def _write_table(path: Path, labels: dict[str, np.ndarray]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for patient, tumour in labels.items():
+                writer.writerows((patient, i, int(t), SOURCE) for i, t in enumerate(tumour))
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(
+            f"The labels must be written to '{path}', and were not: {error.strerror}. "
+            "Check folder, space and permissions."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

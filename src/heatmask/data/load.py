@@ -1,0 +1,247 @@
+"""The first transform of every pipeline: scans of one head in, one volume out."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, ResampleToMatch
+
+from heatmask.data.contrast import describe_contradictions
+from heatmask.data.scan import LoadedScan, get_warnings, load_scan
+from heatmask.data.sequence import (
+    SEQUENCES,
+    UNKNOWN,
+    SequenceClue,
+    check_sequences,
+    describe_mismatch,
+)
+from heatmask.errors import InputError, OptionError
+
+
+class LoadSequencesd(MapTransform):
+    """Read, check and stack the scans of one head, one channel for each sequence.
+
+    The key holds one scan (a path, or a volume (1, X, Y, Z) in memory), a file with several
+    sequences in its channels (`heatmask.data.decathlon`), or a mapping from sequence to scan.
+    It becomes a float32 MetaTensor (len(sequences), X, Y, Z) on the grid of the reference:
+    scans with another grid are resampled to it linearly, absent ones are channels of zeros.
+    The reference itself goes, as it is, to `scan_key`: (1, X, Y, Z). Nothing is reoriented.
+
+    A scan of unknown sequence counts as the first of `sequences`; so does one of another
+    sequence where none is among `sequences`, with a warning. Further scans of other sequences
+    are left out with a warning. `meta` of both volumes holds what
+    `heatmask.data.scan.load_scan` says (the sequence is the reference's), and
+
+    - ``meta["sequences_used"]``: the channels that hold a scan, in their order;
+    - ``meta["warnings"]``: of all scans; also where the voxels contradict the names
+      (`heatmask.data.contrast`).
+
+    Parameters
+    ----------
+    keys
+        The key of the scans, one.
+    sequences
+        What the network takes, in the order of its channels.
+    scan_key
+        Where the reference goes.
+    reference_key
+        Key that may name the sequence of the reference, which need not be in `sequences`: the
+        scan that a viewer shows. Without it, the first of `sequences` that is there.
+    min_slices
+        Least number of voxels along each axis.
+
+    Raises
+    ------
+    InputError
+        On call, if a scan is no usable 3D image, or does not overlap the reference; the
+        message says why and what to do.
+    OptionError
+        At once, if an option has the wrong type or range.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        sequences: Sequence[str] = ("FLAIR",),
+        scan_key: str = "scan",
+        reference_key: str = "reference",
+        min_slices: int = 2,
+    ) -> None:
+        super().__init__(keys)
+        self.sequences = check_sequences(sequences)
+        self.scan_key, self.reference_key = scan_key, reference_key
+        self.min_slices = min_slices
+        if len(self.keys) != 1:
+            raise OptionError(f"keys must be one key, got {self.keys}. Give the scans under one.")
+        if not isinstance(min_slices, int) or isinstance(min_slices, bool) or min_slices < 1:
+            raise OptionError(
+                f"min_slices must be a whole number from 1, got {min_slices!r}. "
+                "Give the least number of slices along any axis."
+            )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the scans by their volume and add the reference."""
+        (key,) = self.keys
+        image, scan = self._load(data[key], data.get(self.reference_key))
+        return {**data, key: image, self.scan_key: scan}
+
+    def _load(self, value: Any, reference: str | None) -> tuple[MetaTensor, MetaTensor]:
+        given = self._list_scans(value)
+        roles = assign_roles(list(given), self.sequences, reference)
+        loaded = {name: self._open(name, given[name]) for name in roles.needed}
+        volumes = {name: scan.volume for name, scan in loaded.items()}
+        scan = volumes[roles.reference]
+        scan.meta["warnings"] = list(dict.fromkeys([
+            *(warning for volume in volumes.values() for warning in get_warnings(volume)),
+            *self._describe_roles(roles, loaded),
+            *describe_contradictions(
+                {c: volumes[n] for c, n in roles.channels.items() if n in (c, UNKNOWN)}
+            ),
+        ]))  # fmt: skip
+        scan.meta["sequences_used"] = list(roles.channels)
+        return self._stack(roles, volumes), scan
+
+    def _list_scans(self, value: Any) -> dict[str, Any]:
+        """Sequence to scan; loaded already where only the file tells what is in it."""
+        if not isinstance(value, Mapping):
+            return {scan.clue.sequence: scan for scan in load_scan(value, self.min_slices)}
+        wrong = [name for name in value if name not in (*SEQUENCES, UNKNOWN)]
+        if wrong or not value:
+            raise InputError(
+                f"Scans by sequence must be under one of {', '.join(SEQUENCES)}; got "
+                f"{', '.join(map(repr, wrong)) or 'no scan'}. Give at least one, under its name."
+            )
+        return dict(value)
+
+    def _open(self, name: str, scan: Any) -> LoadedScan:
+        """Load what is not, and compare what its file or header tells with its name."""
+        if isinstance(scan, LoadedScan):
+            return scan
+        loaded = load_scan(scan, self.min_slices)
+        if len(loaded) > 1:
+            raise InputError(
+                f"A scan given under its sequence must have one channel; that of {name}, '{scan}', "
+                f"has {len(loaded)}. Give the file alone, or one file for each sequence."
+            )
+        clue, volume = loaded[0]
+        mismatch = describe_mismatch(clue, (name,))
+        volume.meta["warnings"] = get_warnings(volume) + ([mismatch] if mismatch else [])
+        volume.meta["sequence"] = name
+        if clue.sequence == UNKNOWN:
+            clue = SequenceClue(name, "its place among the scans")
+        return LoadedScan(clue, volume)
+
+    def _describe_roles(self, roles: "Roles", loaded: Mapping[str, LoadedScan]) -> list[str]:
+        warnings = []
+        if roles.is_substitute:
+            clue = loaded[roles.reference].clue
+            warnings += [describe_mismatch(clue, self.sequences)]
+        if roles.left_out:
+            taken, others = " and ".join(self.sequences), ", ".join(roles.left_out)
+            warnings += [f"Left out, the network takes {taken}: {others}."]
+        return [warning for warning in warnings if warning]
+
+    def _stack(self, roles: "Roles", volumes: Mapping[str, MetaTensor]) -> MetaTensor:
+        scan = volumes[roles.reference]
+        stack = torch.zeros((len(self.sequences), *scan.shape[1:]))
+        for channel, name in roles.channels.items():
+            moved = match_grid(volumes[name], scan, name, roles.reference)
+            stack[self.sequences.index(channel)] = moved.as_tensor()[0]
+        image = MetaTensor(stack).copy_meta_from(scan)
+        image.meta["warnings"] = get_warnings(scan)
+        return image
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the scans of one head are used for.
+
+    Attributes
+    ----------
+    reference : name of the scan that gives the grid
+    channels : channel to name of the scan in it, in the order of the channels
+    left_out : names of scans that no channel holds
+    """
+
+    reference: str
+    channels: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the scans to read, the reference first."""
+        return list(dict.fromkeys([self.reference, *self.channels.values()]))
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether a scan of another sequence stands in, because there is no other."""
+        return any(name not in (channel, UNKNOWN) for channel, name in self.channels.items())
+
+
+def assign_roles(names: Sequence[str], sequences: Sequence[str], reference: str | None) -> Roles:
+    """Say which scan goes to which channel.
+
+    Parameters
+    ----------
+    names
+        Sequences of the scans, or "unknown"; not empty.
+    sequences
+        The channels.
+    reference
+        Name of the scan that gives the grid; None takes the first channel's.
+
+    Raises
+    ------
+    InputError
+        The reference is not among the names.
+    """
+    if reference is not None and reference not in names:
+        raise InputError(
+            f"The reference must be one of the scans, {', '.join(names)}; got {reference!r}. "
+            "Name one of them."
+        )
+    channels = {name: name for name in sequences if name in names}
+    if UNKNOWN in names and sequences[0] not in channels:
+        channels = {sequences[0]: UNKNOWN, **channels}
+    if not channels:
+        channels = {sequences[0]: reference or names[0]}
+    used = channels.values()
+    reference = reference or next(iter(used))
+    return Roles(reference, channels, tuple(name for name in names if name not in used))
+
+
+def match_grid(
+    scan: MetaTensor, reference: MetaTensor, name: str, reference_name: str
+) -> MetaTensor:
+    """Resample a scan (1, X, Y, Z) to the grid of another, linearly; outside it is 0.
+
+    Raises
+    ------
+    InputError
+        The two do not overlap in space.
+    """
+    affines = np.asarray(scan.affine), np.asarray(reference.affine)
+    if scan.shape == reference.shape and np.allclose(*affines, atol=1e-3):
+        return scan
+    moved = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(
+        scan, reference
+    )
+    if not moved.any():
+        raise InputError(
+            f"Scans of one head must overlap in space; {name} ({_describe_grid(scan)}) shows "
+            f"nothing within {reference_name} ({_describe_grid(reference)}). Check that both are "
+            "of one patient, or register them first."
+        )
+    return moved
+
+
+def _describe_grid(scan: MetaTensor) -> str:
+    shape = np.array(scan.shape[1:])
+    affine = np.asarray(scan.affine)
+    centre = affine[:3, :3] @ ((shape - 1) / 2) + affine[:3, 3]
+    size, spacing = " x ".join(map(str, shape)), " x ".join(f"{float(s):.3g}" for s in scan.pixdim)
+    return f"{size} voxels of {spacing} mm around {', '.join(f'{c:.1f}' for c in centre)} mm"
