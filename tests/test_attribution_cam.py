@@ -19,6 +19,7 @@ from heatmask.attribution.cam.channel import project_on_first_vector
 from heatmask.attribution.cam.layers import find_stages
 from heatmask.attribution.cam.replay import Replay
 from heatmask.attribution.frozen import copy_frozen
+from heatmask.attribution.views import average_views
 from heatmask.errors import MethodError, OptionError
 
 GRADIENT_CAMS = "grad_cam grad_cam_plus_plus hires_cam xgrad_cam layer_cam".split()
@@ -450,11 +451,14 @@ def test_averaging_over_flips_and_scales(name: str) -> None:
     assert_close(found, flipped(network, images).attribution.flip(2), 1e-6)
     assert not torch.equal(found, explain(network, images.flip(2), name).attribution)
 
-    half = F.interpolate(images, (14, 18), mode="bilinear")
-    fine, coarse = (attribute(network, i, name)[1] for i in (half, images))
+    double = F.interpolate(images, (14, 18), mode="bilinear")
+    fine, coarse = (attribute(network, i, name)[1] for i in (double, images))
     coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear")
-    expected = F.interpolate(((fine + coarse) / 2).float(), SIZES[2], mode="bilinear")
-    assert_close(Explainer(name, scales=(1, 2))(network, images).attribution, expected, 1e-5)
+    power = get_method(name).size_power
+    _, found = average_views(
+        get_method(name).function, copy_frozen(network), images, None, (), (1, 2), power=power
+    )
+    assert_close(found, (4**power * fine + coarse) / 2, 1e-10)
 
 
 def test_eight_threads_on_one_network() -> None:
@@ -480,6 +484,55 @@ def test_default_layers(
         assert stages[-3:] == ("layer2", "layer3", "layer4")
     elif dims == 2:
         assert stages[-1] == "class_layers.relu"
+    else:  # of 40 x 33 x 48 nothing is left to look at after the last halving
+        assert stages[-1] == "features.transition3.conv"
+
+
+class Beside(nn.Module):
+    """A classifier with a decoder beside it, whose map comes last and is thrown away."""
+
+    def __init__(self, dims: int, wiring: str = "") -> None:
+        super().__init__()
+        self.classifier, self.wiring = make_small(dims), wiring
+        conv = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dims]
+        self.decoder = conv(6, 1, 1).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.classifier.act(self.classifier.features(images))
+        if self.wiring == "cut above":
+            return self.classifier.head(maps).detach()
+        logits = self.classifier.head(maps.detach() if self.wiring == "cut in the middle" else maps)
+        self.decoder(maps)
+        return logits
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_map_beside_the_way_to_the_logits_is_no_stage(dims: int) -> None:
+    network, images = Beside(dims), draw_images(dims)
+    with torch.no_grad():
+        stages = find_stages(copy_frozen(network), images)
+    assert stages == ("classifier.features.0", "classifier.features.1")
+    assert find_stages(copy_frozen(Beside(dims, "cut above")), images) == stages
+    # Autograd sees no way at all: no map is left out, and the preflight tries the one chosen.
+    assert find_stages(copy_frozen(Beside(dims, "cut in the middle")), images)[-1] == "decoder"
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "score_cam", "eigen_cam", "ablation_cam"])
+def test_a_map_beside_the_way_is_not_explained(name: str) -> None:
+    network, images = Beside(2), draw_images(2, 2)
+    found = attribute(network, images, name)[1]
+    expected = attribute(network, images, name, target_layer="classifier.act")[1]
+    assert_close(found, expected, 1e-12)
+    _, again = attribute(network, images, name)  # with what was found the first time
+    assert torch.equal(again, found)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*grad attribute")
+def test_a_scripted_part_gives_no_layer_but_stops_no_cam() -> None:
+    network, images = make_small(2), draw_images(2, 2)
+    expected = attribute(network, images, "grad_cam", target_layer="act")[1]
+    network.features[2] = torch.jit.trace(network.features[2], network.features[:2](images))
+    assert_close(attribute(network, images, "grad_cam")[1], expected, 1e-10)
 
 
 def test_a_layer_called_again_later_is_no_stage() -> None:

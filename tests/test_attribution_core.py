@@ -23,6 +23,7 @@ from heatmask.attribution.classes import ClassIdx, differentiate, index_classes,
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.grid import resize_to
 from heatmask.attribution.layers import find_layer
+from heatmask.attribution.views import average_views
 from heatmask.errors import (
     DeviceError,
     InputError,
@@ -463,7 +464,7 @@ def test_views_are_averaged(name: str, networks: dict[int, nn.Module]) -> None:
     assert_close(found, (plain + mirrored) / 2, 1e-5)
     larger = resize_to(run(name, networks[2], resize_to(images, (32, 24))), (32, 24))
     found = run(name, networks[2], images, scales=[1.0, 2.0])
-    assert_close(found, resize_to((resize_to(plain, (32, 24)) + larger) / 2, (16, 12)), 1e-5)
+    assert_close(found, resize_to((resize_to(plain, (32, 24)) + 4 * larger) / 2, (16, 12)), 1e-5)
     logits = explain(networks[2], images, name, flips=[0], scales=[1.0, 2.0]).logits
     assert_close(logits, explain(networks[2], images, name).logits, 1e-6)
 
@@ -635,3 +636,140 @@ def test_a_built_in_name_cannot_be_taken() -> None:
 def print_nothing(network: nn.Module, images: Tensor, class_idx: ClassIdx) -> tuple[Tensor, Tensor]:
     """Nothing."""
     raise NotImplementedError
+
+
+# Views that differ in size, or have a baseline of their own
+
+BASELINED = [method.name for method in list_methods() if "baseline" in method.options]
+
+
+def view_plainly(
+    name: str,
+    network: nn.Module,
+    images: Tensor,
+    options: dict[str, Any] | None = None,
+    **views: Any,
+) -> Tensor:
+    """The average over views, with the method's own power and an image as a baseline."""
+    method = get_method(name)
+    options = make_options(name) | (options or {})
+
+    def attribute(network: nn.Module, images: Tensor, class_idx: ClassIdx, **view: Any) -> Any:
+        return method.function(copy_frozen(network), images, class_idx, **options | view)
+
+    views = {"flips": (), "scales": (1.0,), "power": method.size_power} | views
+    baseline = options.get("baseline")
+    return average_views(attribute, network, images, None, baseline=baseline, **views)[1]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", BASELINED)
+def test_a_baseline_is_mirrored_with_the_images(
+    name: str, dims: int, networks: dict[int, nn.Module]
+) -> None:
+    images, baseline = make_scans(dims), make_scans(dims, seed=7)[:1]
+    plain = view_plainly(name, networks[dims], images, {"baseline": baseline})
+    mirrored = {"baseline": baseline.flip(3)}
+    mirrored = view_plainly(name, networks[dims], images.flip(3), mirrored).flip(3)
+    for same in (baseline, baseline.expand(1, 2, *images.shape[2:])):
+        found = view_plainly(name, networks[dims], images, {"baseline": same}, flips=(1,))
+        assert_close(found, (plain + mirrored) / 2, 1e-5)
+    assert not torch.allclose(found, plain, atol=1e-3 * float(plain.abs().max()))
+
+
+def test_a_set_of_baselines_is_mirrored_and_resized(networks: dict[int, nn.Module]) -> None:
+    """Of expected gradients: a set of as many as there are images is no baseline for each."""
+    images, baselines = make_scans(), make_scans(seed=7)
+    for background in (baselines, baselines[:3]):
+        found = run("expected_gradients", networks[2], images, baselines=background)
+        alone = run("expected_gradients", networks[2], images[1:2], baselines=background)
+        assert_close(found[1:2], alone, 1e-4)
+        mirrored = run(
+            "expected_gradients", networks[2], images.flip(3), baselines=background.flip(3)
+        ).flip(3)
+        both = run("expected_gradients", networks[2], images, baselines=background, flips=[1])
+        assert_close(both, (found + mirrored) / 2, 1e-4)
+        half = run("expected_gradients", networks[2], images, baselines=background, scales=[0.5])
+        assert half.shape == found.shape
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1, 1), (1, 2, 1, 1)])
+def test_a_baseline_without_a_picture_is_left_alone(
+    shape: tuple[int, ...], networks: dict[int, nn.Module]
+) -> None:
+    options = {"baseline": torch.full(shape, 0.3)}
+    views = {"flips": (0,), "scales": (1.0, 0.5)}
+    found = view_plainly("deep_lift", networks[2], make_scans(), options, **views)
+    expected = view_plainly("deep_lift", networks[2], make_scans(), {"baseline": 0.3}, **views)
+    assert_close(found, expected, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(12,), (16, 1), (16, 12), (1, 2, 16, 12), (5, 2, 16, 12)])
+def test_a_baseline_of_any_form_is_resized(
+    shape: tuple[int, ...], networks: dict[int, nn.Module]
+) -> None:
+    images, baseline = make_scans(), torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    found = view_plainly("deep_lift", networks[2], images, {"baseline": baseline}, scales=(0.5,))
+    halves = [resize_to(image, (8, 6)) for image in (images, baseline.expand(5, 2, 16, 12))]
+    expected = view_plainly("deep_lift", networks[2], halves[0], {"baseline": halves[1]})
+    assert_close(found, expected / 4, 1e-5)
+
+
+def test_a_baseline_of_another_size(networks: dict[int, nn.Module]) -> None:
+    message = r"images' spatial size \(16, 12\), or 1 along an axis, got \(1, 2, 12, 16\)"
+    options = {"baseline": torch.zeros(1, 2, 12, 16)}
+    with pytest.raises(OptionError, match=message):
+        view_plainly("deep_lift", networks[2], make_scans(), options, flips=(0,))
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.5), (0.5,), (2.0, 1.0)])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", ["integrated_gradients", "deep_lift", "lrp_epsilon"])
+def test_completeness_holds_over_scales(
+    name: str, dims: int, scales: tuple[float, ...], networks: dict[int, nn.Module]
+) -> None:
+    """The sum on the images' grid is the mean of what the sums of the views are."""
+    images = make_scans(dims)
+    copies = [resize_to(images, [round(n * s) for n in images.shape[2:]]) for s in scales]
+    steps = {"steps": 64} if name == "integrated_gradients" else {}
+    sums = [view_plainly(name, networks[dims], one, steps).flatten(2).sum(2) for one in copies]
+    found = view_plainly(name, networks[dims], images, steps, scales=scales)
+    found = resize_to(found, images.shape[2:]).flatten(2).sum(2)
+    assert_close(found, torch.stack(sums).mean(0), 1e-5)
+    if name != "lrp_epsilon":
+        with torch.no_grad():
+            changes = [networks[dims](one) - networks[dims](0 * one) for one in copies]
+        assert_close(found, torch.stack(changes).mean(0), 0.02)
+
+
+class Layered(nn.Module):
+    """Smooth images in, so that a view of half the size shows the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.act = nn.Conv2d(2, 6, 3, padding=1), nn.ReLU()
+        self.pool, self.flatten, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.flatten(self.pool(self.act(self.stem(images)))))
+
+    def forward_heatmap(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.act(self.stem(images))
+        return self.forward(images), torch.einsum("kc,bc...->bk...", self.head.weight, maps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_of_all_sizes_have_a_like_part_in_the_average(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = resize_to(torch.rand(2, 2, 6, 5, generator=generator), (64, 48))
+    network = Layered().eval()
+    options = {
+        k: v for k, v in {"window": 8, "halvings": 1}.items() if k in get_method(name).options
+    }
+    whole, half = (
+        view_plainly(name, network, images, options, scales=(s,)).abs().mean() for s in (1.0, 0.5)
+    )
+    assert 0.6 < half / whole < 1.7
+    unweighed = view_plainly(name, network, images, options, scales=(0.5,), power=0).abs().mean()
+    assert_close(unweighed / half, torch.tensor(4.0 ** get_method(name).size_power), 1e-4)

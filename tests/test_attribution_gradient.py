@@ -59,6 +59,14 @@ def find_range(images: Tensor) -> Tensor:
 
 # Closed forms
 
+BASELINE = {
+    m.name: option
+    for m in list_methods()
+    for option in ("baseline", "baselines")
+    if m.family == "gradient" and option in m.options
+}
+"""Methods with a baseline, and what the option is called."""
+
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_every_method_on_a_linear_network(dims: int) -> None:
@@ -79,7 +87,7 @@ def test_every_method_on_a_linear_network(dims: int) -> None:
     }
     logits = network(images).detach()
     for name, value in expected.items():
-        options = {"baseline": baseline} if "gradients" in name or name == "deep_lift" else {}
+        options = {BASELINE[name]: baseline} if name in BASELINE else {}
         found_logits, found = attribute(network, images, name, **options)
         assert_close(found, value, 1e-12)
         torch.testing.assert_close(found_logits, logits)
@@ -170,7 +178,7 @@ def test_expected_gradients_draw_from_the_set() -> None:
         attribute(network, images, "integrated_gradients", baseline=b[None], steps=1)[1]
         for b in baselines
     )
-    found = attribute(network, images, "expected_gradients", baseline=baselines, samples=8)[1]
+    found = attribute(network, images, "expected_gradients", baselines=baselines, samples=8)[1]
     share = ((found - two) / (one - two)).mean()
     assert round(share.item() * 8, 6) in range(1, 8)
     assert_close(found, share * one + (1 - share) * two)
@@ -309,6 +317,18 @@ KINDS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "ReLU6": nn.ReLU6,
     "ReLU6, in place": lambda: nn.ReLU6(inplace=True),
     "F.relu6": lambda: F.relu6,
+    "clamp from 0 to 6": lambda: lambda values: values.clamp(0, 6),
+    "torch.clamp": lambda: lambda values: torch.clamp(values, min=0),
+    "clamp, in place": lambda: lambda values: values.clamp_(min=0.0),
+    "clip": lambda: lambda values: values.clip(0),
+    "clamp_min": lambda: lambda values: torch.clamp_min(values, 0),
+    "clamp_min, in place": lambda: lambda values: values.clamp_min_(0),
+    "Threshold": lambda: nn.Threshold(0, 0),
+    "Threshold, in place": lambda: nn.Threshold(0, 0, inplace=True),
+    "torch.threshold_": lambda: lambda values: torch.threshold_(values, 0, 0),
+    "maximum": lambda: lambda values: torch.maximum(values, torch.zeros_like(values)),
+    "maximum of zero first": lambda: lambda values: torch.zeros(()).double().maximum(values),
+    "max of one zero a row": lambda: lambda values: torch.max(values, values.new_zeros(6)),
 }
 IN_PLACE = {kind for kind in KINDS if "place" in kind or kind.endswith("_")}
 
@@ -331,6 +351,34 @@ def test_every_relu_is_gated(kind: str, pre_activated: bool) -> None:
     assert not torch.allclose(found["guided"], found["plain"])
     if "6" in kind:
         assert (8 * network.stem(images) > 6).any()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda values: values.clamp(min=0.1),
+        lambda values: values.clamp(max=0),
+        lambda values: values.clamp(min=torch.zeros_like(values)),
+        lambda values: F.threshold(values, 0, 0.1),
+        lambda values: F.threshold(values, 0.1, 0),
+        lambda values: F.hardtanh(values),
+        lambda values: values.max(),
+        lambda values: values.max(1),
+        lambda values: torch.max(values, dim=2, keepdim=True),
+        lambda values: torch.maximum(values, torch.full_like(values, 0.1)),
+        lambda values: torch.maximum(values, 0 * values),  # zero for now alone
+        lambda values: torch.clamp(values.detach(), min=0, out=torch.empty(0).double()),
+        lambda values: torch.arange(-3, 4).clamp(min=0),
+        lambda values: torch.arange(-3, 4).clamp(0, 2),
+    ],
+)
+def test_what_is_no_relu_is_left_alone(other: Callable[[Tensor], Any]) -> None:
+    values = draw_images(2).requires_grad_()
+    expected = other(values)
+    with ReluRules() as rules:
+        found = other(values)
+    assert rules.calls == 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)  # and of the same type
 
 
 def test_relus_are_counted_and_a_rule_leaves_with_its_context() -> None:
@@ -392,10 +440,7 @@ def test_counts_are_whole_and_positive(name: str, option: str, count: float) -> 
         explain(network, images, name, **{option: count})
 
 
-BASELINED = [m.name for m in list_methods() if "baseline" in m.needs and m.family == "gradient"]
-
-
-@pytest.mark.parametrize("name", BASELINED)
+@pytest.mark.parametrize("name", BASELINE)
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
@@ -405,7 +450,7 @@ BASELINED = [m.name for m in list_methods() if "baseline" in m.needs and m.famil
 )
 def test_bad_baselines(name: str, baseline: Tensor, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        explain(make_linear(2), draw_images(2), name, baseline=baseline)
+        explain(make_linear(2), draw_images(2), name, **{BASELINE[name]: baseline})
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "gradient_shap", "deep_lift"])
@@ -419,6 +464,38 @@ def test_baselines_of_every_form(name: str) -> None:
     default = attribute(network, images, name)[1]
     assert_close(attribute(network, images, name, baseline=0)[1], default, 1e-12)
     assert not torch.allclose(default, expected)
+
+
+def test_a_background_set_of_every_form() -> None:
+    """A number is a set of one image, as are pictures of a channel or a level alone."""
+    network, images = Hidden(2, nn.ReLU()), draw_images(2)
+    full = torch.full((1, 2, 5, 6), 0.5)
+    expected = attribute(network, images, "expected_gradients", baselines=full)[1]
+    for same in (0.5, torch.tensor(0.5), full.expand(7, 2, 5, 6), full[..., :1, :1], full[:, :1]):
+        assert_close(attribute(network, images, "expected_gradients", baselines=same)[1], expected)
+    several = torch.cat([full, -full])
+    mixed = attribute(network, images, "expected_gradients", baselines=several)[1]
+    assert not torch.allclose(mixed, expected)
+
+
+@pytest.mark.parametrize(
+    ("background", "message"),
+    [
+        (torch.zeros(0, 2, 5, 6), r"with at least one image, for .*, got \(0, 2, 5, 6\)"),
+        (
+            torch.zeros(2, 5, 6),
+            r"of shape \(N, channel, \*spatial\) .*, got \(2, 5, 6\)\. Give one",
+        ),
+        (torch.zeros(3), r"got \(3,\)"),
+        (torch.zeros(4, 2, 5, 7), r"shape that broadcasts to the images' \(3, 2, 5, 6\), got"),
+        (torch.full((2, 2, 5, 6), torch.inf), r"finite values only"),
+        (torch.nan, r"finite values only"),
+        ("blur", r"must be a number or a tensor, got 'blur'"),
+    ],
+)
+def test_bad_background_sets(background: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        attribute(make_linear(2), draw_images(2), "expected_gradients", baselines=background)
 
 
 def test_gradients_are_zero_where_a_class_does_not_see_the_image() -> None:

@@ -10,8 +10,9 @@ import torch
 from monai.networks.nets import DenseNet121, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from heatmask.attribution import Explainer, list_methods, register, registry
+from heatmask.attribution import Explainer, explain, list_methods, register, registry
 from heatmask.attribution.preflight import cache as preflight_cache
 from heatmask.attribution.preflight import inspect_network, judge_methods, require_sound
 from heatmask.attribution.preflight.activation_counter import ActivationCounter
@@ -101,6 +102,12 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     FORWARDS.clear()
     return tmp_path / "cache" / "heatmask" / "preflight.json"
+
+
+@pytest.fixture
+def in_a_library(monkeypatch):
+    """Take the networks of this file for some of a library, whose code is known."""
+    monkeypatch.setattr(preflight_cache, "_KNOWN_CODE", {*preflight_cache._KNOWN_CODE, __name__})
 
 
 @pytest.fixture
@@ -235,6 +242,73 @@ def test_layers_that_cannot_be_explained() -> None:
         inspect_network(network, (1, 32, 32), ["grad_cam"], target_layer="secondd")
 
 
+def test_a_layer_on_which_the_logits_do_not_depend() -> None:
+    class Beside(SmallNet):
+        def finish(self, logits: Tensor) -> Tensor:
+            if self.trick != "zero":
+                self.decoder(torch.ones(2, 1, 9, 7).to(logits))
+            return logits
+
+    network = Beside()
+    network.decoder = nn.Conv2d(1, 3, 3)
+    methods = ("grad_cam", "score_cam", "eigen_cam", "ablation_cam", "multi_stage_cam")
+    checks = inspect_network(network, (1, 40, 33), methods, target_layer="decoder")
+    assert find_check(checks, "target layer").finding == "the logits do not depend on 'decoder'"
+    gradient = find_check(checks, "layer gradient")
+    assert not gradient.passed
+    assert "cannot be measured: the logits do not depend on it" in gradient.finding
+    assert list_refused(checks, methods) == set(methods)
+    assert list_refused(inspect_network(network, (1, 40, 33), methods), methods) == set()
+
+    with torch.no_grad():  # a class that nothing speaks for has a gradient of zero, rightly
+        network.head.weight.zero_()
+    checks = inspect_network(network, (1, 40, 33), ["saliency", "grad_cam"])
+    assert list_refused(checks, ["saliency", "grad_cam"]) == {"grad_cam"}
+
+
+def test_a_dead_layer_may_still_matter() -> None:
+    network = SmallNet()
+    with torch.no_grad():
+        network.second.weight.zero_()
+        network.second.bias.zero_()
+    (check,) = [
+        c for c in inspect_network(network, (1, 40, 33), ["eigen_cam"]) if c.name == "target layer"
+    ]
+    assert check.passed
+
+
+class SingleOnly(nn.Module):
+    """Runs in single precision alone; its logits are raised by `offset`."""
+
+    def __init__(self, offset: float, detached: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.offset, self.detached = offset, detached
+        self.first, self.second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.float64:
+            raise TypeError("single only")
+        maps = self.first(images).relu()
+        skip = maps.detach() if self.detached else maps
+        return self.head((self.second(maps).relu() + skip).mean((2, 3))) + self.offset
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_gradient_that_drowns_in_rounding_is_refused(detached: bool) -> None:
+    def look(offset: float):
+        checks = inspect_network(SingleOnly(offset, detached), (1, 40, 33), ["saliency"])
+        return find_check(checks, "input gradient")
+
+    assert look(0).passed != detached
+    failed = look(1e6)
+    assert not failed.passed
+    assert math.isnan(failed.measured)
+    assert "cannot be measured: the logits do not depend on it, or by less" in failed.finding
+    assert "runs in float64 or with smaller logits" in failed.advice
+
+
 def test_cam_needs_its_head() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     network(torch.rand(1, 1, 12, 12))
@@ -251,6 +325,89 @@ def test_activations_that_are_no_relu_are_counted() -> None:
     assert list_refused(checks, ["guided_backprop", "saliency"]) == {"guided_backprop"}
     assert "silently the plain gradient" in check.advice
     assert "Use grad_cam or integrated_gradients instead." in check.advice
+
+
+class Own(torch.autograd.Function):
+    """A ReLU with a backward pass of its own."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+def put_zeros(values: Tensor) -> Tensor:
+    values = values.clone()
+    values[values < 0] = 0
+    return values
+
+
+GATES = {
+    "where": (lambda x: torch.where(x > 0, x, 0), "where"),
+    "times its sign": (lambda x: x * (x > 0), "mul"),
+    "times its sign, in place": (lambda x: x.clone().mul_(x > 0), "mul"),
+    "filled": (lambda x: x.masked_fill(x < 0, 0), "masked_fill"),
+    "by index": (put_zeros, "masked_fill"),
+    "half of a sum": (lambda x: (x + x.abs()) / 2, "add"),
+    "the other half": (lambda x: x - x.clamp(max=0), "clamp"),
+    "past Python": (torch.ops.aten.relu, "relu"),
+    "zero as a tensor": (lambda x: x.clamp(min=torch.zeros_like(x)), "clamp"),
+    "squared": (lambda x: x * x.relu(), "mul"),
+    "scripted": (torch.jit.script(nn.ReLU()), "scripted"),
+    "its own backward": (Own.apply, "no gradient"),
+}
+
+
+class Gated(SmallNet):
+    """Has a ReLU that rules see, and one of another kind."""
+
+    def __init__(self, gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def act(self, x: Tensor) -> Tensor:
+        return self.gate(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", GATES)
+def test_relus_that_rules_do_not_reach_are_refused(kind: str) -> None:
+    gate, name = GATES[kind]
+    checks = inspect_network(Gated(gate), (1, 40, 33), ["guided_backprop", "saliency"])
+    check = find_check(checks, "ReLU activations")
+    assert not check.passed
+    assert name in check.finding
+    assert list_refused(checks, ["guided_backprop", "saliency"]) == {"guided_backprop"}
+    with pytest.raises(MethodError, match=rf"guided_backprop cannot .*{name}.*Spell ReLUs as nn"):
+        require_sound(Explainer("guided_backprop"), Gated(gate), (1, 40, 33))
+
+
+def test_what_stops_on_the_way_back_is_refused() -> None:
+    network = Gated(lambda x: checkpoint(F.relu, x, use_reentrant=True))
+    with pytest.raises(MethodError, match=r"saliency cannot .* stops: .*set use_reentrant=False"):
+        require_sound(Explainer("saliency"), network, (1, 40, 33))
+
+
+SEEN = {
+    "clamp": lambda x: x.clamp(min=0),
+    "checkpoint": lambda x: checkpoint(F.relu, x, use_reentrant=False),
+    "with other signs about": lambda x: F.relu(x) * x.mean((2, 3), keepdim=True).sigmoid(),
+    "of a mask of the images": lambda x: F.relu(x) * (x.amax(1, keepdim=True) > -9),
+    "clamped elsewhere": lambda x: F.relu(x) / x.norm(dim=1, keepdim=True).clamp(min=1e-6),
+    "dropped": lambda x: F.dropout(F.relu(x), 0.5, training=False),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+def test_what_only_looks_like_another_gate_passes(kind: str) -> None:
+    checks = inspect_network(Gated(SEEN[kind]), (1, 40, 33), ["guided_backprop"])
+    check = find_check(checks, "ReLU activations")
+    assert check.finding == "2 ReLUs gated, 0 other activations"
+    assert check.passed
 
 
 def test_a_network_without_any_activation_has_nothing_to_gate() -> None:
@@ -459,7 +616,7 @@ def test_a_network_that_changed_is_looked_at_again(change: str) -> None:
     assert FORWARDS
 
 
-def test_another_process_finds_the_checks_on_disk(cache, monkeypatch) -> None:
+def test_another_process_finds_the_checks_on_disk(cache, monkeypatch, in_a_library) -> None:
     network = SmallNet()
     require_sound(Explainer("saliency"), network, (1, 32, 32))
     (stored,) = json.loads(cache.read_text(encoding="utf-8")).values()
@@ -474,7 +631,7 @@ def test_another_process_finds_the_checks_on_disk(cache, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("change", ["weights", "trick", "hook", "class", "setting"])
-def test_what_is_on_disk_belongs_to_one_network(change: str) -> None:
+def test_what_is_on_disk_belongs_to_one_network(change: str, in_a_library) -> None:
     require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
     network = SmallNet("" if change != "trick" else "pooled in single")
     if change == "weights":
@@ -490,10 +647,57 @@ def test_what_is_on_disk_belongs_to_one_network(change: str) -> None:
     assert FORWARDS
 
 
+@pytest.mark.parametrize("known", [nn.Linear, GPUNet, DenseNet121, SmallNet])
+def test_only_known_code_is_identified(known: type) -> None:
+    """A file that another one imports may change, and no one would see."""
+    network = {
+        nn.Linear: lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+        GPUNet: lambda: GPUNet(2, 1, 1, features=(4, 4)),
+        DenseNet121: lambda: DenseNet121(2, 1, 2, init_features=4, growth_rate=2),
+    }.get(known, known)()
+    assert bool(preflight_cache.identify(network)) == (known is not SmallNet)
+
+
+def test_code_of_elsewhere_is_looked_at_at_each_start(cache) -> None:
+    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
+    FORWARDS.clear()
+    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
+    assert FORWARDS
+    assert not cache.exists()
+
+
+def test_a_function_of_elsewhere_hides_what_it_calls() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    network.rule = F.softplus
+    assert preflight_cache.identify(network)
+    network.rule = make_type_a
+    assert preflight_cache.identify(network) == ""
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "cam"])
+def test_a_map_that_is_too_small_is_remembered_for_its_size_alone(method: str, cache) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 2),
+    )  # fmt: skip
+    too_small = "must have a layer with a map of at least 2"
+    for known in (network, network, copy.deepcopy(network)):  # new, from memory, from the file
+        with pytest.raises(MethodError, match=too_small):
+            require_sound(Explainer(method), known, (1, 8, 12))
+    for known in (network, copy.deepcopy(network)):
+        require_sound(Explainer(method), known, (1, 64, 48))
+    with pytest.raises(MethodError, match=too_small):  # by the method itself, whatever is known
+        explain(network, torch.rand(2, 1, 8, 12), method)
+    (stored,) = json.loads(cache.read_text(encoding="utf-8")).values()
+    assert "layer <the last map> at (1, 8, 12)" in stored
+    assert stored["layer <the last map>"]["passed"]
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '{"KEY": 3}', '{"KEY": {"logits ": {"passed": true}}}']
 )
-def test_a_damaged_cache_is_passed_by(cache, content: str) -> None:
+def test_a_damaged_cache_is_passed_by(cache, content: str, in_a_library) -> None:
     network = SmallNet()
     key = f"{preflight_cache.identify(network)}, 1 channels, 2 axes"
     cache.parent.mkdir(parents=True)
@@ -507,7 +711,7 @@ def test_a_cache_that_cannot_be_written_is_passed_by(cache) -> None:
     require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
 
 
-def test_the_cache_keeps_the_latest_networks(cache, monkeypatch) -> None:
+def test_the_cache_keeps_the_latest_networks(cache, monkeypatch, in_a_library) -> None:
     monkeypatch.setattr(preflight_cache, "_MOST_NETWORKS", 2)
     one, two, three = (SmallNet(classes=classes) for classes in (1, 2, 3))
     for network, method in ((one, "occlusion"), (two, "occlusion"), (one, "saliency")):

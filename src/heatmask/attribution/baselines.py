@@ -1,5 +1,7 @@
 """The image that shows nothing, from which an attribution starts to count."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,10 @@ def fit_baseline(baseline: Tensor | float | None, images: Tensor) -> Tensor:
     """
     if baseline is None:
         return torch.zeros_like(images[:1])
-    fitted = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
+    try:
+        fitted = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise OptionError(f"A baseline must be a number or a tensor, got {baseline!r}.") from None
     try:
         torch.broadcast_to(fitted, images.shape)
     except RuntimeError:
@@ -27,6 +32,46 @@ def fit_baseline(baseline: Tensor | float | None, images: Tensor) -> Tensor:
     if not fitted.isfinite().all():
         raise OptionError("A baseline must hold finite values only, got NaN or infinity.")
     return fitted
+
+
+def fit_background(background: Tensor | float, images: Tensor) -> Tensor:
+    """Return a set of baselines (N, C or 1, *spatial or 1) for images (B, C, *spatial).
+
+    A number is a set of one image. N need not be B: an image may be explained from any of them.
+
+    Raises
+    ------
+    OptionError
+        It is no number and no such set, an empty one, or has values that are not finite.
+    """
+    if not isinstance(background, Tensor) or background.ndim == 0:
+        return fit_baseline(background, images).expand(1, *images.shape[1:])
+    if background.ndim != images.ndim or len(background) == 0:
+        raise OptionError(
+            "A background set must be a number or of shape (N, channel, *spatial) with at least "
+            f"one image, for images of {tuple(images.shape)}, got {tuple(background.shape)}. "
+            "Give one image as image[None]."
+        )
+    # Each on its own: a set of another size than the batch would not broadcast to it.
+    return torch.cat([fit_baseline(one, images) for one in background.split(1)])
+
+
+def view_baseline(baseline: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Return a baseline with all spatial axes of this size, to mirror or resize with the images.
+
+    Raises
+    ------
+    OptionError
+        A spatial axis has another size and is not 1.
+    """
+    axes = len(spatial)
+    padded = baseline.reshape(*[1] * (axes + 2 - baseline.ndim), *baseline.shape)
+    if any(given not in (1, size) for given, size in zip(padded.shape[2:], spatial, strict=True)):
+        raise OptionError(
+            f"A baseline must have the images' spatial size {tuple(spatial)}, or 1 along an axis, "
+            f"got {tuple(baseline.shape)}."
+        )
+    return padded.expand(*padded.shape[:2], *spatial)
 
 
 def draw_flat_baselines(images: Tensor, share: float) -> Tensor:

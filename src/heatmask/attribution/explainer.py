@@ -82,6 +82,7 @@ class Explainer:
         shared = {"target_layer": target_layer, "baseline": baseline, "seed": seed}
         self.options = {k: v for k, v in shared.items() if k in known} | options
         self.flips, self.scales = tuple(flips), tuple(scales)
+        self._shown = "baselines" if "baselines" in known else "baseline"
 
     def __call__(
         self, network: nn.Module, images: Tensor, class_idx: ClassIdx = None
@@ -121,8 +122,9 @@ class Explainer:
         with torch.inference_mode(False), torch.enable_grad():
             plain = plain.detach().clone() if plain.is_inference() else plain.detach()
             logits, attribution = average_views(
-                self._attribute, network, plain, class_idx, self.flips, self.scales
-            )
+                self._attribute, network, plain, class_idx, self.flips, self.scales,
+                self.options.get(self._shown), self.method.size_power,
+            )  # fmt: skip
         attribution = resize_to(attribution.detach().float(), plain.shape[2:])
         check_finite(self.method.name, network, logits=logits, attribution=attribution)
         return Explanation(logits.detach().float(), attribution)
@@ -138,10 +140,11 @@ class Explainer:
         return private
 
     def _attribute(
-        self, network: nn.Module, images: Tensor, class_idx: ClassIdx
+        self, network: nn.Module, images: Tensor, class_idx: ClassIdx, **view: Any
     ) -> tuple[Tensor, Tensor]:
+        options = self.options | {self._shown: baseline for baseline in view.values()}
         with name_mismatch(images):
-            return self.method.function(self._copy(network), images, class_idx, **self.options)
+            return self.method.function(self._copy(network), images, class_idx, **options)
 
     def check_baseline(self, images: Tensor) -> None:
         """Raise `OptionError` unless the baseline fits all the images (N, C, *spatial)."""
@@ -152,7 +155,9 @@ class Explainer:
     def take_part(self, part: slice, count: int) -> "Explainer":
         """Return the explainer for a part of so many images: a baseline of each goes along."""
         baseline = self.options.get("baseline")
-        if count < 2 or not isinstance(baseline, Tensor) or len(baseline) != count:
+        if not isinstance(baseline, Tensor) or baseline.ndim < 3:
+            return self
+        if count == 1 or len(baseline) != count:
             return self
         twin = copy.copy(self)
         twin.options = {**self.options, "baseline": baseline[part]}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.baselines import draw_flat_baselines, fit_baseline
+from heatmask.attribution.baselines import draw_flat_baselines, fit_background, fit_baseline
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.counts import check_count
 from heatmask.attribution.registry import register
@@ -143,6 +143,7 @@ def explain_by_smoothgrad(
     family="gradient",
     cost="n forwards, n backwards (samples)",
     paper="Hooker et al. 2019, arXiv 1806.10758",
+    size_power=2,  # gradients, squared
 )
 def explain_by_smoothgrad_squared(
     network: nn.Module,
@@ -231,23 +232,24 @@ def explain_by_expected_gradients(
     images: Tensor,
     class_idx: ClassIdx,
     samples: int = 32,
-    baseline: Tensor | None = None,
+    baselines: Tensor | float | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Integrated gradients, averaged over baselines drawn from a background set.
 
-    `baseline` is that set, (N, C, *spatial). Without one the draws are flat heads: the image's
-    non-zero pixels filled with one level between its 5th and 95th percentile. Completeness
-    holds on average over draws only.
+    `baselines` is that set, (N, C, *spatial); a number is a set of one image. Without one the
+    draws are flat heads: the image's non-zero pixels filled with one level between its 5th and
+    95th percentile. Completeness holds on average over draws only.
     """
+    background = None if baselines is None else fit_background(baselines, images)
     generator = torch.Generator().manual_seed(seed)
     total = images.new_zeros(())
     for _ in range(check_count("samples", samples)):
-        if baseline is None:
+        if background is None:
             start = draw_flat_baselines(images, torch.rand((), generator=generator).item())
         else:
-            drawn = int(torch.randint(len(baseline), (), generator=generator))
-            start = fit_baseline(baseline[drawn : drawn + 1], images)
+            drawn = int(torch.randint(len(background), (), generator=generator))
+            start = background[drawn : drawn + 1]
         share = torch.rand((), generator=generator).item()
         _, gradients = backpropagate(network, start + share * (images - start), class_idx)
         total = total + (gradients["plain"] * (images - start)[:, None]).sum(2)

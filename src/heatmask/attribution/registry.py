@@ -57,6 +57,9 @@ class Method:
         Where the method comes from; who computes it (Heatmask, Captum, zennit), and why.
     in_one_forward : bool
         It costs about what the logits alone cost.
+    size_power : int
+        p, if the method's values fall with the number of pixels N of an image as 1 / N^p. Of an
+        image shown larger, each pixel's gradient and its share in a sum are smaller.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Method:
     paper: str
     source: str
     in_one_forward: bool
+    size_power: int
 
     @property
     def summary(self) -> str:
@@ -95,6 +99,7 @@ def register(
     laws: Collection[str] = (),
     source: str = "Heatmask",
     in_one_forward: bool = False,
+    size_power: int | None = None,
 ) -> Callable[[AttributionFunction], AttributionFunction]:
     """Add a method under `name`, as a decorator of the function that computes it.
 
@@ -107,7 +112,9 @@ def register(
     - `images`: a plain detached tensor (B, C, *spatial), with gradients enabled;
     - `class_idx`: as in `heatmask.attribution.classes.select_logits`, which resolves it.
 
-    An image's attribution must not depend on the other images of the batch.
+    An image's attribution must not depend on the other images of the batch. `size_power` is 1
+    for gradients, relevance and CAMs with gradients, unless said otherwise, and 0 for others
+    (see `Method`).
 
     Raises
     ------
@@ -121,6 +128,9 @@ def register(
         if unknown:
             raise OptionError(f"{word} must be among {', '.join(known)}, got {', '.join(unknown)}.")
 
+    by_gradient = family in ("gradient", "relevance") or (family == "cam" and "gradients" in needs)
+    power = int(by_gradient) if size_power is None else size_power
+
     def add(function: AttributionFunction) -> AttributionFunction:
         if not function.__module__.startswith(__package__):
             _load_built_in()  # whose names are taken too
@@ -128,7 +138,7 @@ def register(
             raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
         _METHODS[name] = Method(
             name, family, function, frozenset(needs), frozenset(laws),
-            cost, paper, source, in_one_forward,
+            cost, paper, source, in_one_forward, power,
         )  # fmt: skip
         return function
 

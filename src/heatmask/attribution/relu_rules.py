@@ -6,7 +6,7 @@ ReLU function is caught as it happens, in this thread alone, and leaves nothing 
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,14 @@ from torch.overrides import TorchFunctionMode
 Rule = Literal["plain", "guided", "deconvolution"]
 
 _THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward
+
+
+class _Relu(NamedTuple):
+    """A call that is a ReLU: of what, cut off at which height, and whether in place."""
+
+    input: Tensor
+    top: float | None = None
+    in_place: bool = False
 
 
 class ReluRules(TorchFunctionMode):
@@ -34,8 +42,9 @@ class ReluRules(TorchFunctionMode):
     Notes
     -----
     The forward pass must run in the context, the backward pass need not. Caught are
-    ``nn.ReLU``, ``nn.ReLU6`` and their functions, in place or not. A compiled network
-    passes them by.
+    ``nn.ReLU``, ``nn.ReLU6`` and their functions, a clamp from zero, a threshold at zero and
+    the maximum with zeros, in place or not. What is spelt otherwise, compiled or scripted
+    passes by; the preflight refuses such a network (`heatmask.attribution.preflight.gates`).
     """
 
     def __init__(self, rule: Rule = "plain") -> None:
@@ -48,26 +57,13 @@ class ReluRules(TorchFunctionMode):
     ) -> Any:
         """Replace a ReLU by one that asks for the rule when its gradient is due."""
         kwargs = kwargs or {}
-        if func in _RELUS:
-            return self._apply(*args, top=None, in_place=_RELUS[func], **kwargs)
-        if func is F.relu6:
-            return self._apply(*args, top=6.0, in_place=False, **kwargs)
-        if func is F.hardtanh:  # what nn.ReLU6 calls
-            return self._clip(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _clip(
-        self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-    ) -> Tensor:
-        if min_val != 0:
-            return F.hardtanh(input, min_val, max_val, inplace)
-        return self._apply(input, inplace, top=max_val, in_place=False)
-
-    def _apply(
-        self, input: Tensor, inplace: bool = False, *, top: float | None, in_place: bool
-    ) -> Tensor:
+        read = None if kwargs.get("out") is not None else _READERS.get(func)
+        relu = read(*args, **kwargs) if read else None
+        if relu is None or not relu.input.is_floating_point():  # a clamp may be of indices
+            return func(*args, **kwargs)
         self.calls += 1
-        return _RuledRelu.apply(input, self, top, inplace or in_place)
+        in_place = relu.in_place or func.__name__.endswith("_")
+        return _RuledRelu.apply(relu.input, self, relu.top, in_place)
 
     def backward(self, gradient: Tensor, output: Tensor) -> Tensor:
         """Return the gradient by the input of a ReLU, under the rule of the moment."""
@@ -100,11 +96,69 @@ class _RuledRelu(torch.autograd.Function):
         return gradient, None, None, None
 
 
-_RELUS: dict[Callable[..., Any], bool] = {
-    F.relu: False,
-    torch.relu: False,
-    Tensor.relu: False,
-    torch.relu_: True,
-    Tensor.relu_: True,
+# One reader for each signature: it returns the ReLU that a call is, or None.
+
+
+def _read_relu(input: Tensor, inplace: bool = False) -> _Relu:
+    return _Relu(input, in_place=inplace)
+
+
+def _read_relu6(input: Tensor, inplace: bool = False) -> _Relu:
+    return _Relu(input, 6.0, inplace)
+
+
+def _read_hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> _Relu | None:
+    return _Relu(input, max_val, inplace) if min_val == 0 else None
+
+
+def _read_clamp(
+    input: Tensor, min: object = None, max: object = None, out: None = None
+) -> _Relu | None:
+    if not _is_zero(min) or not (max is None or isinstance(max, int | float)):
+        return None
+    return _Relu(input, max)
+
+
+def _read_threshold(
+    input: Tensor, threshold: object, value: object, inplace: bool = False, out: None = None
+) -> _Relu | None:
+    return _Relu(input, in_place=inplace) if _is_zero(threshold) and _is_zero(value) else None
+
+
+def _read_maximum(input: Tensor, other: object = None, *args: Any, **kwargs: Any) -> _Relu | None:
+    for one, zeros in ((input, other), (other, input)):
+        if not isinstance(one, Tensor) or not isinstance(zeros, Tensor):
+            continue
+        # What has a gradient only happens to be zero.
+        if not zeros.requires_grad and _broadcasts(zeros, one) and not zeros.any():
+            return _Relu(one)
+    return None
+
+
+def _is_zero(value: object) -> bool:
+    return isinstance(value, int | float) and value == 0
+
+
+def _broadcasts(small: Tensor, large: Tensor) -> bool:
+    sizes = zip(reversed(small.shape), reversed(large.shape), strict=False)
+    return small.ndim <= large.ndim and all(a in (1, b) for a, b in sizes)
+
+
+_READERS: dict[Callable[..., Any], Callable[..., _Relu | None]] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_), _read_relu),
+    F.relu6: _read_relu6,
+    F.hardtanh: _read_hardtanh,  # what nn.ReLU6 calls
+    **{
+        getattr(home, name): read
+        for home in (torch, Tensor)
+        for read, names in (
+            (_read_clamp, "clamp clamp_ clip clip_ clamp_min clamp_min_"),
+            (_read_maximum, "maximum max"),
+        )
+        for name in names.split()
+    },
+    **dict.fromkeys((F.threshold, torch.threshold, torch.threshold_), _read_threshold),
 }
-"""The functions that are a ReLU, and whether they always work in place."""
+"""The functions that may be a ReLU."""

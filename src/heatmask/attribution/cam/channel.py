@@ -103,6 +103,7 @@ def explain_by_grad_cam(
     paper="Chattopadhay et al. 2018, arXiv 1710.11063",
     source="Heatmask: MONAI's is wrong for batches, and where gradients are small",
     in_one_forward=True,
+    size_power=0,  # weights are summed over the map, others' are its mean
 )
 def explain_by_grad_cam_plus_plus(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None

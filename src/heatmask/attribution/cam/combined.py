@@ -46,6 +46,7 @@ _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     cost="1 forward, 1 backward",
     paper="Selvaraju et al. 2017, arXiv 1610.02391",
     source="Heatmask: Captum's takes two forwards and gates only nn.ReLU modules",
+    size_power=2,  # two gradients, multiplied
 )
 def explain_by_guided_grad_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
@@ -76,6 +77,7 @@ def explain_by_guided_grad_cam(
     cost="1 forward, 1 backward above the earliest layer",
     paper="Dugaesescu et al. 2024; Jiang et al. 2021, IEEE TIP 30:5875",
     source="Heatmask: stages on one fixed scale, found by themselves",
+    size_power=0,  # maps are times their number of positions
 )
 def explain_by_multi_stage_cam(
     network: nn.Module,

@@ -6,6 +6,7 @@ first the next time and checked in the same forward pass, so that it costs nothi
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,29 +23,50 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 
 Stages = tuple[str, ...]
 
-_FOUND: dict[tuple[object, ...], Stages] = {}
+Maps = list[tuple[str, torch.Size]]
+"""Name and spatial size of the maps that modules give, in the order of calls."""
+
+
+class _Found(NamedTuple):
+    maps: Maps
+    stages: Stages
+
+
+_FOUND: dict[tuple[object, ...], _Found] = {}
 """Stages by kind of network and images; a first guess only, which `view_layers` checks."""
 
 
 @contextmanager
-def watch_maps(network: nn.Module, images: Tensor) -> Iterator[list[tuple[str, torch.Size]]]:
+def watch_maps(
+    network: nn.Module, images: Tensor, hold: Callable[[Tensor], Tensor | None] | None = None
+) -> Iterator[Maps]:
     """Note the name and spatial size of every map that a module gives, in the order of calls.
 
-    A map has the axes of the images and at least 2 positions along each.
+    A map has the axes of the images and at least 2 positions along each. A scripted module
+    takes no hooks and is passed by.
+
+    Parameters
+    ----------
+    hold
+        Called with each map; what it returns, if anything, takes the map's place.
     """
-    maps: list[tuple[str, torch.Size]] = []
+    maps: Maps = []
 
     def note(name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
+        def hook(module: nn.Module, inputs: object, output: object) -> Tensor | None:
             if isinstance(output, Tensor) and output.ndim == images.ndim:
                 size = output.shape[2:]
                 if min(size) > 1:
                     maps.append((name, size))
+                    return hold(output) if hold else None
+            return None
 
         return hook
 
     handles = [
-        module.register_forward_hook(note(name)) for name, module in network.named_modules() if name
+        module.register_forward_hook(note(name))
+        for name, module in network.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         yield maps
@@ -57,21 +79,39 @@ def find_stages(network: nn.Module, images: Tensor) -> Stages:
     """Return the layer with the last map of each spatial size, in the order of calls.
 
     Of a ResNet these are the stem and ``layer1`` to ``layer4``; the last is where Grad-CAM
-    looks. Only the first image is run.
+    looks. Maps on which the logits do not depend, as those of a decoder beside the classifier,
+    do not count. Only the first image is run.
 
     Raises
     ------
     MethodError
-        No layer gives a map.
+        No layer gives a map on which the logits depend.
     """
-    with torch.no_grad(), watch_maps(network, images) as maps:
-        network(images[:1])
-    if not maps:
+    return _find(network, images).stages
+
+
+def _find(network: nn.Module, images: Tensor) -> _Found:
+    held: list[Tensor] = []
+
+    def hold(output: Tensor) -> Tensor:
+        # As in LayerTap: each map starts a graph, and is safe from what works in place.
+        held.append(output if output.requires_grad else output.detach().requires_grad_())
+        return held[-1].clone()
+
+    with torch.enable_grad(), watch_maps(network, images, hold) as maps:
+        logits = network(images[:1])
+        matter = [True] * len(maps)  # for a network that autograd cannot follow at all
+        if maps and logits.requires_grad:
+            gradients = torch.autograd.grad(logits.sum(), held, allow_unused=True)
+            matter = [gradient is not None for gradient in gradients]
+    stages = _list_stages(maps, matter)
+    if not stages:
         raise MethodError(
             f"{type(network).__name__} must have a layer with a map of at least 2 positions an "
-            f"axis for images of {tuple(images.shape[2:])}. Give target_layer, or larger images."
+            f"axis, on which the logits depend, for images of {tuple(images.shape[2:])}. Give "
+            "target_layer, or larger images."
         )
-    return _list_stages(maps)
+    return _Found(maps, stages)
 
 
 def view_layers(
@@ -100,14 +140,15 @@ def view_layers(
     else:
         modules = tuple((name, type(module)) for name, module in network.named_modules())
         kind = (modules, images.shape[1:])
-        guess = _FOUND.get(kind) or find_stages(network, images)
-        tap = LayerTap(network, guess if all_stages else guess[-1:])
+        found = _FOUND.get(kind) or _find(network, images)
+        tap = LayerTap(network, found.stages if all_stages else found.stages[-1:])
         with watch_maps(network, images) as maps:
             logits = network(images)
-        _FOUND[kind] = stages = _list_stages(maps)
-        if stages != guess:
-            tap = LayerTap(network, stages if all_stages else stages[-1:])
+        if maps != found.maps:
+            found = _find(network, images)
+            tap = LayerTap(network, found.stages if all_stages else found.stages[-1:])
             logits = network(images)
+        _FOUND[kind] = found
     for name, activation in zip(tap.target_layers, tap.activations, strict=True):
         check_map(name, activation, images)
     return logits, tap.activations
@@ -187,15 +228,15 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.element_size() < 4 else tensor
 
 
-def _list_stages(maps: Sequence[tuple[str, torch.Size]]) -> Stages:
-    """Of each size the layer called last, in the order of calls.
+def _list_stages(maps: Maps, matter: Sequence[bool]) -> Stages:
+    """Of each size the layer called last whose map matters, in the order of calls.
 
     A layer that is called again later is none: `LayerTap` holds its last call.
     """
     stages: dict[torch.Size, str] = {}
     seen: set[str] = set()
-    for name, size in reversed(maps):
-        if name not in seen:
+    for (name, size), matters in zip(reversed(maps), reversed(matter), strict=True):
+        if name not in seen and matters:
             stages.setdefault(size, name)
         seen.add(name)
     return tuple(reversed(stages.values()))

@@ -29,6 +29,7 @@ from heatmask.errors import OptionError
     cost="1 forward for each window that is not empty",
     paper="Zeiler and Fergus 2014, arXiv 1311.2901",
     source="Heatmask: Captum's runs each class apart, and empty windows too",
+    size_power=1,  # a window of so many pixels is a smaller part of a larger image
 )
 @torch.no_grad()
 def explain_by_occlusion(
@@ -60,6 +61,7 @@ def explain_by_occlusion(
     needs=("baseline",),
     cost="1 forward for each window tried",
     paper="after Zeiler and Fergus 2014, arXiv 1311.2901",
+    size_power=1,  # as occlusion
 )
 @torch.no_grad()
 def explain_by_coarse_occlusion(

@@ -1,9 +1,9 @@
 """What the preflight knows of a network, as long as the network stays what it was.
 
-In memory by the network, and on disk by its weights, its code and the versions of the
-libraries, so that a check runs once and not at each start. The file lies in
-``$XDG_CACHE_HOME/heatmask`` (default ``~/.cache``); one that cannot be read or written
-is passed by.
+In memory by the network; and on disk by its weights and the versions of the libraries, so that
+a check runs once and not at each start, if all its code is of those libraries. What other
+code does may hang on any file it imports. The file lies in ``$XDG_CACHE_HOME/heatmask``
+(default ``~/.cache``); one that cannot be read or written is passed by.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ from heatmask.attribution.preflight.checks import Check
 Known = dict[str, Check]
 """Checks by what they are of."""
 
-_LIBRARIES = ("torch", "monai", "captum", "zennit")
+_LIBRARIES = ("torch", "torchvision", "monai", "captum", "zennit")
+_KNOWN_CODE = frozenset((*_LIBRARIES, __name__.partition(".")[0]))
 _MOST_NETWORKS = 100
 _USUAL = frozenset(vars(nn.Module()))
 _SWITCHES = frozenset((bool, str))
@@ -71,7 +72,7 @@ def recall(network: nn.Module, image_shape: Sequence[int]) -> Iterator[Known]:
     Parameters
     ----------
     image_shape
-        (C, *spatial); sizes of one C and one number of axes share what is known.
+        (C, *spatial); sizes of one C and one number of axes share a collection.
     """
     kind = f"{image_shape[0]} channels, {len(image_shape) - 1} axes"
     with _ENTRIES_LOCK:
@@ -112,17 +113,16 @@ def read_state(network: nn.Module) -> tuple[Any, ...]:
 def identify(network: nn.Module) -> str:
     """Return a hash of weights, settings, code and library versions; empty if there is none.
 
-    There is none for a network with hooks, with settings that are no plain values, or of
-    classes that are made at run time or not written in a file: what these do cannot be
-    known from outside.
+    There is none for a network with hooks, with settings that are no plain values, or with
+    classes or functions that are made at run time or come from elsewhere than Heatmask and
+    the libraries: what these do cannot be known from outside.
     """
     digest = hashlib.sha256(_describe_libraries())
     try:
         for name, module in network.named_modules():
+            _require_known(module)
             settings = {k: v for k, v in vars(module).items() if k not in _USUAL}
-            digest.update(f"{name} {type(module).__qualname__} {_describe(settings)}".encode())
-        for path in sorted({_find_source(module) for module in network.modules()}):
-            digest.update(Path(path).read_bytes())
+            digest.update(f"{name} {_describe(type(module))} {_describe(settings)}".encode())
         for group in (network.named_parameters(), network.named_buffers()):
             for name, tensor in group:
                 digest.update(f"{name} {tensor.device.type} {_describe(tensor)}".encode())
@@ -136,24 +136,28 @@ def _describe_libraries() -> bytes:
     for library in _LIBRARIES:
         with suppress(PackageNotFoundError):
             versions.append(f"{library} {version(library)}")
-    own = sorted(Path(__file__).parents[1].rglob("*.py"))
+    own = sorted(Path(__file__).parents[2].rglob("*.py"))  # all of Heatmask
     return "\n".join(versions).encode() + b"".join(path.read_bytes() for path in own)
 
 
-def _find_source(module: nn.Module) -> str:
+def _require_known(module: nn.Module) -> None:
     kind = type(module)
-    home = sys.modules.get(kind.__module__)
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
     if hooked or isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"{kind} does more than its class says")
     try:
-        written = attrgetter(kind.__qualname__)(home) is kind
+        written = attrgetter(kind.__qualname__)(sys.modules.get(kind.__module__)) is kind
     except AttributeError:
         written = False
-    source = getattr(home, "__file__", None) if written else None
-    if source is None:
+    if not written:
         raise TypeError(f"{kind} is not written in a file")
-    return source
+
+
+def _name_code(value: type | FunctionType | BuiltinFunctionType) -> str:
+    home = str(value.__module__)
+    if home != "builtins" and home.partition(".")[0] not in _KNOWN_CODE:
+        raise TypeError(f"{home} may import anything")
+    return f"{home} {value.__qualname__}"
 
 
 def _describe(value: Any) -> str:
@@ -166,9 +170,9 @@ def _describe(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_describe, value))}]"
     if isinstance(value, FunctionType) and value.__closure__ is None:
-        return f"{value.__module__} {value.__qualname__} {value.__code__.co_code!r}"
+        return f"{_name_code(value)} {value.__code__.co_code!r}"
     if isinstance(value, type | BuiltinFunctionType):
-        return f"{value.__module__} {value.__qualname__}"
+        return _name_code(value)
     if isinstance(value, _PLAIN):
         return repr(value)
     raise TypeError(f"{type(value)} may hold anything")

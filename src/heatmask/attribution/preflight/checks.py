@@ -17,8 +17,8 @@ from heatmask.attribution.classes import index_classes
 from heatmask.attribution.explained import ExplainedClassifier
 from heatmask.attribution.layers import LayerTap, find_layer
 from heatmask.attribution.preflight.activation_counter import ActivationCounter
+from heatmask.attribution.preflight.gates import CountedRules, GateWatch
 from heatmask.attribution.preflight.probe import NETWORK_ERRORS, Subject
-from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError
 
 SAME = 1e-5
@@ -108,25 +108,34 @@ def check_input_gradient(subject: Subject, detail: str) -> Check:
     def run(delta: Tensor) -> Tensor:
         return subject.call(subject.network, subject.images + delta)
 
+    error = measure_gradient_error(subject, subject.images, run)
+    if error is None and subject.exact:  # logits that no image changes: zero is right
+        error = 0.0
     return _judge_gradient(
-        "input gradient", "the images", measure_gradient_error(subject, subject.images, run),
-        subject,
+        "input gradient", "the images", error, subject,
         "A detach() or .data in the network cuts the gradient, as MONAI's ResNet with "
         "shortcut_type='A' does: train one with shortcut_type='B'.",
     )  # fmt: skip
 
 
 def check_layer(subject: Subject, detail: str) -> Check:
-    """The target layer must be called and give a map of several positions."""
+    """The target layer must give a map of several positions on which the logits depend."""
     subject = subject.simplify()
-    advice = "Name another target_layer."
+    images, advice = subject.enlarge(), "Name another target_layer."
     try:
-        shape = tuple(_hold_activation(subject, subject.enlarge(), detail).shape)
+        activation = _hold_activation(subject, images, detail)
     except MethodError as error:
         return Check("target layer", (), False, math.nan, 0, str(error), advice)
-    return conclude(
-        "target layer", int(math.prod(shape[2:]) < 2), 0, f"{detail!r} gives {shape}", advice
-    )
+    shape = tuple(activation.shape)
+    finding, wrong = f"{detail!r} gives {shape}", int(math.prod(shape[2:]) < 2)
+    if not wrong:
+        spread = float(activation.square().mean().sqrt()) or 1.0  # a dead layer is all zeros
+        nudge = spread * (1 + subject.draw()(activation))
+        with torch.no_grad():
+            changed = _run_nudged(subject, images, detail, nudge)
+        if torch.equal(changed, subject.run(images)):
+            finding, wrong = f"the logits do not depend on {detail!r}", 1
+    return conclude("target layer", wrong, 0, finding, advice)
 
 
 def check_layer_gradient(subject: Subject, detail: str) -> Check:
@@ -135,20 +144,12 @@ def check_layer_gradient(subject: Subject, detail: str) -> Check:
         activation = _hold_activation(subject, subject.images, detail)
     except MethodError as error:
         return Check("layer gradient", (), False, math.nan, GRADIENT_ERROR, str(error))
-    network = subject.copy()
     # Away from the zeros of a ReLU: a pooling above may choose any of them.
     start = 0.01 * subject.draw()(activation) * activation.square().mean().sqrt()
-    nudge = start
-
-    def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        return output + nudge if output.shape == nudge.shape else output
 
     def run(delta: Tensor) -> Tensor:
-        nonlocal nudge
-        nudge = start + delta
-        return subject.call(network, subject.images)
+        return _run_nudged(subject, subject.images, detail, start + delta)
 
-    find_layer(network, detail).register_forward_hook(add)
     return _judge_gradient(
         "layer gradient", repr(detail), measure_gradient_error(subject, activation, run),
         subject,
@@ -159,12 +160,13 @@ def check_layer_gradient(subject: Subject, detail: str) -> Check:
 
 def measure_gradient_error(
     subject: Subject, place: Tensor, run: Callable[[Tensor], Tensor]
-) -> float:
+) -> float | None:
     """Return the relative error of autograd against central differences.
 
     Along one random direction an image, of a random mix of all logits. The best of several
     steps counts: a short one may drown in rounding, a long one crosses the kinks of ReLUs,
-    and a gradient that is wrong is so at each of them.
+    and a gradient that is wrong is so at each of them. In single precision a step does not
+    count whose change may be rounding for a tenth.
 
     Parameters
     ----------
@@ -172,6 +174,12 @@ def measure_gradient_error(
         Where the gradient is taken, (B, ...): its shape and scale.
     run
         Logits (B, K) when this is added there.
+
+    Returns
+    -------
+    float or None
+        None where there is nothing to measure: the logits do not change, or by less than
+        rounding.
     """
     draw_like = subject.draw()
     direction = draw_like(place) * place.detach().square().mean().sqrt()
@@ -184,29 +192,43 @@ def measure_gradient_error(
         (gradient,) = torch.autograd.grad(scores, delta, materialize_grads=True)
         expected = (gradient * direction).flatten(1).sum(1)
     errors = []
-    for step in (1e-7, 1e-8, 1e-9) if subject.exact else (1e-4, 3e-4, 1e-3):
+    for step in (1e-7, 1e-8, 1e-9) if subject.exact else (1e-4, 3e-4, 1e-3, 1e-2):
         with torch.no_grad():
             ahead, behind = (run(sign * step * direction) @ mix for sign in (1, -1))
         measured = (ahead - behind) / (2 * step)
+        change, scale = float(measured.norm()), float(torch.stack([measured, expected]).norm())
         rounding = 10 * torch.finfo(ahead.dtype).eps * float(ahead.norm()) / step
+        if scale == 0 or (not subject.exact and rounding > change / 10):
+            continue
         distance = max(float((measured - expected).norm()) - rounding, 0.0)
-        errors.append(divide(distance, max(float(measured.norm()), float(expected.norm()))))
+        errors.append(divide(distance, max(change, float(expected.norm()))))
         if errors[-1] <= GRADIENT_ERROR / 100:
             break
-    return min(errors)
+    return min(errors, default=None)
 
 
 def check_relu(subject: Subject, detail: str) -> Check:
     """Rules for ReLUs need ReLUs, and no activation that they would pass by."""
-    others, rules = ActivationCounter(), ReluRules()
-    with others, rules, torch.no_grad():
-        subject.copy()(subject.images)
-    kinds = f" ({', '.join(sorted(others.names))})" if others.names else ""
-    finding = f"{rules.calls} ReLUs gated, {others.calls} other activations{kinds}"
-    advice = "Where an activation is no ReLU the rules are silently the plain gradient."
+    network, others, rules = subject.copy(), ActivationCounter(), CountedRules()
+    leaf = subject.images.clone().requires_grad_()
+    with GateWatch(rules) as gates, others, rules:
+        logits = network(leaf.clone())  # which it may change in place
+    if logits.requires_grad:
+        torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    scripted = sum(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
+    lost = rules.calls - rules.asked
+    passed_by = others.calls + gates.calls + scripted + lost
+    names = others.names | gates.names
+    names |= {word for word, n in (("scripted", scripted), ("no gradient", lost)) if n}
+    kinds = f" ({', '.join(sorted(names))})" if names else ""
+    finding = f"{rules.calls} ReLUs gated, {passed_by} other activations{kinds}"
+    advice = (
+        "Where an activation is no ReLU, or is one that is not seen, the rules are silently the "
+        "plain gradient. Spell ReLUs as nn.ReLU or F.relu, in Python code."
+    )
     if rules.calls == 0:
-        return Check("ReLU activations", (), False, others.calls, 0, finding, advice)
-    return conclude("ReLU activations", others.calls, 0, finding, advice)
+        return Check("ReLU activations", (), False, passed_by, 0, finding, advice)
+    return conclude("ReLU activations", passed_by, 0, finding, advice)
 
 
 def check_heatmap(subject: Subject, detail: str) -> Check:
@@ -255,9 +277,19 @@ def divide(error: float, scale: float) -> float:
     return error / scale if scale else error
 
 
-def _judge_gradient(name: str, what: str, error: float, subject: Subject, advice: str) -> Check:
-    finding = f"the gradient by {what} is off finite differences by {show(error)}"
+def _judge_gradient(
+    name: str, what: str, error: float | None, subject: Subject, advice: str
+) -> Check:
     limit = GRADIENT_ERROR if subject.exact else COARSE_GRADIENT_ERROR
+    if error is None:
+        return Check(
+            name, (), False, math.nan, limit,
+            f"the gradient by {what} cannot be measured: the logits do not depend on it, or by "
+            "less than their rounding",
+            "Name a layer that matters, or give the network so that it runs in float64 or with "
+            "smaller logits.",
+        )  # fmt: skip
+    finding = f"the gradient by {what} is off finite differences by {show(error)}"
     return conclude(name, error, limit, finding, advice)
 
 
@@ -267,3 +299,14 @@ def _hold_activation(subject: Subject, images: Tensor, layer: str) -> Tensor:
     with torch.no_grad():
         subject.call(network, images)
     return tap.activations[0]
+
+
+def _run_nudged(subject: Subject, images: Tensor, layer: str, nudge: Tensor) -> Tensor:
+    """Return the logits when this is added to what the layer gives."""
+
+    def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output + nudge if output.shape == nudge.shape else output
+
+    network = subject.copy()
+    find_layer(network, layer).register_forward_hook(add)
+    return subject.call(network, images)

@@ -218,14 +218,26 @@ class _Inspection:
     def look(self, need: Need) -> Check:
         name, detail = need
         key = " ".join(need)
-        if key not in self.known:
-            try:
-                if detail in (_LAST_MAP, _FIRST_MAP):
-                    detail = self.stages[-1 if detail == _LAST_MAP else 0]
-                self.known[key] = _CHECKS[name](self.subject, detail)
-            except MethodError as failure:  # there is no map at all
-                self.known[key] = Check(name, (), False, math.nan, 0, str(failure))
-        return self.known[key]
+        # A map that is too small is no fault of the network: a failure is of one size alone.
+        key_of_failure = f"{key} at {tuple(self.image_shape)}"
+        for known in (key, key_of_failure):
+            if known in self.known:
+                return self.known[known]
+        check = self.make(name, detail)
+        self.known[key if check.passed else key_of_failure] = check
+        return check
+
+    def make(self, name: str, detail: str) -> Check:
+        try:
+            if detail in (_LAST_MAP, _FIRST_MAP):
+                detail = self.stages[-1 if detail == _LAST_MAP else 0]
+            return _CHECKS[name](self.subject, detail)
+        except MethodError as failure:  # there is no map at all
+            return Check(name, (), False, math.nan, 0, str(failure))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as failure:  # torch cannot differentiate it, and says why
+            return Check(name, (), False, math.nan, 0, f"{name} stops: {failure}")
 
     def find_failure(self, needs: Iterable[Need]) -> Check | None:
         return next((check for need in needs if not (check := self.look(need)).passed), None)
