@@ -166,7 +166,7 @@ def test_the_sentence(
 ) -> None:
     entry = {"name": "tumour", "probability": probability, "mask_ml": mask_ml,
              "slice_probabilities": slices}  # fmt: skip
-    assert describe_class(entry, 0.5) == sentence
+    assert describe_class(entry, sum(q >= 0.5 for q in slices)) == sentence
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -194,7 +194,8 @@ def test_several_classes_go_into_a_fourth_axis(tmp_path: Path, plain_picture: No
     result = make_result()
     result["display"] = torch.cat([result["display"], 0.5 * result["display"]])
     result["probabilities"] = torch.tensor([0.9, 0.1])
-    result["slice_probabilities"] = result["slice_probabilities"].repeat(1, 2)
+    tumour = result["slice_probabilities"]
+    result["slice_probabilities"] = torch.cat([tumour, 0.1 * tumour], dim=1)
     writer = make_writer(tmp_path)
     writer.class_names = ["tumour", "oedema"]
     writer.prepare()

@@ -157,7 +157,8 @@ def test_infer_by_image_id(server, lesion):
     assert params["probabilities"]["tumour"] > 0.9
     assert params["device"] == "cpu"
     assert params["seconds"]["total"] > 0
-    assert params["warnings"] == []
+    assert params["sequences"] == ["FLAIR"]
+    assert params["warnings"] == ["Left out, the network takes FLAIR: T1-Gd."]
     assert params["finding"].startswith("Tumour predicted")
 
 
@@ -327,5 +328,7 @@ def test_the_real_bundle_serves_the_lgg_set(lgg, bundle_dir, tmp_path):
     assert mask.shape == image.shape
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-    assert params["warnings"] == []
+    assert params["sequences"][0] == "FLAIR"
+    # Its siblings go to the model: taken, or named as left out
+    assert len(params["sequences"]) == 2 or "T1-Gd" in params["warnings"][0]
     assert 0 <= params["probabilities"]["tumour"] <= 1

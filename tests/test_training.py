@@ -14,25 +14,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
+from monai.metrics import compute_roc_auc
 from planted import PlantedClassifier, make_affine, make_volume, store_as
 from scan_files import write_nifti
+from sklearn import metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
 from heatmask.attribution.calibration import read_calibration
+from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.gp_unet import GPUNet
-from heatmask.networks.weights import load_weights
+from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.augment import Augmentation
 from heatmask.training.calibrate import measure_ranges
 from heatmask.training.checkpoints import KeepBest, export_best, run_resumable
 from heatmask.training.engine import AutocastInferer, PrepareSlices, SeedEpochs, seed_network
-from heatmask.training.position import PositionOffsetLoss, PositionPrior
+from heatmask.training.fine_tune import start_network
+from heatmask.training.metrics import SliceScore, compute_probabilities, score_slices
+from heatmask.training.position import (
+    PositionOffsetLoss,
+    PositionPrior,
+    add_none_logit,
+    balance_classes,
+)
 from heatmask.training.slices import SliceDataset
 
 # --- position ------------------------------------------------------------------------------
@@ -45,14 +57,15 @@ def test_the_prior_is_the_log_odds_of_each_bin() -> None:
     prior = PositionPrior(positions, labels, bins=4)
     expected = [math.log(v) for v in (2.5 / 1.5, 0.5 / 2.5, 1.5 / 0.5, 0.5 / 0.5)]
     found = prior([0.2, 0.4, 0.6, 0.8])
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
     assert found.dtype == torch.float32
+    assert found.shape == (4, 1)
 
 
 def test_the_ends_of_the_stack_have_a_bin() -> None:
     prior = PositionPrior([0.0, 1.0], [0, 1], bins=10)
-    np.testing.assert_allclose(prior([0.0, 1.0]), [math.log(1 / 3), math.log(3)], rtol=1e-6)
-    assert prior(torch.zeros(2, 3)).shape == (2, 3)
+    np.testing.assert_allclose(prior([0.0, 1.0]), [[math.log(1 / 3)], [math.log(3)]], rtol=1e-6)
+    assert prior(torch.zeros(2, 3)).shape == (2, 3, 1)
 
 
 def test_even_labels_give_no_offset() -> None:
@@ -84,6 +97,80 @@ def test_a_label_that_position_explains_asks_little_of_the_network() -> None:
     logits = torch.zeros(2, 1, requires_grad=True)
     PositionOffsetLoss()(logits, torch.tensor([[1.0, 4.0], [1.0, 0.0]])).backward()
     assert logits.grad[0].abs() < 0.05 * logits.grad[1].abs()
+
+
+def test_the_prior_of_several_classes_is_against_no_finding() -> None:
+    """One bin: 3 slices of none, 1 of the first class, 2 of the second, half of each added."""
+    labels = [0, 0, 0, 1, 2, 2]
+    prior = PositionPrior([0.5] * 6, labels, bins=1, num_classes=2)
+    np.testing.assert_allclose(
+        prior([0.1])[0], [math.log(1.5 / 3.5), math.log(2.5 / 3.5)], rtol=1e-6
+    )
+    weighted = PositionPrior([0.5] * 6, labels, 1, 2, class_weights=(2.0, 1.0, 3.0))
+    np.testing.assert_allclose(
+        weighted([0.1])[0], [math.log(1.5 / 7), math.log(7.5 / 7)], rtol=1e-6
+    )
+
+
+def test_the_prior_without_negatives_is_the_share_of_each_class() -> None:
+    prior = PositionPrior([0.5] * 3, [1, 2, 2], bins=1, num_classes=2, negatives=False)
+    np.testing.assert_allclose(prior([0.9])[0].exp(), [1.5 / 4, 2.5 / 4], rtol=1e-6)
+
+
+def test_one_class_is_the_softmax_over_none_and_that_class() -> None:
+    """Why no finding needs no logit of its own: K = 1 is the general loss."""
+    torch.manual_seed(0)
+    logits, labels, offset = torch.randn(9, 1), torch.arange(9) % 2, torch.randn(9, 1)
+    target = torch.cat([labels[:, None].float(), offset], dim=1)
+    whole = nn.functional.cross_entropy(add_none_logit(logits + offset), labels)
+    torch.testing.assert_close(PositionOffsetLoss()(logits, target), whole)
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+def test_the_loss_of_several_classes_in_closed_form(negatives: bool) -> None:
+    logits, offset = [[1.0, -0.5], [0.2, 0.3]], [[0.5, 0.0], [-1.0, 0.25]]
+    labels, weights = [2, 1], [0.5, 2.0, 4.0] if negatives else [2.0, 4.0]
+    target = torch.tensor([[labels[i], *offset[i]] for i in range(2)])
+    loss = PositionOffsetLoss(weights, negatives)(torch.tensor(logits), target)
+    expected = []
+    for z, o, label in zip(logits, offset, labels, strict=True):
+        sums = [a + b for a, b in zip(z, o, strict=True)]
+        total = sum(map(math.exp, sums)) + negatives
+        expected.append(weights[label - (not negatives)] * (math.log(total) - sums[label - 1]))
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_no_finding_has_the_logit_0() -> None:
+    """Its loss falls as the classes' logits do, which without it would mean nothing."""
+    none = torch.tensor([[0.0]])
+    losses = [PositionOffsetLoss()(torch.full((1, 3), z), none).item() for z in (2.0, 0.0, -9.0)]
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[1] == pytest.approx(math.log(4))
+    assert losses[2] < 1e-3
+
+
+def test_the_weighted_loss_is_a_mean_over_slices_in_any_batches() -> None:
+    torch.manual_seed(1)
+    logits, labels = torch.randn(12, 3), torch.tensor([1.0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    loss = PositionOffsetLoss(balance_classes(labels, 3, negatives=False), negatives=False)
+    parts = [loss(z, y) for z, y in zip(logits.split(4), labels[:, None].split(4), strict=True)]
+    torch.testing.assert_close(torch.stack(parts).mean(), loss(logits, labels[:, None]))
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=2, max_size=5),
+    negatives=st.booleans(),
+)
+def test_balanced_classes_count_the_same(counts: list[int], negatives: bool) -> None:
+    first = 0 if negatives else 1
+    labels = torch.cat([torch.full((n,), float(first + i)) for i, n in enumerate(counts)])
+    num_classes = len(counts) - negatives
+    weights = balance_classes(labels, num_classes, negatives)
+    if num_classes == 1:
+        assert weights is None
+        return
+    totals = [n * w for n, w in zip(counts, weights, strict=True)]
+    np.testing.assert_allclose(totals, sum(counts) / len(counts), rtol=1e-5)
 
 
 # --- augmentation --------------------------------------------------------------------------
@@ -192,6 +279,34 @@ def make_ramp(axcodes: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 VOLUMES = {axcodes: make_ramp(axcodes) for axcodes in ("RAS", "LPS", "LPI", "SRA")}
+
+
+def test_slices_without_a_label_are_left_out() -> None:
+    """Stored upside down: slice 0 of the file is the highest of the head."""
+    image = LabelledImage("p", Path("LPI"), {0: 2, 3: 0}, (2, 3))
+    dataset = SliceDataset([image], read_plainly, (6, 8))
+    assert dataset.labels.tolist() == [0, 2]
+    assert [item["image"].max().item() for item in dataset] == [2, 5]
+    np.testing.assert_allclose(dataset.positions, [0.3, 0.9], rtol=1e-6)
+
+
+def test_images_that_cannot_be_used_are_all_named() -> None:
+    images = [
+        LabelledImage("p", Path("RAS"), {None: 1}, (2,)),
+        LabelledImage("q", Path("SRA"), {0: 1, 1: 0, 3: 0}, (3, 4, 7)),
+        LabelledImage("r", Path("LPS"), {9: 1}, (5,)),
+        LabelledImage("s", Path("LPS"), {0: 1}, (6,)),
+    ]
+    with pytest.raises(InputError, match=r"3 of 4 images that cannot be used") as caught:
+        SliceDataset(images, read_plainly)
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith("  line 2: A row of an image with several slices must name one")
+    assert lines[2].startswith("  lines 3-4, 7: SRA must hold axial slices")
+    assert "line 5: slice must lie within the image; 'LPS' has 5" in lines[3]
+    with pytest.raises(InputError, match=r"^line 5: slice must lie"):
+        SliceDataset(images[2:], read_plainly)
+    with pytest.raises(InputError, match="a labelled image in every split"):
+        SliceDataset([], read_plainly)
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "LPI"])
@@ -334,6 +449,12 @@ def test_targets_hold_the_label_and_the_positions_log_odds() -> None:
     torch.manual_seed(0)
     moved, _ = PrepareSlices(prior, Augmentation())(batch, "cpu")
     assert not torch.allclose(moved, images, atol=0.01)
+    _, labels = PrepareSlices(None)(batch, "cpu")
+    assert labels.tolist() == [[1], [0]]
+    loss = PositionOffsetLoss()(torch.tensor([[0.3], [0.4]]), labels)
+    assert loss.item() == pytest.approx(
+        (math.log1p(math.exp(-0.3)) + math.log1p(math.exp(0.4))) / 2
+    )
 
 
 def test_training_runs_in_bfloat16() -> None:
@@ -369,6 +490,79 @@ def test_every_epoch_has_its_own_seed() -> None:
         assert not torch.equal(one, other)
     torch.rand(1)
     assert torch.equal(draw_by_epoch(1)[1], drawn[3])
+
+
+# --- scores --------------------------------------------------------------------------------
+
+
+def test_scores_of_several_classes_against_sklearn() -> None:
+    torch.manual_seed(0)
+    logits, labels = 2 * torch.randn(40, 3), torch.randint(0, 4, (40,))
+    found = torch.cat([torch.zeros(40, 1), logits], dim=1).softmax(1)
+    torch.testing.assert_close(compute_probabilities(logits), found)
+    engine = Engine(lambda _, batch: batch)
+    for name in ("auroc", "macro_f1", "accuracy"):
+        SliceScore(name).attach(engine, name)
+    batches = zip(logits.split(7), labels[:, None].float().split(7), strict=True)
+    scores = engine.run(list(batches)).metrics
+    predicted = found.argmax(1)
+    each = [metrics.roc_auc_score(labels == k, found[:, k]) for k in (1, 2, 3)]
+    assert scores["auroc"] == pytest.approx(np.mean(each))
+    assert scores["macro_f1"] == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert scores["accuracy"] == pytest.approx((labels == predicted).float().mean().item())
+
+
+def test_without_negatives_none_is_never_predicted() -> None:
+    logits = torch.full((5, 2), -9.0)
+    assert (compute_probabilities(logits, negatives=False)[:, 0] == 0).all()
+    assert (compute_probabilities(logits)[:, 0] > 0.99).all()
+    assert (compute_probabilities(logits[:, :1], negatives=False)[:, 0] > 0.99).all()
+
+
+def test_scores_of_one_class_are_monais(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(30, 1), torch.randint(0, 2, (30, 1)).float()
+    engine = Engine(lambda _, batch: batch)
+    SliceScore("auroc").attach(engine, "auroc")
+    scores = engine.run([(logits, torch.cat([labels, logits], dim=1))]).metrics
+    assert scores["auroc"] == pytest.approx(compute_roc_auc(logits, labels))
+
+
+def test_a_class_that_no_slice_has_is_left_out() -> None:
+    dataset = SliceDataset([LabelledVolume("p", Path("RAS"), (0, 0, 1, 1, 1))], read_plainly)
+    network = PlantedClassifier(gains=(8.0, 1.0), offsets=(-20.0, -99.0))
+    scores = score_slices(network, dataset)
+    assert scores == {"auroc": 1.0, "macro_f1": 1.0, "accuracy": 1.0}
+
+
+def test_a_score_that_is_not_known() -> None:
+    with pytest.raises(OptionError, match=r"score must be one of auroc, macro_f1, accuracy, got"):
+        SliceScore("dice")
+
+
+# --- starting from other weights -----------------------------------------------------------
+
+
+def test_what_fits_is_taken_and_the_rest_is_drawn(tmp_path: Path) -> None:
+    options = {"features": (4, 6), "norm": "batch"}
+    trained = seed_network(GPUNet(**options), 5)
+    save_weights(trained.state_dict(), tmp_path / "model.pt", half=False)
+    fresh = seed_network(GPUNet(**options, num_classes=3), 1)
+    started = start_network(GPUNet(**options, num_classes=3), 1, tmp_path / "model.pt")
+    for name, value in started.state_dict().items():
+        source = fresh if name.startswith("head") else trained
+        assert torch.equal(value, source.state_dict()[name]), name
+    unstarted = start_network(GPUNet(**options, num_classes=3), 1)
+    for name, value in unstarted.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_weights_of_another_network_start_nothing(tmp_path: Path) -> None:
+    save_weights(nn.Linear(3, 2).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"must fit GPUNet in some layer"):
+        start_network(GPUNet(features=(4, 6)), 0, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"must be a checkpoint of tensors, .*absent.pt"):
+        start_network(GPUNet(features=(4, 6)), 0, tmp_path / "absent.pt")
 
 
 # --- checkpoints ---------------------------------------------------------------------------
@@ -514,6 +708,27 @@ def test_the_heatmaps_range_comes_from_labels_alone() -> None:
     """8 x - 12: -4 is what nothing looks like, 4 is the top of what is there."""
     ranges = measure_ranges(PlantedClassifier(), Slices(), INHERENT)
     assert ranges == {"inherent": (-4.0, 4.0)}
+
+
+class ThreeKinds(Slices):
+    """None, a blob of brightness 2 and one of 3; 0 without any tissue."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        image = torch.ones(1, 16, 16)
+        image[:, :8] += index
+        return {"image": image, "label": torch.tensor(float(index))}
+
+
+def test_one_range_holds_for_all_classes() -> None:
+    """Class 0 is 8 x - 12, class 1 x - 2: each by the slices with and without that class."""
+    network = PlantedClassifier(gains=(8.0, 1.0), offsets=(-12.0, -2.0))
+    ranges = measure_ranges(network, ThreeKinds(), INHERENT)
+    # Without class 0: 1, 1, 1, 3 -> -4, -4, -4, 12; without class 1: 1, 1, 1, 2 -> -1, -1, -1, 0
+    assert ranges["inherent"][0] == -1.0
+    assert ranges["inherent"][1] == 4.0  # with class 0 at most 4, with class 1 at most 1
 
 
 def test_the_best_is_shipped(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ torch and MONAI take seconds to import, so each command imports what it needs, a
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -195,10 +196,31 @@ def evaluate(
 @app.command()
 def train(
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="Folder with patients.csv, slice_labels.csv and a folder a patient."),
-    ],
+    ] = None,
     bundle: Bundle = DEFAULT_BUNDLE,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Own task: CSV with image, label, and if need be slice, patient, split."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Own task: folder that the paths in LABELS begin in.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Own task: the classes in their order, a,b,c; default: as in LABELS."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Own task: folder of the new bundle.")
+    ] = None,
+    fine_tune: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tune/--from-scratch",
+            help="Own task: start from the bundle's weights, whose licence then holds on.",
+        ),
+    ] = False,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="Checkpoints and logs; a run that stopped there is resumed."),
@@ -212,24 +234,42 @@ def train(
     device: Device = "auto",
     knobs: Knobs = None,
 ) -> None:
-    """Train a bundle from slice labels alone; no mask is opened.
+    """Train a bundle from image-level labels alone; no mask is opened.
 
-    The best epoch by validation classification loss is written to RUN_DIR/model.pt, and the
-    command ends with how to use it. A bundle's own weights are replaced only on request:
-    --weights bundles/NAME/models/model.pt.
+    With DATA: the bundle's own task, from slice labels. The best epoch by validation
+    classification loss is written to RUN_DIR/model.pt. A bundle's own weights are replaced
+    only on request: --weights bundles/NAME/models/model.pt.
+
+    With --labels, --images and --output: a task of your own, on 2D images or volumes and for
+    any number of classes. OUTPUT becomes a complete bundle; below bundles/ it is served at once.
     """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
+    given = {"max_epochs": epochs, "pattern": pattern, "seed": seed, "device": device}
+    settings = {k: v for k, v in given.items() if v is not None} | read_knobs(knobs)
+    own = {"--labels": labels, "--images": images, "--output": output}
+    check_train_words(data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights)
+    if data is None and labels and images and output:
+        from heatmask.training.own_data import OwnData, train_own_bundle
+
+        names = classes.split(",") if classes is not None else None
+        folder = train_own_bundle(
+            OwnData(labels, images, output, names, bundle, fine_tune, run_dir, settings)
+        )
+        console.print(
+            f"Bundle: {escape(str(folder))}\n"
+            f"Try it: heatmask segment IMAGE --bundle {escape(str(folder))}"
+        )
+        return
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
 
-    given: dict[str, Any] = {
-        "output_dir": run_dir and str(run_dir),
-        "weights": weights and str(weights),
-    }
-    given |= {"max_epochs": epochs, "pattern": pattern}
-    settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    settings |= {"dataset_dir": str(data), "seed": seed, "device": device}
-    parser = read_bundle(find_bundle(bundle), ("train",), {**settings, **read_knobs(knobs)})
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
+    places = {"dataset_dir": data, "output_dir": run_dir, "weights": weights}
+    settings = {k: str(v) for k, v in places.items() if v is not None} | settings
+    parser = read_bundle(find_bundle(bundle), ("train",), settings)
     run_bundle(parser)
+    trained = parser.get_parsed_content("weights")
+    console.print(
+        f"Try them: heatmask segment SCAN --bundle {escape(bundle)} --set weights={trained}"
+    )
 
 
 @app.command()
@@ -292,6 +332,32 @@ def show_report(report: dict[str, Any]) -> None:
     for warning in report["warnings"]:
         console.print(f"  [yellow]Warning:[/yellow] {escape(warning)}")
     console.print(f"  {seconds:.1f} s on {report['device']}; {escape(report['output'])}")
+
+
+def check_train_words(
+    data: Path | None,
+    own: Mapping[str, object],
+    only_own: Mapping[str, object],
+    weights: Path | None,
+) -> None:
+    """Refuse a mixture of the two forms of `heatmask train`, or neither of them."""
+    given = [name for name, value in {**own, **only_own}.items() if value is not None]
+    missing = [name for name, value in own.items() if value is None]
+    if data is not None and given:
+        raise OptionError(
+            f"train must be given DATA, or a task of your own with {', '.join(own)}; got DATA and "
+            f"{', '.join(given)}. Leave one of them out."
+        )
+    if data is None and missing:
+        raise OptionError(
+            f"train must be given DATA, or a task of your own with {', '.join(own)}; "
+            f"{', '.join(missing)} is missing."
+        )
+    if data is None and weights is not None:
+        raise OptionError(
+            "--weights must not be given with --labels: the weights go into the new bundle, the "
+            "folder of --output. Leave it out."
+        )
 
 
 def read_axis(name: str) -> int:

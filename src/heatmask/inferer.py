@@ -43,6 +43,9 @@ class HeatmapInferer(Inferer):
     max_memory_gb
         Memory that a batch may take, in 10^9 bytes; batches are smaller where `batch_size`
         slices would need more.
+    none_logit
+        With several classes: a slice may show none of them, which takes part in the softmax with
+        the logit 0.
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.preflight`).
@@ -63,6 +66,7 @@ class HeatmapInferer(Inferer):
         explainer: Explainer | None = None,
         max_memory_gb: float | None = None,
         check: bool = True,
+        none_logit: bool = False,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -74,7 +78,7 @@ class HeatmapInferer(Inferer):
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
         self.explainer = explainer or Explainer("inherent")
-        self.max_memory_gb, self.check = max_memory_gb, check
+        self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
@@ -170,6 +174,9 @@ class HeatmapInferer(Inferer):
             probabilities = logits.sigmoid()
             predicted = probabilities >= self.gate_probability
         else:
-            probabilities = logits.softmax(dim=1)
+            scores = nn.functional.pad(logits, (0, 1)) if self.none_logit else logits
+            probabilities = scores.softmax(dim=1)
             predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
+            classes = logits.shape[1]
+            probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
         return probabilities, predicted if self.gate else torch.ones_like(predicted)

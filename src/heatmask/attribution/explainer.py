@@ -140,9 +140,13 @@ class Explainer:
         return private
 
     def _attribute(
-        self, network: nn.Module, images: Tensor, class_idx: ClassIdx, **view: Any
+        self,
+        network: nn.Module,
+        images: Tensor,
+        class_idx: ClassIdx,
+        baseline: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        options = self.options | {self._shown: baseline for baseline in view.values()}
+        options = self.options if baseline is None else self.options | {self._shown: baseline}
         with name_mismatch(images):
             return self.method.function(self._copy(network), images, class_idx, **options)
 

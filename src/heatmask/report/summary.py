@@ -21,6 +21,7 @@ def summarise_result(
     mask = np.asarray(result["mask"])[0]
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     slices = order_as_stored(np.asarray(result["slice_probabilities"]), affine, slice_axis)
+    predicted = _find_predicted(slices, gate_probability)
     classes = [
         {
             "name": name,
@@ -32,7 +33,9 @@ def summarise_result(
         for k, name in enumerate(class_names)
     ]
     return {
-        "finding": " ".join(describe_class(c, gate_probability) for c in classes),
+        "finding": " ".join(
+            describe_class(c, int(predicted[:, k].sum())) for k, c in enumerate(classes)
+        ),
         "classes": classes,
         "slices": {"count": len(slices), "array_axis": find_array_axis(affine, slice_axis)},
         "warnings": get_warnings(result["scan"]),
@@ -43,13 +46,22 @@ def summarise_result(
     }
 
 
-def describe_class(entry: dict[str, Any], gate_probability: float) -> str:
-    """Say in a sentence what was found of one class."""
+def _find_predicted(probabilities: np.ndarray, gate_probability: float) -> np.ndarray:
+    """Which classes each slice is predicted to show, (slices, K): as the inferer's gate."""
+    if probabilities.shape[1] == 1:
+        return probabilities >= gate_probability
+    # What is left of 1 is the probability of none of the classes; all-zero slices have 0 of all.
+    none = 1 - probabilities.sum(axis=1, keepdims=True)
+    likeliest = np.maximum(probabilities.max(axis=1, keepdims=True), none)
+    return (probabilities == likeliest) & (probabilities > 0)
+
+
+def describe_class(entry: dict[str, Any], count: int) -> str:
+    """Say in a sentence what was found of one class, predicted on `count` slices."""
     name, p = entry["name"], entry["probability"]
-    if p < gate_probability:
+    if not count:
         mask = f", but the gate is off: pseudo-mask of {entry['mask_ml']:.1f} ml"
         return f"No {name} predicted (p = {p:.2f}){mask * (entry['mask_ml'] > 0)}."
-    count = sum(q >= gate_probability for q in entry["slice_probabilities"])
     found = f"{name.capitalize()} predicted (p = {p:.2f}) on {count} slice{'s' * (count != 1)}"
     if entry["mask_ml"] == 0:
         return f"{found}, but nothing was left after threshold and clean-up: the mask is empty."

@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import MetaTensor
 
 from heatmask import __version__
 from heatmask.errors import OutputError
@@ -128,11 +129,9 @@ def move_files(source: Path, target: Path) -> None:
 
 def save_volume(volume: MetaTensor, path: Path, dtype: type) -> None:
     """Save (C, X, Y, Z) with its affine as NIfTI; one channel becomes (X, Y, Z)."""
-    writer = NibabelWriter(output_dtype=dtype)
-    array = volume[0] if len(volume) == 1 else volume
-    writer.set_data_array(array.numpy(force=True), channel_dim=None if len(volume) == 1 else 0)
-    writer.set_metadata({"affine": np.asarray(volume.affine)}, resample=False)
-    writer.write(path, verbose=False)
+    # MONAI's writer would drop the third axis of a volume of one slice.
+    array = volume[0] if len(volume) == 1 else volume.movedim(0, -1)
+    nib.save(nib.Nifti1Image(array.numpy(force=True).astype(dtype), volume.affine.numpy()), path)
 
 
 def describe_versions() -> dict[str, str]:

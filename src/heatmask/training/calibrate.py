@@ -20,41 +20,51 @@ def measure_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Return the range (low, high) of the raw heatmap of each explainer.
 
+    One range holds for all classes of a network: their heatmaps compete for voxels.
+
     Parameters
     ----------
     network
         The trained classifier.
     slices
-        Labelled training slices.
+        Labelled training slices: label 0 for no finding, k + 1 for class k.
     explainers
         By the name under which the range is kept.
     count
-        How many slices with the finding, and how many without, are looked at: spread evenly
-        over the data set.
+        How many slices with a class, and how many without, are looked at: spread evenly over
+        the data set, and shared by the classes where there are several.
 
     Returns
     -------
     dict
-        ``low`` is the median over slices without the finding, what "nothing" looks like;
-        ``high`` the 99.5th percentile over slices with it. No mask is read.
+        ``low`` is the median of the heatmap of each class over slices without that class, what
+        "nothing" looks like; ``high`` the 99.5th percentile over slices with it. No mask is
+        read.
 
     Raises
     ------
     InputError
         All slices have the same label.
     """
-    labels = torch.stack([slices[i]["label"] for i in range(len(slices))]) > 0.5
-    without, present = (_pick(slices, labels == wanted, count) for wanted in (False, True))
-    if not len(without) or not len(present):
+    labels = torch.stack([slices[i]["label"] for i in range(len(slices))]).round().long()
+    present = [k for k in range(int(labels.max())) if (labels == k + 1).any()]
+    share = -(-count // max(1, len(present)))
+    chosen = {
+        k: [_pick(slices, (labels == k + 1) == wanted, share) for wanted in (False, True)]
+        for k in present
+    }
+    if not chosen or not all(len(images) for pair in chosen.values() for images in pair):
         raise InputError(
             "The training slices must hold some with and some without the finding, got only one "
             "kind. Check the slice labels."
         )
     ranges = {}
     for name, explainer in track(explainers.items(), "Calibrating", disable=len(explainers) < 2):
-        low = _explain(explainer, network, without).median()
-        high = _sample(_explain(explainer, network, present)).quantile(0.995)
-        ranges[name] = (_round(low), _round(high))
+        low, high = (
+            torch.cat([_explain(explainer, network, chosen[k][i], k) for k in present])
+            for i in (0, 1)
+        )
+        ranges[name] = (_round(low.median()), _round(_sample(high).quantile(0.995)))
     return ranges
 
 
@@ -66,8 +76,9 @@ def _pick(slices: SliceDataset, wanted: Tensor, count: int) -> Tensor:
     return torch.stack(kept) if kept else torch.empty(0)
 
 
-def _explain(explainer: Explainer, network: nn.Module, images: Tensor) -> Tensor:
-    return explain_in_batches(explainer, network, images, batch_size=16).attribution.flatten()
+def _explain(explainer: Explainer, network: nn.Module, images: Tensor, class_idx: int) -> Tensor:
+    explained = explain_in_batches(explainer, network, images, batch_size=16)
+    return explained.attribution[:, class_idx].flatten()
 
 
 def _sample(values: Tensor) -> Tensor:

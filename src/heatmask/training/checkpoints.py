@@ -180,8 +180,7 @@ def export_best(
     }
     text = json.dumps(report, indent=2) + "\n"
     _write_whole(text, best.with_name("training.json"))
-    print(text)
-    print(f"Weights: {weights}\nTry them: heatmask segment SCAN --set weights={weights}")
+    print(f"{text}Weights: {weights}")
     return report
 
 

@@ -17,13 +17,15 @@ class PrepareSlices:
     Parameters
     ----------
     prior
-        The position's log-odds; they become the second column of the targets (see
-        `heatmask.training.position.PositionOffsetLoss`).
+        The position's log-odds; they become the further columns of the targets (see
+        `heatmask.training.position.PositionOffsetLoss`). None where images have no position.
     augmentation
         Applied to the images; None for validation.
     """
 
-    def __init__(self, prior: PositionPrior, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self, prior: PositionPrior | None, augmentation: Augmentation | None = None
+    ) -> None:
         self.prior, self.augmentation = prior, augmentation
 
     def __call__(
@@ -33,11 +35,13 @@ class PrepareSlices:
         non_blocking: bool = False,
         **_: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Return images (B, 1, H, W), channels last in memory, and targets (B, 2)."""
+        """Return images (B, C, H, W), channels last in memory, and targets (B, 1 + K) or (B, 1)."""
         images = batch["image"]
         if self.augmentation is not None:
             images = self.augmentation(images)
-        targets = torch.stack([batch["label"], self.prior(batch["position"])], dim=1)
+        targets = batch["label"][:, None]
+        if self.prior is not None:
+            targets = torch.cat([targets, self.prior(batch["position"])], dim=1)
         images = images.contiguous(memory_format=torch.channels_last)
         return images.to(device, non_blocking=non_blocking), targets.to(device)
 

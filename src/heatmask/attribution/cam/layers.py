@@ -91,19 +91,22 @@ def find_stages(network: nn.Module, images: Tensor) -> Stages:
 
 
 def _find(network: nn.Module, images: Tensor) -> _Found:
-    held: list[Tensor] = []
+    marks: list[Tensor] = []
 
-    def hold(output: Tensor) -> Tensor:
-        # As in LayerTap: each map starts a graph, and is safe from what works in place.
-        held.append(output if output.requires_grad else output.detach().requires_grad_())
-        return held[-1].clone()
+    def mark(output: Tensor) -> Tensor:
+        marks.append(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
+        return output + marks[-1]
 
-    with torch.enable_grad(), watch_maps(network, images, hold) as maps:
-        logits = network(images[:1])
-        matter = [True] * len(maps)  # for a network that autograd cannot follow at all
-        if maps and logits.requires_grad:
-            gradients = torch.autograd.grad(logits.sum(), held, allow_unused=True)
-            matter = [gradient is not None for gradient in gradients]
+    # Which marks the logits depend on stands in the graph itself: nothing has to be saved for a
+    # backward pass, so that this takes no more memory than a forward.
+    nothing_saved = torch.autograd.graph.saved_tensors_hooks(
+        lambda _: None, lambda _: torch.empty(0)
+    )
+    with torch.enable_grad(), nothing_saved, watch_maps(network, images, mark) as maps:
+        reached = _list_leaves(network(images[:1]))
+    matter = [id(leaf) in reached for leaf in marks]
+    if not any(matter):  # autograd cannot follow the network at all
+        matter = [True] * len(maps)
     stages = _list_stages(maps, matter)
     if not stages:
         raise MethodError(
@@ -112,6 +115,22 @@ def _find(network: nn.Module, images: Tensor) -> _Found:
             "target_layer, or larger images."
         )
     return _Found(maps, stages)
+
+
+def _list_leaves(result: Tensor) -> set[int]:
+    """Return the ids of the tensors that a result depends on and that take gradients."""
+    nodes, leaves = [result.grad_fn], set()
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        new = {following for following, _ in node.next_functions} - seen
+        seen |= new
+        nodes += new
+    return leaves
 
 
 def view_layers(

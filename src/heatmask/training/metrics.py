@@ -1,0 +1,110 @@
+"""How well a slice classifier of one class or several does, on all slices of an epoch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.metrics import EpochMetric
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from heatmask.errors import OptionError
+from heatmask.evaluation.classification import slice_auroc
+from heatmask.training.position import add_none_logit
+from heatmask.training.slices import SliceDataset
+
+Labels = NDArray[np.int64]
+
+
+class SliceScore(EpochMetric):
+    """A score of logits (N, K) against labels, over all slices of an epoch.
+
+    Parameters
+    ----------
+    score
+        ``"auroc"``: the mean over the classes of one class against all other slices, by its
+        probability; classes that no slice has, or all, are left out. ``"macro_f1"``: the mean
+        over the labels that occur, no finding included. ``"accuracy"``.
+    negatives
+        Whether a slice may show none of several classes (see `heatmask.training.position`).
+    output_transform
+        From the engine's output to logits (B, K) and targets (B, ...), whose first column is
+        the label: 0 for no finding, k + 1 for class k.
+    """
+
+    def __init__(
+        self, score: str, negatives: bool = True, output_transform: Callable[[Any], Any] = tuple
+    ) -> None:
+        compute = partial(_score, choose_score(score), negatives)
+        super().__init__(compute, output_transform, check_compute_fn=False)
+
+
+def choose_score(name: str) -> Callable[[Tensor, Labels], float]:
+    """Return the function from probabilities and labels to the score of this name."""
+    if name not in _SCORES:
+        raise OptionError(f"score must be one of {', '.join(_SCORES)}, got {name!r}.")
+    return _SCORES[name]
+
+
+@torch.no_grad()
+def score_slices(
+    network: nn.Module, slices: SliceDataset, negatives: bool = True, batch_size: int = 32
+) -> dict[str, float]:
+    """Return every score of a classifier on labelled slices, by name.
+
+    The network is used as it is, on the device where it is; its mode is left in evaluation.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    logits = [
+        network(batch["image"].to(device)).float().cpu()
+        for batch in DataLoader(slices, batch_size=batch_size)
+    ]
+    found = torch.cat(logits), slices.labels[:, None]
+    return {name: _score(score, negatives, *found) for name, score in _SCORES.items()}
+
+
+def compute_probabilities(logits: Tensor, negatives: bool = True) -> Tensor:
+    """Return the probabilities (N, K + 1) of no finding and of each class.
+
+    Without `negatives` that of no finding is 0. One class always has negatives.
+    """
+    if negatives or logits.shape[1] == 1:
+        return add_none_logit(logits).softmax(1)
+    return nn.functional.pad(logits.softmax(1), (1, 0))
+
+
+def _score(
+    score: Callable[[Tensor, Labels], float], negatives: bool, logits: Tensor, target: Tensor
+) -> float:
+    # ignite drops an axis of length 1.
+    logits, target = (t.reshape(len(t), -1).cpu() for t in (logits, target))
+    probabilities = compute_probabilities(logits.float(), negatives)
+    return float(score(probabilities, target[:, 0].long().numpy()))
+
+
+def _score_auroc(probabilities: Tensor, labels: Labels) -> float:
+    classes = range(1, probabilities.shape[1])
+    values = [slice_auroc(labels == k, probabilities[:, k].numpy()) for k in classes]
+    counted = [value for value in values if not np.isnan(value)]
+    return float(np.mean(counted)) if counted else float("nan")
+
+
+def _score_macro_f1(probabilities: Tensor, labels: Labels) -> float:
+    predicted = probabilities.argmax(1).numpy()
+    return f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+
+
+def _score_accuracy(probabilities: Tensor, labels: Labels) -> float:
+    return accuracy_score(labels, probabilities.argmax(1).numpy())
+
+
+_SCORES: dict[str, Callable[[Tensor, Labels], float]] = {
+    "auroc": _score_auroc,
+    "macro_f1": _score_macro_f1,
+    "accuracy": _score_accuracy,
+}

@@ -1,0 +1,201 @@
+"""Write a bundle for a task of one's own: the copy of another one, with weights of its own."""
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heatmask.attribution.calibration import FILE_NAME
+from heatmask.data.sequence import UNKNOWN
+from heatmask.errors import OutputError
+from heatmask.training.model_card import Training, describe_data, write_card
+from heatmask.training.own_config import OwnTask, adapt_preprocessing
+
+LICENSE = """\
+This bundle holds code and weights under different licences.
+
+Configuration files and documentation: Apache License, Version 2.0, as in the LICENSE file of the
+Heatmask project (https://www.apache.org/licenses/LICENSE-2.0).
+
+Weights (models/model.pt): what they may be used for follows from the images they were trained on,
+see docs/data_license.txt.
+"""
+DATA_LICENSE = """\
+The weights in models/model.pt were trained on the images of {data}, whose licence only their owner
+can state. Write it here before the bundle leaves your hands; until then nobody else may use it.
+"""
+INHERITED_LICENSE = """\
+Training began from the weights of {bundle}, whose terms, below, hold for these weights too.
+
+{text}"""
+
+
+@dataclass(frozen=True)
+class OwnBundle:
+    """What a bundle is made from.
+
+    Attributes
+    ----------
+    source : folder of the bundle that was trained
+    task : what it was trained for
+    training : how, and what came out
+    train_config : its training config as adapted, without paths of this machine
+    weights : the checkpoint; the calibration lies beside it
+    curve : picture of the training curve
+    fine_tuned : whether training began from the source's weights
+    """
+
+    source: Path
+    task: OwnTask
+    training: Training
+    train_config: Mapping[str, Any]
+    weights: Path
+    curve: Path
+    fine_tuned: bool
+
+
+def check_output(output: str | Path) -> Path:
+    """Return the folder of a new bundle, or refuse one that is there.
+
+    Raises
+    ------
+    OutputError
+        It exists, or its parent cannot be written.
+    """
+    output = Path(os.path.abspath(Path(output).expanduser()))
+    if output.exists():
+        raise OutputError(
+            f"The bundle must go to a new folder, and {output} exists. Give another --output, or "
+            "move that one away."
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"The bundle must be written to {output}, and that cannot be: {error.strerror}. Give "
+            "another --output."
+        ) from error
+    return output
+
+
+def write_bundle(output: Path, made: OwnBundle) -> Path:
+    """Write the bundle's folder, all of it or nothing, and return it.
+
+    Raises
+    ------
+    OutputError
+        The folder exists by now, or cannot be written.
+    """
+    check_output(output)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as partial:
+            folder = Path(partial) / output.name
+            _write_files(folder, made)
+            os.rename(folder, output)
+    except OSError as error:
+        raise OutputError(
+            f"The bundle must be written to {output}, and was not: {error}. Check space and "
+            "permissions; the trained weights are in " + str(made.weights)
+        ) from error
+    return output
+
+
+def _write_files(folder: Path, made: OwnBundle) -> None:
+    source = made.source
+    shutil.copytree(source / "configs", folder / "configs")
+    if made.task.pictures or len(made.task.class_names) > 1:
+        # It scores one class on volumes, in the layout of the project's own data.
+        (folder / "configs" / "evaluate.json").unlink(missing_ok=True)
+    for name, change in (("inference", adapt_inference), ("metadata", adapt_metadata)):
+        config = _read_json(source / "configs" / f"{name}.json")
+        _write_json(folder / "configs" / f"{name}.json", change(config, made))
+    _write_json(folder / "configs" / "train.json", made.train_config)
+    (folder / "models").mkdir()
+    shutil.copyfile(made.weights, folder / "models" / "model.pt")
+    shutil.copyfile(made.weights.with_name(FILE_NAME), folder / "models" / FILE_NAME)
+    (folder / "docs").mkdir()
+    shutil.copyfile(made.curve, folder / "docs" / "training.png")
+    card = write_card(folder.name, made.task, made.training)
+    (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
+    (folder / "docs" / "data_license.txt").write_text(_license_data(made), encoding="utf-8")
+    (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
+
+
+def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
+    """Return the inference config of the source, for the task that was trained."""
+    out, trained, task = copy.deepcopy(dict(config)), made.train_config, made.task
+    for knob in ("network_def", "sequences", "pixel_spacing_mm"):
+        if knob in out and knob in trained:
+            out[knob] = copy.deepcopy(trained[knob])
+    out["class_names"] = list(task.class_names)
+    adapt_preprocessing(out["preprocessing"], task, trained["image_size"])
+    if task.pictures:  # one plane, and it is the picture's
+        out["displayable_configs"].pop("slice_axis", None)
+    if task.none_logit:
+        out["inferer"]["none_logit"] = True
+    return out
+
+
+def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
+    """Return the source's metadata with what is different about the task."""
+    out, task, training = copy.deepcopy(dict(metadata)), made.task, made.training
+    names, version = ", ".join(task.class_names), "0.1.0"
+    images = "2D images" if task.pictures else "volumes"
+    channels = {str(i): _describe_channel(s) for i, s in enumerate(task.sequences)}
+    labels = {"0": "background"} | {str(k): n for k, n in enumerate(task.class_names, start=1)}
+    out |= {
+        "version": version,
+        "changelog": {version: f"Trained from image-level labels of {training.data}."},
+        "name": f"Pseudo-masks of {names}",
+        "task": f"Weakly supervised segmentation of {names}",
+        "description": f"The network of {training.source}, trained on {images} with image-level "
+        f"labels alone ({describe_data(training)}); its heatmap becomes a pseudo-mask to correct.",
+        "authors": "Trained by the owner of this folder with Heatmask",
+        "copyright": "Code: Copyright the Heatmask authors, Apache-2.0. Weights: see "
+        "docs/data_license.txt.",
+        "data_source": f"{training.data}; its licence is to be stated in docs/data_license.txt",
+        "image_classes": f"{images}, {' and '.join(channels.values())}",
+        "label_classes": f"image level: {'none, ' * task.negatives}{names}",
+        "pred_classes": ", ".join(f"{value} {name}" for value, name in labels.items()),
+        "eval_metrics": training.scores,
+        "intended_use": "Research: a first mask to be corrected by a radiologist. Not a diagnosis, "
+        "not a medical device.",
+    }
+    _adapt_formats(out["network_data_format"], channels, labels)
+    return out
+
+
+def _adapt_formats(
+    formats: dict[str, Any], channels: Mapping[str, str], labels: Mapping[str, str]
+) -> None:
+    image = formats["inputs"]["image"]
+    image |= {"num_channels": len(channels), "channel_def": dict(channels)}
+    output = next(iter(formats["outputs"].values()))
+    output |= {"num_channels": len(labels) - 1, "channel_def": dict(labels)}
+
+
+def _describe_channel(sequence: str) -> str:
+    return "image" if sequence == UNKNOWN else sequence
+
+
+def _license_data(made: OwnBundle) -> str:
+    text = DATA_LICENSE.format(data=made.training.data)
+    if made.fine_tuned:
+        inherited = (made.source / "docs" / "data_license.txt").read_text(encoding="utf-8")
+        text += INHERITED_LICENSE.format(bundle=made.source.name, text=inherited)
+    return text
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,209 @@
+"""A bundle's training config, turned to a task of one's own: classes, labels, images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
+from heatmask.data.label_table import LabelTable
+from heatmask.data.sequence import UNKNOWN, recognise_sequence
+from heatmask.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+_OF_THE_BUNDLES_DATA = ("dataset_dir", "slice_labels", "patients", "pattern")
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """What a bundle is to be trained for.
+
+    Attributes
+    ----------
+    class_names : what the network has a logit for, in order
+    negatives : whether an image may show none of them
+    pictures : whether the images are 2D without pixel size; all are scaled to one size then
+    sequences : what the channels are, as in the bundle's config
+    """
+
+    class_names: tuple[str, ...]
+    negatives: bool
+    pictures: bool
+    sequences: tuple[str, ...]
+
+    @property
+    def none_logit(self) -> bool:
+        """Whether "none" takes part in the softmax, with the logit 0."""
+        return self.negatives and len(self.class_names) > 1
+
+
+def describe_task(table: LabelTable, sequences: Sequence[str], chosen: bool = False) -> OwnTask:
+    """Say what a table of labels asks of a bundle.
+
+    Parameters
+    ----------
+    table
+        The labels.
+    sequences
+        What the bundle takes.
+    chosen
+        Whether the user chose them. If not, and all images are pictures, or of one other
+        sequence by their names, it becomes the only channel.
+
+    Raises
+    ------
+    InputError
+        Pictures, which have no pixel size, are mixed with scans.
+    OptionError
+        The names tell of several sequences, not all of which the bundle takes.
+    """
+    paths = {row.path for row in table.rows}
+    flat = [row for row in table.rows if is_picture(row.path)]
+    if flat and len(flat) < len(table.rows):
+        scan = next(row for row in table.rows if not is_picture(row.path))
+        raise InputError(
+            f"The images must be all pictures ({', '.join(PICTURE_SUFFIXES)}), which have no pixel "
+            f"size, or all scans, which have; line {flat[0].line} has '{flat[0].path.name}' and "
+            f"line {scan.line} '{scan.path.name}'. Train a bundle for each."
+        )
+    taken = tuple(sequences) if chosen else _choose_sequences(paths, tuple(sequences), bool(flat))
+    return OwnTask(table.class_names, table.has_negatives, bool(flat), taken)
+
+
+def _choose_sequences(
+    paths: set[Path], sequences: tuple[str, ...], pictures: bool
+) -> tuple[str, ...]:
+    if pictures:
+        return (UNKNOWN,)
+    found = {recognise_sequence(path) for path in paths} - {UNKNOWN}
+    if found <= set(sequences):
+        return sequences
+    if len(found) > 1:
+        raise OptionError(
+            f"sequences must be those of the images; their names say {', '.join(sorted(found))}, "
+            f"and the bundle takes {', '.join(sequences)}. Each image is one sequence: give those "
+            'it may be, for example --set sequences=["FLAIR","T1-Gd"], or a table for each.'
+        )
+    return tuple(found)
+
+
+def adapt_training(
+    parser: "ConfigParser", task: OwnTask, split_seed: int = 0, start_from: str | None = None
+) -> None:
+    """Turn the training config of a bundle to a task, in place.
+
+    ``labels`` and ``images`` become its knobs in place of ``dataset_dir``; what the bundle says
+    about optimisation, augmentation and checkpoints stays.
+    """
+    slices = "$@train#dataset.labels"
+    shape = {"num_classes": len(task.class_names), "negatives": task.negatives}
+    settings = {k: v for k, v in parser["settings"].items() if k not in _OF_THE_BUNDLES_DATA}
+    changes: dict[str, Any] = {
+        "labels": None,
+        "images": None,
+        "split_seed": split_seed,
+        "start_from": start_from,
+        "class_names": list(task.class_names),
+        "sequences": list(task.sequences),
+        "table": {
+            "_target_": "heatmask.data.label_table.read_label_table",
+            "labels": "@labels",
+            "images": "@images",
+            "classes": "@class_names",
+            "split_seed": "@split_seed",
+        },
+        "network_def#num_classes": len(task.class_names),
+        "network_def#in_channels": len(task.sequences),
+        "network": {
+            "_target_": "heatmask.training.fine_tune.start_network",
+            "network": "$@network_def.to(@resolved_device)",
+            "seed": "@seed",
+            "weights": "@start_from",
+        },
+        "class_weights": {
+            "_target_": "heatmask.training.position.balance_classes",
+            "labels": slices,
+            **shape,
+        },
+        "position_prior": {
+            "_target_": "heatmask.training.position.PositionPrior",
+            "_disabled_": "$not @position_offset",
+            "positions": "$@train#dataset.positions",
+            "labels": slices,
+            "class_weights": "@class_weights",
+            **shape,
+        },
+        "loss_function": {
+            "_target_": "heatmask.training.position.PositionOffsetLoss",
+            "class_weights": "@class_weights",
+            "negatives": task.negatives,
+        },
+        "train#dataset#volumes": "$@table.select('train')",
+        "validate#dataset#volumes": "$@table.select('val')",
+        "validate#evaluator#additional_metrics": {
+            f"val_{score}": {
+                "_target_": "heatmask.training.metrics.SliceScore",
+                "score": score,
+                "negatives": task.negatives,
+                "output_transform": "$lambda output: (output['pred'], output['label'])",
+            }
+            for score in ("auroc", "macro_f1")
+        },
+        "settings": {
+            "labels": "$@table.digest",
+            "images": "$str(Path(@images).resolve())",
+            "split_seed": "@split_seed",
+            "start_from": "@start_from",
+            "class_names": "@class_names",
+            "sequences": "@sequences",
+            **settings,
+        },
+    }
+    if task.pictures:
+        changes["position_offset"] = False
+    for name, value in changes.items():
+        parser[name] = value
+    for name in _OF_THE_BUNDLES_DATA[1:]:  # MONAI asks every training config for dataset_dir
+        parser.config.pop(name, None)
+    parser["dataset_dir"] = "@images"
+    adapt_preprocessing(parser["preprocessing"], task, parser["image_size"])
+
+
+def adapt_preprocessing(
+    preprocessing: Mapping[str, Any], task: OwnTask, image_size: Sequence[int]
+) -> None:
+    """Let a bundle's preprocessing take images of one slice, in place.
+
+    Pictures have no pixel size to keep to: each is scaled to the size that the network was
+    trained on.
+
+    Raises
+    ------
+    InputError
+        The bundle has other steps than the shipped ones, so that this cannot be done.
+    """
+    steps = preprocessing["transforms"]
+    _find_step(steps, "LoadSequencesd")["min_slices"] = 1
+    if not task.pictures:
+        return
+    place = steps.index(_find_step(steps, "ResampleInPlaned", "Resized"))
+    steps[place] = {
+        "_target_": "Resized",
+        "keys": "image",
+        "spatial_size": [*image_size, -1],
+        "mode": "trilinear",
+        "align_corners": False,
+        "anti_aliasing": True,
+    }
+
+
+def _find_step(steps: Sequence[dict[str, Any]], *names: str) -> dict[str, Any]:
+    for step in steps:
+        if str(step.get("_target_", "")).rpartition(".")[2] in names:
+            return step
+    raise InputError(
+        f"The bundle's preprocessing must have the step {' or '.join(names)}, and it has "
+        f"{', '.join(str(s.get('_target_')) for s in steps)}. Take a bundle of this project."
+    )

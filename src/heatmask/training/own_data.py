@@ -1,0 +1,151 @@
+"""Train a bundle for a task of one's own: from a table of labels to a bundle to serve."""
+
+import copy
+import json
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.data.label_table import SPLITS, LabelTable, read_label_table
+from heatmask.training.metrics import score_slices
+from heatmask.training.model_card import Training
+from heatmask.training.own_bundle import OwnBundle, check_output, write_bundle
+from heatmask.training.own_config import OwnTask, adapt_training, describe_task
+from heatmask.training.slices import SliceDataset
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+WEIGHTS = "$str(Path(@output_dir) / 'model.pt')"
+OUTPUT_DIR = "$'runs/own_seed' + str(@seed)"
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What the user gives.
+
+    Attributes
+    ----------
+    labels, images : the table and the folder of its images
+    output : folder of the new bundle
+    classes : their order; None for those of the table
+    bundle : the bundle to train
+    fine_tune : start from its weights
+    run_dir : checkpoints and logs; None for a folder in ``runs`` that has the output's name
+    knobs : of the bundle's training config, and ``split_seed``
+    """
+
+    labels: Path
+    images: Path
+    output: Path
+    classes: Sequence[str] | None = None
+    bundle: str | Path = "."
+    fine_tune: bool = False
+    run_dir: Path | None = None
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train_own_bundle(data: OwnData) -> Path:
+    """Train a bundle on a table of labels and write it as a bundle of its own.
+
+    A run that was stopped goes on when it is called again with the same data.
+
+    Returns
+    -------
+    Path
+        The folder of the new bundle.
+
+    Raises
+    ------
+    OutputError
+        The folder exists or cannot be written; said before anything is trained.
+    InputError, OptionError
+        The table, an image or an option is not what it must be.
+    """
+    output, source = check_output(data.output), find_bundle(data.bundle)
+    knobs = dict(data.knobs)
+    split_seed = int(knobs.pop("split_seed", 0))
+    table = read_label_table(data.labels, data.images, data.classes, split_seed)
+    parser = read_bundle(source, ("train",), knobs)
+    task = describe_task(table, parser["sequences"], chosen="sequences" in knobs)
+    start = str(source / "models" / "model.pt") if data.fine_tune else None
+    adapt_training(parser, task, split_seed)
+    train_config = _forget_machine(copy.deepcopy(parser.get()))
+    run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
+    parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
+    run_bundle(parser)
+    made = OwnBundle(
+        source=source,
+        task=task,
+        training=_describe_training(data, table, task, parser, run_dir),
+        train_config=train_config,
+        weights=run_dir / "model.pt",
+        curve=run_dir / "training.png",
+        fine_tuned=data.fine_tune,
+    )
+    return write_bundle(output, made)
+
+
+def _forget_machine(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config for the written bundle: without paths and device of this run."""
+    defaults = {"device": "auto", "bundle_root": ".", "weights": WEIGHTS, "output_dir": OUTPUT_DIR}
+    return {name: defaults.get(name, value) for name, value in config.items() if name != "_meta_"}
+
+
+def _point_to(
+    data: OwnData, table: LabelTable, run_dir: Path, parser: "ConfigParser"
+) -> dict[str, Any]:
+    count = sum(table.count_labels("train").values())
+    return {
+        "labels": os.path.abspath(data.labels),
+        "images": os.path.abspath(data.images),
+        "output_dir": str(run_dir),
+        "weights": str(run_dir / "model.pt"),
+        "batch_size": min(parser["batch_size"], count),  # the last, smaller batch is dropped
+    }
+
+
+def _describe_training(
+    data: OwnData, table: LabelTable, task: OwnTask, parser: "ConfigParser", run_dir: Path
+) -> Training:
+    report = json.loads((run_dir / "training.json").read_text(encoding="utf-8"))
+    scores = dict(report["validation"])
+    test = table.select("test")
+    if test:
+        slices = SliceDataset(
+            test, parser.get_parsed_content("preprocessing"), parser["image_size"]
+        )
+        network = parser.get_parsed_content("network_def")
+        found = score_slices(network, slices, task.negatives)
+        scores |= {f"test_{name}": value for name, value in found.items()}
+    counts = {split: table.count_labels(split) for split in SPLITS}
+    return Training(
+        source=find_bundle(data.bundle).resolve().name,
+        data=data.images.resolve().name,
+        counts={split: found for split, found in counts.items() if sum(found.values())},
+        split_rule=table.split_rule,
+        seed=parser["seed"],
+        epochs=parser["max_epochs"],
+        best_epoch=report["best_epoch"],
+        command=_format_command(data, task),
+        fine_tuned=data.fine_tune,
+        scores={name: round(v, 4) for name, v in scores.items() if not math.isnan(v)},
+    )
+
+
+def _format_command(data: OwnData, task: OwnTask) -> str:
+    """What was typed, with the names of files and folders in place of their paths."""
+    words = ["heatmask", "train", "--bundle", find_bundle(data.bundle).resolve().name]
+    words += ["--labels", data.labels.name, "--images", data.images.resolve().name]
+    words += ["--classes", ",".join(task.class_names), "--output", data.output.name]
+    words += ["--fine-tune"] * data.fine_tune
+    hidden = ("dataset_dir", "device", "output_dir", "weights")
+    for name, value in data.knobs.items():
+        if name not in hidden:
+            words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)

@@ -1,0 +1,87 @@
+"""2D pictures as volumes of one slice."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.io import imsave
+
+from heatmask.data.flat import convert_picture, is_picture, read_picture
+from heatmask.errors import InputError
+
+
+def draw_picture() -> np.ndarray:
+    """Five rows, seven columns; each pixel its own value."""
+    return np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif"])
+def test_columns_and_rows_lie_as_they_are_looked_at(tmp_path: Path, name: str) -> None:
+    """Left of the picture is the patient's right, its top is anterior."""
+    pixels = draw_picture()
+    imsave(tmp_path / name, pixels, check_contrast=False)
+    array, affine = read_picture(tmp_path / name)
+    assert array.shape == (7, 5, 1)
+    assert array.dtype == np.float32
+    assert array[2, 4, 0] == pixels[4, 2]
+    assert "".join(nib.aff2axcodes(affine)) == "LPS"
+    assert nib.affines.voxel_sizes(affine).tolist() == [1, 1, 1]
+
+
+def test_colours_are_brightness(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[..., 3], pixels[1, 2, :3], pixels[3, 5, 1] = 255, 200, 100
+    imsave(tmp_path / "a.png", pixels, check_contrast=False)
+    array, _ = read_picture(tmp_path / "a.png")
+    assert array.shape == (6, 4, 1)
+    assert array[2, 1, 0] == pytest.approx(200, rel=1e-5)
+    assert array[5, 3, 0] == pytest.approx(71.54, rel=1e-4)
+
+
+def test_a_palette_is_not_its_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [1, 1], [0, 0]], np.uint8), "P")
+    picture.putpalette([90, 90, 90, 20, 20, 20])
+    picture.save(tmp_path / "a.png")
+    array, _ = read_picture(tmp_path / "a.png")
+    np.testing.assert_allclose(array[:, :, 0].T, [[90, 20], [20, 20], [90, 90]], rtol=1e-5)
+
+
+def test_grey_with_alpha_is_grey(tmp_path: Path) -> None:
+    pixels = np.stack([draw_picture(), np.full((5, 7), 3, np.uint8)], axis=-1)
+    Image.fromarray(pixels, "LA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[0][..., 0].T, draw_picture())
+
+
+def test_sixteen_bits_stay(tmp_path: Path) -> None:
+    imsave(tmp_path / "a.png", np.array([[0, 4095], [70, 65535]], np.uint16), check_contrast=False)
+    assert read_picture(tmp_path / "a.png")[0][..., 0].tolist() == [[0, 70], [4095, 65535]]
+
+
+@pytest.mark.parametrize("top", [255, 4000])
+def test_a_converted_picture_is_the_picture(tmp_path: Path, top: int) -> None:
+    pixels = np.array([[0, top, 3], [5, 9, 1]], np.uint16 if top > 255 else np.uint8)
+    imsave(tmp_path / "a.png", pixels, check_contrast=False)
+    convert_picture(tmp_path / "a.png", tmp_path / "a.nii.gz")
+    array, affine = read_picture(tmp_path / "a.png")
+    image = nib.load(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+    np.testing.assert_array_equal(image.affine, affine)
+
+
+def test_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG, and no more")
+    with pytest.raises(InputError, match=r"must be a readable \.png, .*'.*a\.png' is not"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"must be a readable"):
+        read_picture(tmp_path / "absent.png")
+    imsave(tmp_path / "a.tif", np.zeros((5, 9, 8), np.uint8), check_contrast=False)
+    with pytest.raises(InputError, match=r"must be one image; .* has 5"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_pictures_are_known_by_their_names() -> None:
+    assert is_picture(Path("a/b.JPG"))
+    assert not is_picture("b.nii.gz")
+    assert not is_picture("png")

@@ -1,0 +1,231 @@
+"""The table of image-level labels: what is read, how it is split, what is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heatmask.data.label_table import LabelledImage, LabelTable, _draw_splits, read_label_table
+from heatmask.data.label_table import LabelRow as Row
+from heatmask.errors import InputError, OptionError
+
+ANIMALS = (
+    "image,label,patient,split\n"
+    "a.png,cat,P1,train\nb.png,dog,P2,train\nc.png,,P3,train\n"
+    "d.png,cat,P4,val\ne.png,dog,P5,val\nf.png,None,P6,val\ng.png,dog,P7,test\n"
+)
+
+
+def read(folder: Path, text: str, classes: list[str] | None = None, seed: int = 0) -> LabelTable:
+    """Read a table whose images are all there."""
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    for line in text.splitlines()[1:]:
+        name = line.split(",")[0].strip()
+        if name and not name.startswith("absent"):
+            (folder / name).touch()
+    return read_label_table(folder / "labels.csv", folder, classes, seed)
+
+
+def test_labels_are_those_of_the_mask(tmp_path: Path) -> None:
+    table = read(tmp_path, ANIMALS)
+    assert table.class_names == ("cat", "dog")
+    assert table.has_negatives
+    assert [row.label for row in table.rows] == [1, 2, 0, 1, 2, 0, 2]
+    assert table.count_labels("train") == {"none": 1, "cat": 1, "dog": 1}
+    assert table.count_labels("test") == {"none": 0, "cat": 0, "dog": 1}
+    assert table.select("val") == (
+        LabelledImage("P4", tmp_path / "d.png", {None: 1}, (5,)),
+        LabelledImage("P5", tmp_path / "e.png", {None: 2}, (6,)),
+        LabelledImage("P6", tmp_path / "f.png", {None: 0}, (7,)),
+    )
+
+
+def test_the_order_of_the_classes_may_be_given(tmp_path: Path) -> None:
+    table = read(tmp_path, ANIMALS, ["dog", "cat"])
+    assert [row.label for row in table.rows] == [2, 1, 0, 2, 1, 0, 1]
+
+
+def test_without_negatives(tmp_path: Path) -> None:
+    lines = [line for line in ANIMALS.splitlines() if ",," not in line and "None" not in line]
+    table = read(tmp_path, "\n".join(lines))
+    assert not table.has_negatives
+    assert table.count_labels("val") == {"cat": 1, "dog": 1}
+
+
+@pytest.mark.parametrize("negative", ["", "none", "Healthy", "0", " NONE "])
+@pytest.mark.parametrize("positive", ["lesion", "1"])
+def test_one_class_is_present_or_absent(tmp_path: Path, negative: str, positive: str) -> None:
+    text = "image,label\n" + "".join(
+        f"{i}.png,{positive if i % 2 else negative}\n" for i in range(10)
+    )
+    table = read(tmp_path, text, ["lesion"])
+    assert [row.label for row in table.rows] == [0, 1] * 5
+
+
+def test_slices_of_a_volume_are_one_image(tmp_path: Path) -> None:
+    text = "image,slice,label,split\n" + "".join(
+        f"{name}.nii.gz,{i},{'x' if i == 2 else 0},{split}\n"
+        for name, split in (("a", "train"), ("b", "val"))
+        for i in (5, 2, 0)
+    )
+    (image,) = read(tmp_path, text).select("train")
+    assert image.labels == {5: 0, 2: 1, 0: 0}
+    assert image.lines == (2, 3, 4)
+    assert image.list_labels(6) == (0, None, 1, None, None, 0)
+    with pytest.raises(InputError, match=r"has 5 along its third axis, and .* slice 5"):
+        image.list_labels(5)
+
+
+def test_an_image_of_one_slice_needs_no_slice_number(tmp_path: Path) -> None:
+    image = LabelledImage("p", tmp_path, {None: 3}, (2,))
+    assert image.list_labels(1) == (3,)
+    with pytest.raises(InputError, match=r"must name one of them; .* has 7 along its third axis"):
+        image.list_labels(7)
+
+
+def test_a_table_saved_by_a_spreadsheet(tmp_path: Path) -> None:
+    table = read(tmp_path, "\ufeff" + ANIMALS.replace("\n", "\r\n").replace(",", " , "))
+    assert [row.label for row in table.rows] == [1, 2, 0, 1, 2, 0, 2]
+
+
+# --- splits --------------------------------------------------------------------------------
+
+
+@given(
+    patients=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=60),
+    seed=st.integers(0, 5),
+)
+def test_a_drawn_split_is_by_patient_and_stratified(patients: list[list[int]], seed: int) -> None:
+    rows = [
+        Row(0, Path(f"{p}-{i}"), None, label, f"P{p}")
+        for p, labels in enumerate(patients)
+        for i, label in enumerate(labels)
+    ]
+    drawn = _draw_splits(rows, seed)
+    assert drawn == _draw_splits(rows, seed)
+    splits = {row.patient: {r.split for r in drawn if r.patient == row.patient} for row in drawn}
+    assert all(len(names) == 1 for names in splits.values())
+    one_label = {f"P{p}": set(labels) for p, labels in enumerate(patients)}
+    for label in range(4):
+        own = [p for p, labels in one_label.items() if labels == {label}]
+        if len(own) == len([p for p, labels in one_label.items() if label in labels]) > 4:
+            share = sum(splits[p] == {"val"} for p in own) / len(own)
+            assert share == pytest.approx(0.2, abs=0.1)
+
+
+def test_patients_stay_whole_and_a_fifth_of_each_class_validates(tmp_path: Path) -> None:
+    """Twenty patients with two images each; every other one shows the rare class once."""
+    text = "image,label,patient\n" + "".join(
+        f"{p}{i}.png,{'rare' if i == 'a' and p % 2 else 'common'},P{p}\n"
+        for p in range(20)
+        for i in "ab"
+    )
+    table = read(tmp_path, text)
+    patients = {split: {i.patient for i in table.select(split)} for split in ("train", "val")}
+    assert patients["train"].isdisjoint(patients["val"])
+    assert len(patients["val"]) == 4
+    assert table.count_labels("val") == {"common": 6, "rare": 2}
+    assert "one patient in one split" in table.split_rule
+
+
+def test_the_seed_decides_the_split(tmp_path: Path) -> None:
+    text = "image,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(40))
+    splits = [[r.split for r in read(tmp_path, text, seed=seed).rows] for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+    assert splits[0].count("val") == 8
+    rule = read(tmp_path, text).split_rule
+    assert "one image (the table names no patients) in one split" in rule
+    assert "seed 0" in rule
+
+
+# --- what is refused -----------------------------------------------------------------------
+
+
+def test_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    text = (
+        "image,slice,label,patient,split\n"
+        "a.nii,0,x,P1,train\n"
+        "absent.nii,1,x,P1,train\n"
+        "a.nii,-1,x,P1,train\n"
+        "a.nii,2,y,P1,train\n"
+        "a.nii,0,0,P1,train\n"
+        ",3,0,P1,train\n"
+        "a.nii,4,0,,train\n"
+        "a.nii,5,0,P1,valid\n"
+        "a.nii,6\n"
+    )
+    with pytest.raises(InputError, match=r"labels.csv has 8 of 9 lines that cannot be") as caught:
+        read(tmp_path, text, ["x"])
+    lines = str(caught.value).splitlines()
+    assert lines[1] == f"  line 3: 'absent.nii' is not in {tmp_path}"
+    assert lines[2] == "  line 4: slice must be a whole number from 0, got '-1'"
+    assert lines[3] == "  line 5: label 'y' is none of x, 1"
+    assert lines[4] == "  line 6: 'a.nii', slice 0, has a label in line 2"
+    assert lines[5] == "  line 7: image is empty"
+    assert lines[6] == "  line 8: patient is empty"
+    assert lines[7] == "  line 9: split must be train, val or test, got 'valid'"
+    assert lines[8].startswith("  line 10: split must be")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,class\na.png,x\n", r"columns image and label; label is missing. .*image, class"),
+        ("", r"columns image and label; image and label is missing. It has: none"),
+        ("image,label\na.png,x\nb.png,x\n", r"all 2 are 'x'. Nothing can be learnt from one class"),
+        (
+            "image,label,patient,split\na.png,x,P1,train\nb.png,y,P2,train\nc.png,x,P1,val\n",
+            r"each patient in one split; 1 in several: P1 \(train and val\)",
+        ),
+        (
+            "image,label,split\na.png,x,train\nb.png,y,train\nc.png,x,val\n",
+            r"every class in the split 'val'; it has none of y\.",
+        ),
+        (
+            "image,label,split\na.png,x,train\nb.png,,train\nc.png,x,val\n",
+            r"every class in the split 'val'; it has none of no finding\.",
+        ),
+        ("image,label\na.png,x\nb.png,y\n", r"every class in the split 'train'; it has none of x"),
+        ("image,label,slice,split\na.png,x,0,train\na.png,y,1,val\n", r"a.png \(train and val\)"),
+    ],
+)
+def test_tables_that_cannot_be_learnt_from(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "got none"),
+        (["cat", "Cat"], "differ in more than case"),
+        (["cat", "none"], "none of none, healthy, 0, background; got 'cat', 'none'"),
+        (["cat", "background"], "got 'cat', 'background'"),
+        (["$print(1)"], "got '.print"),
+        (["cat", ""], "got 'cat', ''"),
+    ],
+)
+def test_names_that_are_no_classes(tmp_path: Path, classes: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        read(tmp_path, ANIMALS, classes)
+
+
+def test_classes_of_the_table_that_are_not_known(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"3 of 7 lines .*\n  line 3: label 'dog' is none of cat"):
+        read(tmp_path, ANIMALS, ["cat"])
+    with pytest.raises(InputError, match="of every class, and none is of cow"):
+        read(tmp_path, ANIMALS, ["cat", "dog", "cow"])
+
+
+def test_labels_of_0_and_1_need_a_name(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"segment must have a name. .*--classes tumour"):
+        read(tmp_path, "image,label\na.png,0\nb.png,1\n")
+
+
+def test_tables_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must exist and be readable: .*labels.csv: No such file"):
+        read_label_table(tmp_path / "labels.csv", tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"image,label\n\xff\xfe\n")
+    with pytest.raises(InputError, match="must be text in UTF-8"):
+        read_label_table(tmp_path / "labels.csv", tmp_path)

@@ -1,0 +1,102 @@
+"""The worked example of docs/tutorials/train_your_own.md on a few of its images, to the server."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import verify_metadata, verify_net_in_out
+from typer.testing import CliRunner
+
+from heatmask.bundle import PROJECT
+from heatmask.cli import app
+from heatmask.data.flat import convert_picture
+
+pytestmark = pytest.mark.slow
+KINDS = ("meningioma", "glioma", "pituitary")
+TUTORIAL = PROJECT / "docs" / "tutorials" / "train_your_own.md"
+
+
+def write_table(figshare: Path, path: Path, count: int) -> list[dict[str, str]]:
+    """As the tutorial does, of `count` images of each kind and split."""
+    with (figshare / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    chosen = [
+        row
+        for split in ("train", "val", "test")
+        for kind in KINDS
+        for row in [r for r in rows if (r["split"], r["label"]) == (split, kind)][::9][:count]
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "label", "patient", "split"))
+        writer.writerows((r["image"], r["label"], r["group"], r["split"]) for r in chosen)
+    return chosen
+
+
+def run(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.exception
+    return " ".join(done.output.split())
+
+
+@pytest.fixture(scope="module")
+def figshare(shared_data: Path) -> Path:
+    return shared_data / "figshare"
+
+
+@pytest.fixture(scope="module")
+def bundle(figshare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("example")
+    write_table(figshare, folder / "labels.csv", 8)
+    output = folder / "bundles" / "tumour_type_segmentation"
+    run("train", "--labels", folder / "labels.csv", "--images", figshare,
+        "--classes", ",".join(KINDS), "--output", output, "--run-dir", folder / "run",
+        "--epochs", 1, "--device", "cpu", "--set", "image_size=[64,64]")  # fmt: skip
+    return output
+
+
+def test_the_tutorial_says_these_commands() -> None:
+    text = " ".join(TUTORIAL.read_text(encoding="utf-8").replace("\\\n", " ").split())
+    assert "heatmask train --labels labels.csv --images ../shared/data/figshare" in text
+    assert "--classes meningioma,glioma,pituitary" in text
+    assert "--output bundles/tumour_type_segmentation" in text
+
+
+def test_it_passes_monais_verifiers(bundle: Path, figshare: Path) -> None:
+    schema = figshare.parents[1] / "schema" / "meta_schema_20240725.json"
+    meta, config = (str(bundle / f"configs/{name}.json") for name in ("metadata", "inference"))
+    verify_metadata(meta_file=meta, filepath=str(schema))
+    verify_net_in_out(
+        net_id="network_def", meta_file=meta, config_file=config, bundle_root=str(bundle)
+    )
+
+
+def test_it_segments_a_picture(bundle: Path, figshare: Path, tmp_path: Path) -> None:
+    image = figshare / "images" / "0001.jpg"
+    output = run("segment", image, "--bundle", bundle, "-o", tmp_path, "--device", "cpu")
+    assert output.count("predicted") == len(KINDS)
+    (mask,) = (nib.load(path) for path in tmp_path.glob("*/*_mask.nii.gz"))
+    assert mask.shape == (256, 256, 1)
+    assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_it_is_served_with_a_segment_for_each_class(
+    bundle: Path, figshare: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("monailabel")
+    from test_serving_server import run_server
+
+    (tmp_path / "studies").mkdir()
+    convert_picture(figshare / "images" / "0001.jpg", tmp_path / "studies" / "p1.nii.gz")
+    with run_server(tmp_path / "studies", bundle.parent, tmp_path) as server:
+        info = server.client.info()["models"][bundle.name]
+        labels = {name: value for value, name in enumerate(KINDS, start=1)}
+        assert info["labels"] == labels
+        data, header, params = server.infer("p1", model=bundle.name)
+    assert data.shape == (256, 256, 1)
+    assert set(np.unique(data)) <= {0, 1, 2, 3}
+    np.testing.assert_allclose(np.diag(header["space directions"]), [1, 1, 1])
+    assert json.dumps(params["label_names"]) == json.dumps(labels)
