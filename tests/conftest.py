@@ -32,6 +32,15 @@ def lgg(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def meta_schema(shared_data: Path) -> Path:
+    """MONAI's schema of metadata.json, which its verifier would else download."""
+    path = shared_data.parent / "schema" / "meta_schema_20240725.json"
+    if not path.is_file():
+        pytest.skip(f"MONAI's metadata schema is not at hand: no {path.name} in ../shared/schema")
+    return path
+
+
+@pytest.fixture(scope="session")
 def bundle_dir() -> Path:
     """The GP-UNet bundle."""
     return PROJECT / "bundles" / "brain_mri_gp_unet_segmentation"

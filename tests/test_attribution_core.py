@@ -773,3 +773,18 @@ def test_views_of_all_sizes_have_a_like_part_in_the_average(name: str) -> None:
     assert 0.6 < half / whole < 1.7
     unweighed = view_plainly(name, network, images, options, scales=(0.5,), power=0).abs().mean()
     assert_close(unweighed / half, torch.tensor(4.0 ** get_method(name).size_power), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flips": 0}, "flips must be several whole numbers, as in \\(0,\\), got 0"),
+        ({"flips": "01"}, "flips must be several whole numbers"),
+        ({"scales": 0.5}, "scales must be several numbers, as in \\(1.0, 0.5\\), got 0.5"),
+        ({"target_layer": 3}, "target_layer must be a dotted path or several, got 3"),
+        ({"target_layer": ["act", 3]}, "target_layer must be a dotted path or several"),
+    ],
+)
+def test_options_of_another_type(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Explainer("grad_cam", **options)

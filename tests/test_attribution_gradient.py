@@ -543,3 +543,10 @@ def test_convolutions_against_numerical_gradients(dims: int) -> None:
     assert_close((gradient * direction).flatten(1).sum(1), change[:, 1].detach() / 2 / step, 1e-8)
     assert_close(found[:, 0], (gradient * images).sum(1), 1e-12)
     assert np.isfinite(found.numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "smoothgrad_squared", "gradient_shap"])
+@pytest.mark.parametrize("noise", [-0.1, float("nan")])
+def test_noise_must_be_an_amount(name: str, noise: float) -> None:
+    with pytest.raises(OptionError, match="noise must be at least 0, got"):
+        explain(make_linear(2), draw_images(2), name, noise=noise)

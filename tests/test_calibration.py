@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from heatmask.attribution.calibration import read_calibration, write_calibration
+from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import InputError, OptionError
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -52,3 +53,23 @@ def test_every_method_offered_has_its_range() -> None:
     offered = inference["displayable_configs"]["method"]
     assert set(offered) == set(train["calibrated_methods"]) == set(ranges)
     assert offered[0] == inference["method"]
+
+
+def test_another_layer_has_another_range(tmp_path: Path) -> None:
+    write_calibration(RANGES, tmp_path / "model.pt")
+    with pytest.raises(OptionError, match=r"grad_cam is known for its own layer.*'layer2'.*knob"):
+        read_calibration(tmp_path / "model.pt", "grad_cam", "layer2")
+    # A method that looks at no layer passes it by.
+    found = read_calibration(tmp_path / "model.pt", "guided_backprop", "layer2")
+    assert found == list(RANGES["guided_backprop"])
+
+
+def test_the_bundle_asks_for_the_range_of_its_layer() -> None:
+    parser = read_bundle(
+        BUNDLES / "brain_mri_resnet_attribution_segmentation",
+        knobs={"method": "grad_cam", "target_layer": "layer2"},
+    )
+    with pytest.raises(OptionError, match="calibration="):
+        run_bundle(parser, "calibration")
+    parser["calibration"] = [0.0, 1.0]
+    assert run_bundle(parser, "calibration") == [0.0, 1.0]

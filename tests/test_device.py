@@ -1,10 +1,13 @@
 """The device asked for, or a refusal; never another one in silence."""
 
+import copy
+
 import pytest
 import torch
 
-from heatmask.device import resolve_device
+from heatmask.device import place_network, resolve_device
 from heatmask.errors import DeviceError, OptionError
+from heatmask.networks.resnet import make_resnet
 
 
 @pytest.fixture
@@ -47,3 +50,19 @@ def test_a_gpu_that_is_not_there(see_gpus, device: str, gpus: int) -> None:
 def test_names_that_are_none(device: object) -> None:
     with pytest.raises(OptionError, match=r"device must be auto, cpu, cuda or cuda:N, got"):
         resolve_device(device)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_placed_network_is_the_same_with_channels_last(dims: int) -> None:
+    torch.manual_seed(0)
+    network = make_resnet(10, spatial_dims=dims, widen_factor=0.125).train()
+    images = torch.rand(2, 1, *(32, 40, 24)[:dims])
+    expected = copy.deepcopy(network).eval()(images)
+    placed = place_network(network, torch.device("cpu"))
+    assert placed is network
+    assert not placed.training
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[dims]
+    weight = placed.layer2[0].conv1.weight
+    assert weight.is_contiguous(memory_format=layout)
+    assert not weight.is_contiguous()
+    torch.testing.assert_close(placed(images), expected, rtol=1e-5, atol=1e-6)

@@ -433,3 +433,41 @@ def test_a_slice_that_is_not_finite_is_refused(method: str) -> None:
     volume[..., 5, 5, 1] = torch.nan
     with pytest.raises(MethodError, match=r"the images must be finite, and those of image\(s\) 1"):
         HeatmapInferer(explainer=Explainer(method), check=False)(volume, network)
+
+
+class ClampsInPlace(nn.Module):
+    def __init__(self, network: nn.Module, in_place: bool) -> None:
+        super().__init__()
+        self.network, self.in_place = network, in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.mul_(0.5) if self.in_place else x * 0.5)
+
+
+def test_looking_at_the_logits_leaves_the_slices_alone() -> None:
+    """What a network writes into its input must not reach the slices that are explained."""
+    torch.manual_seed(0)
+    network, volume = make_resnet(10, widen_factor=0.125), torch.rand(1, 1, 32, 32, 3)
+    found, expected = (
+        HeatmapInferer(explainer=Explainer("saliency"), gate_probability=0.0, check=False)(
+            volume.clone(), ClampsInPlace(network, in_place)
+        )
+        for in_place in (True, False)
+    )
+    torch.testing.assert_close(found["heatmap"], expected["heatmap"])
+
+
+def test_looking_at_the_logits_keeps_the_memory_promised() -> None:
+    """Batches of the look at the logits are cut to fit, as those of the method are."""
+    torch.manual_seed(0)
+    network, volume = make_resnet(10, widen_factor=0.125), torch.rand(1, 1, 96, 96, 64)
+    sizes: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    inferer = HeatmapInferer(
+        explainer=Explainer("saliency"), gate_probability=1.0, batch_size=64, check=False,
+        max_memory_gb=0.33,
+    )  # fmt: skip
+    assert not inferer(volume, network)["shown"].any()  # so the method itself is not run
+    assert sizes[:2] == [1, 2]
+    assert 2 < max(sizes) < 61
+    assert sum(sizes) == 64

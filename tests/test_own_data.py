@@ -152,14 +152,11 @@ def test_the_bundle_is_whole(name: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bundle_passes_monais_verifiers(
-    name: str, request: pytest.FixtureRequest, shared_data: Path, tmp_path: Path
+    name: str, request: pytest.FixtureRequest, meta_schema: Path, tmp_path: Path
 ) -> None:
     bundle: Path = request.getfixturevalue(name)
     configs = {n: str(bundle / "configs" / f"{n}.json") for n in ("metadata", "inference")}
-    schema = shared_data.parent / "schema" / "meta_schema_20240725.json"
-    if not schema.is_file():
-        pytest.skip("MONAI's metadata schema is not at hand, and the verifier would download it")
-    verify_metadata(meta_file=configs["metadata"], filepath=str(schema))
+    verify_metadata(meta_file=configs["metadata"], filepath=str(meta_schema))
     verify_net_in_out(
         net_id="network_def", meta_file=configs["metadata"], config_file=configs["inference"],
         bundle_root=str(bundle),

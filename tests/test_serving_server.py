@@ -18,7 +18,7 @@ import pytest
 from serving_stub import tilt_affine, write_bundle, write_scan
 
 from heatmask.errors import DeviceError, InputError, OptionError
-from heatmask.serving.server import start_server
+from heatmask.serving.server import list_sequences, start_server
 
 host_client = pytest.importorskip("monailabel.client.client")
 MONAILabelClient = host_client.MONAILabelClient
@@ -332,3 +332,16 @@ def test_the_real_bundle_serves_the_lgg_set(lgg, bundle_dir, tmp_path):
     # Its siblings go to the model: taken, or named as left out
     assert len(params["sequences"]) == 2 or "T1-Gd" in params["warnings"][0]
     assert 0 <= params["probabilities"]["tumour"] <= 1
+
+
+def test_studies_are_what_any_bundle_takes(tmp_path: Path) -> None:
+    assert list_sequences(tmp_path) == ["FLAIR"]
+    for name, config in {
+        "a": {"sequences": ["FLAIR", "T1-Gd"]},
+        "b": {},
+        "c": {"sequences": ["T2", "FLAIR"]},
+    }.items():
+        (tmp_path / name / "configs").mkdir(parents=True)
+        path = tmp_path / name / "configs" / "inference.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+    assert list_sequences(tmp_path) == ["FLAIR", "T1-Gd", "T2"]

@@ -148,7 +148,7 @@ def classify_in_batches(
     check_finite("The classifier", network, images=images)
     with name_mismatch(images):
         parts = run_batches(
-            lambda part: private(images[part].contiguous()),
+            lambda part: private(images[part].clone()),  # a network may work in place
             images, batch_size, max_memory_gb, "The classifier",
         )  # fmt: skip
     logits = torch.cat(parts).float()

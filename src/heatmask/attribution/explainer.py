@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from types import UnionType
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ class Explainer:
     Raises
     ------
     OptionError
-        There is no such method, or it has no such option.
+        There is no such method, it has no such option, or an option is of another type.
 
     Notes
     -----
@@ -79,6 +80,7 @@ class Explainer:
                 raise OptionError(
                     f"{method} has no option {name!r}. Its options: {', '.join(close)}."
                 )
+        _check_types(target_layer, flips, scales)
         shared = {"target_layer": target_layer, "baseline": baseline, "seed": seed}
         self.options = {k: v for k, v in shared.items() if k in known} | options
         self.flips, self.scales = tuple(flips), tuple(scales)
@@ -166,6 +168,22 @@ class Explainer:
         twin = copy.copy(self)
         twin.options = {**self.options, "baseline": baseline[part]}
         return twin
+
+
+def _check_types(target_layer: object, flips: object, scales: object) -> None:
+    several = _are_all(target_layer, str)
+    if target_layer is not None and not isinstance(target_layer, str) and not several:
+        raise OptionError(f"target_layer must be a dotted path or several, got {target_layer!r}.")
+    if not _are_all(flips, int):
+        raise OptionError(f"flips must be several whole numbers, as in (0,), got {flips!r}.")
+    if not _are_all(scales, int | float):
+        raise OptionError(f"scales must be several numbers, as in (1.0, 0.5), got {scales!r}.")
+
+
+def _are_all(given: object, kind: type | UnionType) -> bool:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return False
+    return all(isinstance(one, kind) for one in given)
 
 
 def check_finite(what: str, network: nn.Module, **results: Tensor) -> None:

@@ -16,7 +16,7 @@ from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.counts import check_count
 from heatmask.attribution.registry import register
 from heatmask.attribution.relu_rules import ReluRules, Rule
-from heatmask.errors import MethodError
+from heatmask.errors import MethodError, OptionError
 
 
 def backpropagate(
@@ -210,7 +210,7 @@ def explain_by_gradient_shap(
     """
     start = fit_baseline(baseline, images)
     generator = torch.Generator().manual_seed(seed)
-    scale = noise * _measure_range(images)
+    scale = _scale_noise(noise, images)
     total = images.new_zeros(())
     for _ in range(check_count("samples", samples)):
         end = images + scale * _draw_noise(images, generator)
@@ -266,13 +266,19 @@ def _average_noisy(
     power: int,
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    scale = noise * _measure_range(images)
+    scale = _scale_noise(noise, images)
     total = images.new_zeros(())
     for _ in range(check_count("samples", samples)):
         noisy = images + scale * _draw_noise(images, generator)
         _, gradients = backpropagate(network, noisy, class_idx)
         total = total + gradients["plain"].pow(power).sum(2)
     return _run_plainly(network, images), total / samples
+
+
+def _scale_noise(noise: float, images: Tensor) -> Tensor:
+    if not noise >= 0:
+        raise OptionError(f"noise must be at least 0, got {noise!r}.")
+    return noise * _measure_range(images)
 
 
 def _draw_noise(images: Tensor, generator: torch.Generator) -> Tensor:
