@@ -23,7 +23,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_an_unknown_method_names_those_known(tmp_path: Path) -> None:
     write_calibration(RANGES, tmp_path / "model.pt")
-    with pytest.raises(OptionError, match=r"got 'lrp'. Known .*guided_backprop, grad_cam.*knob"):
+    with pytest.raises(OptionError, match=r"that of lrp is not. Known .*guided_backprop, grad_cam.*knob"):
         read_calibration(tmp_path / "model.pt", "lrp")
 
 
@@ -43,21 +43,28 @@ def test_shipped_ranges_are_ranges(path: Path) -> None:
         assert low < high, method
 
 
-def test_every_method_offered_has_its_range() -> None:
+@pytest.mark.parametrize(
+    "bundle", ["brain_mri_resnet_attribution_segmentation", "brain_mri_gradcam_segmentation"]
+)
+def test_every_method_offered_has_its_range(bundle: str) -> None:
     """What the options panel lists works, and what training calibrates is what it lists."""
-    folder = BUNDLES / "brain_mri_resnet_attribution_segmentation"
     inference, train, ranges = (
-        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        json.loads((BUNDLES / bundle / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("configs/inference", "configs/train", "models/calibration")
     )
     offered = inference["displayable_configs"]["method"]
-    assert set(offered) == set(train["calibrated_methods"]) == set(ranges)
-    assert offered[0] == inference["method"]
+    layers = inference["displayable_configs"]["target_layer"]
+    assert set(train["calibrated_methods"]) == set(ranges)
+    assert set(offered) == {name for name in ranges if ":" not in name}
+    assert {name.partition(":")[2] for name in ranges if ":" in name} == set(layers[1:])
+    assert (offered[0], layers[0]) == (inference["method"], inference["target_layer"])
 
 
 def test_another_layer_has_another_range(tmp_path: Path) -> None:
-    write_calibration(RANGES, tmp_path / "model.pt")
-    with pytest.raises(OptionError, match=r"grad_cam is known for its own layer.*'layer2'.*knob"):
+    write_calibration({**RANGES, "grad_cam:layer3": (0.0, 7.0)}, tmp_path / "model.pt")
+    assert read_calibration(tmp_path / "model.pt", "grad_cam") == [0.0, 2.0]
+    assert read_calibration(tmp_path / "model.pt", "grad_cam", "layer3") == [0.0, 7.0]
+    with pytest.raises(OptionError, match=r"that of grad_cam:layer2 is not.*knob"):
         read_calibration(tmp_path / "model.pt", "grad_cam", "layer2")
     # A method that looks at no layer passes it by.
     found = read_calibration(tmp_path / "model.pt", "guided_backprop", "layer2")
@@ -65,11 +72,13 @@ def test_another_layer_has_another_range(tmp_path: Path) -> None:
 
 
 def test_the_bundle_asks_for_the_range_of_its_layer() -> None:
-    parser = read_bundle(
-        BUNDLES / "brain_mri_resnet_attribution_segmentation",
-        knobs={"method": "grad_cam", "target_layer": "layer2"},
-    )
+    bundle = BUNDLES / "brain_mri_resnet_attribution_segmentation"
+    parsers = [
+        read_bundle(bundle, knobs={"method": "grad_cam", "target_layer": layer})
+        for layer in ("auto", "layer2", "conv1")
+    ]
+    assert run_bundle(parsers[0], "calibration") != run_bundle(parsers[1], "calibration")
     with pytest.raises(OptionError, match="calibration="):
-        run_bundle(parser, "calibration")
-    parser["calibration"] = [0.0, 1.0]
-    assert run_bundle(parser, "calibration") == [0.0, 1.0]
+        run_bundle(parsers[2], "calibration")
+    parsers[2]["calibration"] = [0.0, 1.0]
+    assert run_bundle(parsers[2], "calibration") == [0.0, 1.0]

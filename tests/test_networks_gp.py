@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import nn
 
 from heatmask.attribution.explained import ExplainedClassifier
@@ -14,7 +15,8 @@ from heatmask.errors import InputError, OptionError
 from heatmask.networks.cnn import CNN
 from heatmask.networks.global_pooling import crop_to, pad_to_multiple, pool_top
 from heatmask.networks.gp_recon_resnet import GPReconResNet
-from heatmask.networks.gp_shuffle_unet import GPShuffleUNet
+from heatmask.networks.gp_shuffle_unet import GPShuffleUNet, shuffle_down, shuffle_up
+from heatmask.networks.gp_unet import GPUNet
 
 SMALL = {
     GPShuffleUNet: {"features": 8, "levels": 2},
@@ -70,15 +72,15 @@ def test_an_image_does_not_feel_its_batch(kind) -> None:
 def test_the_published_shuffle_unet() -> None:
     """Three levels from 64 features, no pooling, no transposed convolution, no norm."""
     network = GPShuffleUNet(in_channels=4, num_classes=3)
-    assert [down.decompose.together[0].in_channels for down in network.down] == [64, 128, 256]
+    assert [down.decompose[0].in_channels for down in network.down] == [64, 128, 256]
     # Four 3x3 convolutions side by side have the weights of one with four times the channels.
-    assert all(down.decompose.together[0].out_channels == 4 * width
+    assert all(down.decompose[0].out_channels == 4 * width
                for down, width in zip(network.down, (64, 128, 256), strict=True))  # fmt: skip
     for down, width in zip(network.down, (64, 128, 256), strict=True):
-        assert down.shuffle.conv_block.out_channels == width // 4  # unshuffling gives width again
+        assert down.narrow.out_channels == width // 4  # shuffling down gives width again
         assert down.convolutions[-2].out_channels == 2 * width
     for up, width in zip(network.up, (256, 128, 64), strict=True):
-        assert up.shuffle.conv_block.in_channels == 2 * width
+        assert up.widen.in_channels == 2 * width
         assert up.convolutions[0].in_channels == 5 * width
     kinds = {type(module).__name__ for module in network.modules()}
     assert not [kind for kind in kinds if "Pool" in kind or "Transpose" in kind or "Norm" in kind]
@@ -189,3 +191,20 @@ def test_an_image_too_small_is_refused() -> None:
         make(GPReconResNet)(torch.randn(1, 2, 7, 40))
     with pytest.raises(InputError, match="at least 4 pixels along each axis"):
         make(CNN, features=(4, 4, 4))(torch.randn(1, 2, 3, 40))
+
+
+@pytest.mark.parametrize("spatial", [(6, 8), (6, 8, 4)])
+def test_shuffling_is_the_reference_shuffling(spatial: tuple[int, ...]) -> None:
+    x = torch.randn(2, 16, *spatial)
+    torch.testing.assert_close(shuffle_up(x), pixelshuffle(x, len(spatial), 2))
+    torch.testing.assert_close(shuffle_down(x), pixelunshuffle(x, len(spatial), 2))
+    torch.testing.assert_close(shuffle_down(shuffle_up(x)), x)
+
+
+@pytest.mark.parametrize("kind", [GPUNet, GPShuffleUNet, GPReconResNet, CNN])
+def test_torchscript_gives_the_same_logits_at_any_size(kind: type[nn.Module]) -> None:
+    network = make(kind).eval()
+    scripted = torch.jit.script(network)
+    for size in (32, 27):
+        images = torch.randn(2, 2, size, 40)
+        torch.testing.assert_close(scripted(images), network(images))

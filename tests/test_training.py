@@ -782,15 +782,18 @@ def slices_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_training(
-    bundle_dir: Path, data: Path, output: Path, log: Path
+    bundle_dir: Path, data: Path, output: Path, log: Path, processes: int = 1
 ) -> subprocess.Popen[bytes]:
+    configs = [str(bundle_dir / "configs" / "train.json")]
+    configs += [str(bundle_dir / "configs" / "multi_gpu_train.json")] * (processes > 1)
     words = {
-        "config_file": bundle_dir / "configs" / "train.json", "bundle_root": bundle_dir,
+        "config_file": configs, "bundle_root": bundle_dir,
         "dataset_dir": data, "output_dir": output, "weights": output / "model.pt",
         "max_epochs": EPOCHS, "batch_size": 8, "device": "cpu", "pixel_spacing_mm": 4.5,
         "image_size": "[48, 48]", "network_def#features": "[4, 8]",
     }  # fmt: skip
-    command = [sys.executable, "-m", "monai.bundle", "run"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *torchrun * (processes > 1), "-m", "monai.bundle", "run"]
     for name, value in words.items():
         command += [f"--{name}", str(value)]
     with log.open("wb") as file:
@@ -880,3 +883,23 @@ def test_no_mask_is_named_in_the_training_config(bundle_dir: Path) -> None:
     assert "t2f" in text
     assert "seg.nii" not in text
     assert "mask_key" not in text
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(
+    bundle_dir: Path, slices_folder: Path, tmp_path: Path
+) -> None:
+    """As two GPUs would, on the CPU: the gradients of both count, one of them writes."""
+    log, output = tmp_path / "log", tmp_path / "run"
+    process = start_training(bundle_dir, slices_folder, output, log, processes=2)
+    assert process.wait() == 0, log.read_text()
+    content = torch.load(output / "best.pt", weights_only=True)["model"]
+    assert not [name for name in content if name.startswith("module.")]
+    assert (output / "model.pt").is_file()
+    assert len(list(output.glob("checkpoint_epoch=*.pt"))) == 1
+    assert log.read_text().count('"best_epoch"') == 1
+    events = list(output.glob("events.*"))
+    # Three heads of 8 slices in batches of 8: each process sees half of them, one batch.
+    steps = [p.step for f in events for p in EventAccumulator(str(f)).Reload().Scalars("val_loss")
+             if "val_loss" in EventAccumulator(str(f)).Reload().Tags()["scalars"]]  # fmt: skip
+    assert steps == list(range(1, EPOCHS + 1))

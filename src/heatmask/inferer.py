@@ -12,7 +12,8 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
-from heatmask.attribution.batches import classify_in_batches, explain_in_batches
+from heatmask.attribution.batches import classify_in_batches
+from heatmask.attribution.channels import explain_present_channels
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.preflight import require_sound
 from heatmask.errors import InputError, OptionError
@@ -160,7 +161,7 @@ class HeatmapInferer(Inferer):
             return logits, self._explain(slices[explained], network).attribution, explained
 
     def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
-        return explain_in_batches(
+        return explain_present_channels(
             self.explainer,
             network,
             slices,

@@ -23,7 +23,8 @@ def read_calibration(
     weights
         The checkpoint; ``calibration.json`` lies beside it.
     target_layer
-        Another than the method's own has another range, which is not known.
+        Another than the method's own has another range, kept as ``METHOD:LAYER``. Methods without
+        a layer pass it over.
 
     Raises
     ------
@@ -32,12 +33,6 @@ def read_calibration(
     OptionError
         It does not hold the method, or not with this layer.
     """
-    if target_layer is not None and "layer" in get_method(method).needs:
-        raise OptionError(
-            f"The range of {method} is known for its own layer only, and target_layer is "
-            f"{target_layer!r}. Give the knob calibration=[low,high] too: the median of the raw "
-            "heatmap where there is nothing, and about its highest value on a finding."
-        )
     path = Path(weights).with_name(FILE_NAME)
     try:
         ranges = json.loads(path.read_text(encoding="utf-8"))
@@ -48,12 +43,17 @@ def read_calibration(
             f"cannot be read: {error}. `heatmask train` writes it with the weights; or give the "
             "knob calibration=[low,high]."
         ) from error
-    if method not in known:
+    key = method
+    if target_layer is not None and "layer" in get_method(method).needs:
+        layers = (target_layer,) if isinstance(target_layer, str) else target_layer
+        key = ":".join([method, *layers])
+    if key not in known:
         raise OptionError(
-            f"method must be one whose heatmap's range is known, got {method!r}. Known in {path}: "
-            f"{', '.join(known)}. For another method give the knob calibration=[low,high] too."
+            f"The range of the heatmap must be known, and that of {key} is not. Known in {path}: "
+            f"{', '.join(known)}. For others give the knob calibration=[low,high] too: the median "
+            "of the raw heatmap where there is nothing, and about its highest value on a finding."
         )
-    return known[method]
+    return known[key]
 
 
 def write_calibration(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from heatmask.networks.blocks import NORMS, stack_convolutions
 from heatmask.networks.global_pooling import check_choice, check_fraction, check_size, pool_top
 
 
-class CNN(nn.Module):
+class CNN(nn.Sequential):
     """Stages of two convolutions with max-pooling between them, global pooling, one linear layer.
 
     Parameters
@@ -46,18 +47,32 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("norm", norm, NORMS)
-        self.top_fraction = check_fraction(top_fraction)
         self.least = 2 ** (len(features) - 1)
-        self.pool = Pool[Pool.MAX, spatial_dims](2)
-        self.stages = [f"stage{number}" for number in range(1, len(features) + 1)]
-        channels = pairwise([in_channels, *features])
-        for name, (before, after) in zip(self.stages, channels, strict=True):
-            self.add_module(name, stack_convolutions(spatial_dims, (before, after, after), norm))
-        self.fc = nn.Linear(features[-1], num_classes)
+        channels = enumerate(pairwise([in_channels, *features]), 1)
+        for number, (before, after) in channels:
+            if number > 1:
+                self.add_module(f"pool{number - 1}", Pool[Pool.MAX, spatial_dims](2))
+            convolutions = stack_convolutions(spatial_dims, (before, after, after), norm)
+            self.add_module(f"stage{number}", convolutions)
+        self.add_module("pooling", TopPooling(top_fraction))
+        self.add_module("fc", nn.Linear(features[-1], num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of an image batch (B, C, *spatial)."""
-        check_size(x, self.least)
-        for name in self.stages:
-            x = self.get_submodule(name)(x if name == self.stages[0] else self.pool(x))
-        return self.fc(pool_top(x, self.top_fraction))
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_size(x, self.least)
+        for module in self:
+            x = module(x)
+        return x
+
+
+class TopPooling(nn.Module):
+    """`heatmask.networks.global_pooling.pool_top` as a layer: (B, C, *spatial) to (B, C)."""
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = check_fraction(fraction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled maps."""
+        return pool_top(x, self.fraction)

@@ -6,8 +6,9 @@ Neurocomputing 682:133460, 2026 (arXiv 2206.05148). GP stands for global pooling
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +38,8 @@ class GPNetwork(nn.Module):
         Share of the positions that ``"top"`` averages, in (0, 1]; at least one position.
     """
 
-    head: nn.Module
+    if TYPE_CHECKING:  # TorchScript cannot read it
+        head: nn.Module
 
     def __init__(self, pool_at: str, pooling: str, top_fraction: float) -> None:
         super().__init__()
@@ -60,7 +62,9 @@ class GPNetwork(nn.Module):
         heatmap = self.head(features)
         if self.pool_at == "map":
             return self._pool(heatmap), heatmap
-        pooled = self._pool(features).reshape(*features.shape[:2], *[1] * (features.ndim - 2))
+        pooled = self._pool(features)
+        for _ in range(features.ndim - 2):
+            pooled = pooled.unsqueeze(-1)
         return self.head(pooled).flatten(1), heatmap
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -73,7 +77,7 @@ def pool_top(x: Tensor, fraction: float) -> Tensor:
     At least one position counts; a share of 1 is the mean of all.
     """
     values = x.flatten(2).float()
-    count = max(1, round(fraction * values.shape[-1]))
+    count = max(1, int(round(fraction * values.shape[-1])))  # noqa: RUF046 - a float in TorchScript
     if count < values.shape[-1]:
         values = values.topk(count, dim=-1).values
     return values.mean(-1).to(x.dtype)
@@ -97,6 +101,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
+@torch.jit.unused  # TorchScript knows no errors of our own: call it where not is_scripting()
 def check_size(x: Tensor, least: int) -> None:
     """Refuse images (B, C, *spatial) with an axis shorter than `least`."""
     if min(x.shape[2:]) < least:
@@ -108,11 +113,14 @@ def check_size(x: Tensor, least: int) -> None:
 
 def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
     """Return images (B, C, *spatial), zeros added to axes that `factor` does not divide."""
-    missing = [-size % factor for size in x.shape[:1:-1]]  # torch pads the last axis first
-    return F.pad(x, [end for pad in missing for end in (0, pad)]) if any(missing) else x
+    padding: list[int] = []
+    for axis in range(x.ndim - 1, 1, -1):  # torch pads the last axis first
+        padding += [0, -x.shape[axis] % factor]
+    return F.pad(x, padding) if max(padding) > 0 else x
 
 
-def crop_to(x: Tensor, spatial: Sequence[int]) -> Tensor:
+def crop_to(x: Tensor, spatial: list[int]) -> Tensor:
     """Return what `pad_to_multiple` began with."""
-    inside: tuple[Any, ...] = (..., *(slice(size) for size in spatial))
-    return x[inside]
+    for axis, size in enumerate(spatial, 2):
+        x = x.narrow(axis, 0, size)
+    return x

@@ -7,6 +7,7 @@ data", Computers in Biology and Medicine 143:105321, 2022 (the body).
 
 from itertools import pairwise
 
+import torch
 from monai.networks.layers.factories import Act, Conv, Dropout
 from torch import Tensor, nn
 
@@ -87,8 +88,9 @@ class GPReconResNet(GPNetwork):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial)."""
-        check_size(x, self.least)
-        return crop_to(self.body(pad_to_multiple(x, self.multiple)), x.shape[2:])
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_size(x, self.least)
+        return crop_to(self.body(pad_to_multiple(x, self.multiple)), list(x.shape[2:]))
 
 
 class _Residual(nn.Module):

@@ -6,7 +6,8 @@ resolution of diffusion-weighted MRIs using deep learning", EUSIPCO 2021, arXiv 
 """
 
 import torch
-from monai.networks.blocks import SubpixelDownsample, SubpixelUpsample
+from monai.networks.layers.factories import Conv
+from monai.networks.utils import icnr_init
 from torch import Tensor, nn
 
 from heatmask.errors import OptionError
@@ -85,48 +86,65 @@ class GPShuffleUNet(GPNetwork):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial)."""
         y = self.entry(pad_to_multiple(x, self.multiple))
-        skips = []
+        skips: list[tuple[Tensor, Tensor]] = []
         for down in self.down:
             parts, lower = down(y)
-            skips.append((y, *parts))
+            skips.append((y, parts))
             y = lower
         for up in self.up:
             y = up(y, skips.pop())
-        return crop_to(y, x.shape[2:])
+        return crop_to(y, list(x.shape[2:]))
 
 
-class _Decompose(nn.Module):
-    """Four convolutions side by side, as one: (B, width, ...) to four of that size."""
+def shuffle_down(x: Tensor) -> Tensor:
+    """Fold each 2 x 2 (x 2) block of positions into channels: the inverse of `shuffle_up`.
 
-    def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
-        super().__init__()
-        self.together = stack_convolutions(spatial_dims, (width, PARTS * width), norm)
+    As `torch.nn.functional.pixel_unshuffle`, in 2D and 3D; MONAI's cannot become TorchScript.
+    """
+    for axis in range(2, x.ndim):
+        x = x.unflatten(axis, [-1, 2]).movedim(axis + 1, 2).flatten(1, 2)
+    return x
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.together(x).chunk(PARTS, dim=1)
+
+def shuffle_up(x: Tensor) -> Tensor:
+    """Unfold channels (B, 4 C, H, W) or (B, 8 C, X, Y, Z) to twice the size along each axis."""
+    for axis in range(x.ndim - 1, 1, -1):
+        x = x.unflatten(1, [-1, 2]).movedim(2, axis + 1).flatten(axis, axis + 1)
+    return x
+
+
+def _convolve(spatial_dims: int, before: int, after: int) -> nn.Module:
+    return Conv[Conv.CONV, spatial_dims](before, after, kernel_size=3, padding=1)
+
+
+def _decompose(spatial_dims: int, width: int, norm: str) -> nn.Sequential:
+    """Return four convolutions side by side, as one: (B, width, ...) to (B, 4 width, ...)."""
+    return stack_convolutions(spatial_dims, (width, PARTS * width), norm)
 
 
 class _Down(nn.Module):
     def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
         super().__init__()
-        self.decompose = _Decompose(spatial_dims, width, norm)
-        self.shuffle = SubpixelDownsample(spatial_dims, width, width // 2**spatial_dims)
+        self.width = width
+        self.decompose = _decompose(spatial_dims, width, norm)
+        self.narrow = _convolve(spatial_dims, width, width // 2**spatial_dims)
         self.convolutions = stack_convolutions(spatial_dims, (width, 2 * width, 2 * width), norm)
 
-    def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         parts = self.decompose(x)
-        return parts, self.convolutions(self.shuffle(parts[-1]))
+        return parts, self.convolutions(shuffle_down(self.narrow(parts[:, -self.width :])))
 
 
 class _Up(nn.Module):
     def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
         super().__init__()
-        self.shuffle = SubpixelUpsample(spatial_dims, 2 * width, width, apply_pad_pool=False)
-        self.decompose = _Decompose(spatial_dims, width, norm)
+        self.widen = _convolve(spatial_dims, 2 * width, width * 2**spatial_dims)
+        icnr_init(self.widen, 2)
+        self.decompose = _decompose(spatial_dims, width, norm)
         channels = ((PARTS + 1) * width, width, width)
         self.convolutions = stack_convolutions(spatial_dims, channels, norm)
 
-    def forward(self, x: Tensor, skip: tuple[Tensor, ...]) -> Tensor:
-        whole, *parts = skip
-        sums = [a + b for a, b in zip(self.decompose(self.shuffle(x)), parts, strict=True)]
-        return self.convolutions(torch.cat([whole, *sums], dim=1))
+    def forward(self, x: Tensor, skip: tuple[Tensor, Tensor]) -> Tensor:
+        whole, parts = skip
+        sums = self.decompose(shuffle_up(self.widen(x))) + parts
+        return self.convolutions(torch.cat([whole, sums], dim=1))

@@ -67,10 +67,12 @@ class GPUNet(GPNetwork):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features[0], *spatial)."""
-        check_size(x, 2 ** (len(self.encoder) - 1))
-        skips = [self.encoder[0](x)]
-        for block in self.encoder[1:]:
-            skips.append(block(self.down(skips[-1])))
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_size(x, 2 ** (len(self.encoder) - 1))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.down(x) if level > 0 else x)
+            skips.append(x)
         y = skips.pop()
         for block in self.decoder:
             skip = skips.pop()

@@ -6,7 +6,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from heatmask.attribution.batches import explain_in_batches
+from heatmask.attribution.channels import explain_present_channels
 from heatmask.attribution.explainer import Explainer
 from heatmask.errors import InputError
 from heatmask.training.slices import SliceDataset
@@ -77,7 +77,7 @@ def _pick(slices: SliceDataset, wanted: Tensor, count: int) -> Tensor:
 
 
 def _explain(explainer: Explainer, network: nn.Module, images: Tensor, class_idx: int) -> Tensor:
-    explained = explain_in_batches(explainer, network, images, batch_size=16)
+    explained = explain_present_channels(explainer, network, images, batch_size=16)
     return explained.attribution[:, class_idx].flatten()
 
 

@@ -82,7 +82,11 @@ class SaveEpochs:
 
 
 def run_resumable(
-    trainer: Engine, state: Mapping[str, Any], folder: str | Path, settings: Mapping[str, Any]
+    trainer: Engine,
+    state: Mapping[str, Any],
+    folder: str | Path,
+    settings: Mapping[str, Any],
+    writes: bool = True,
 ) -> None:
     """Run a trainer with a checkpoint after each epoch, from the last one if there is any.
 
@@ -96,6 +100,8 @@ def run_resumable(
         Where the checkpoints are. A run that had finished there is not run again.
     settings
         What makes this run: data, seed, epochs, ... They are kept in ``run.json``.
+    writes
+        Whether this process writes the files: one of those that train together does.
 
     Raises
     ------
@@ -104,7 +110,8 @@ def run_resumable(
     """
     everything = {**state, "trainer": trainer}
     last = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=os.path.getmtime)
-    _claim_folder(Path(folder), settings, begun=bool(last))
+    if writes:
+        _claim_folder(Path(folder), settings, begun=bool(last))
     if last:
         content = torch.load(last[-1], map_location="cpu", weights_only=True)
         done = content["trainer"]["iteration"] // content["trainer"]["epoch_length"]
@@ -112,7 +119,8 @@ def run_resumable(
             logger.info("The run in %s had finished; nothing is trained.", folder)
             return
         CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
-    SaveEpochs(everything, folder).attach(trainer)
+    if writes:
+        SaveEpochs(everything, folder).attach(trainer)
     trainer.run()
 
 
