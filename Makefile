@@ -18,10 +18,12 @@ BIN  := $(VENV)/bin
 READY := $(VENV)/.installed
 DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
 
+SHIPPED := $(notdir $(wildcard bundles/brain_mri_*))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-slow test-all lint format train evaluate bench docs clean
+.PHONY: help demo serve test test-slow test-all lint format train train-all evaluate bench docs clean
 
 help:  ## list the jobs
 	@echo "Heatmask: one MRI in, a pseudo-mask in 3D Slicer out."
@@ -60,6 +62,12 @@ format: $(READY)  ## put the code into ruff's format, repair what it can
 
 train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
 	$(BIN)/heatmask train "$(DATA)" $(DEVICE_OPTION) $(ARGS)
+
+train-all: $(READY)  ## train every shipped bundle anew and replace its weights; goes on where it stopped
+	@set -e; for bundle in $(SHIPPED); do \
+	  $(BIN)/heatmask train "$(DATA)" --bundle $$bundle --seed 0 \
+	    --weights bundles/$$bundle/models/model.pt $(DEVICE_OPTION) $(ARGS); \
+	done
 
 evaluate: $(READY)  ## score the bundle on the test patients of DATA=folder
 	$(BIN)/heatmask evaluate "$(DATA)" $(DEVICE_OPTION) $(ARGS)

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, list_methods
-from heatmask.attribution.batches import explain_in_batches
+from heatmask.attribution.channels import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.labels import list_labelled_volumes
 from heatmask.evaluation.faithfulness import measure_deletion_contrast
@@ -62,9 +62,11 @@ def main(
 
 
 def load_positive_slices(parser: Any, network: nn.Module, data: Path, split: str) -> list[Tensor]:
-    """Return, for each patient, the slices (N, 1, H, W) that the classifier calls positive."""
+    """Return, for each patient, the slices (N, C, H, W) that the classifier calls positive."""
     knobs = {name: parser.get_parsed_content(name) for name in ("slice_labels", "patients")}
-    listed = list_labelled_volumes(data, parser["pattern"], *knobs.values(), split)
+    listed = list_labelled_volumes(
+        data, parser["pattern"], *knobs.values(), split, parser["sequences"]
+    )
     preprocessing = parser.get_parsed_content("preprocessing")
     volumes = []
     for volume in track(listed, "Reading"):
@@ -89,7 +91,9 @@ def measure_method(
 ) -> list[tuple[float, str, float]]:
     """Return deletion contrast, method and blur for each width, mean over the volumes."""
     maps = [
-        explain_in_batches(explainer, explained, images).attribution[:, 0] if len(images) else None
+        explain_present_channels(explainer, explained, images).attribution[:, 0]
+        if len(images)
+        else None
         for images in track(volumes, explainer.method.name)
     ]
     rows = []

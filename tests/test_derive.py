@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from planted import make_affine
 from scan_files import write_nifti
+from typer.testing import CliRunner
 
+from heatmask.cli import app
 from heatmask.data.derive import derive_slice_labels, find_reference_masks
-from heatmask.data.labels import list_labelled_volumes, read_slice_labels
+from heatmask.data.labels import list_labelled_volumes, read_slice_labels, read_split
 from heatmask.errors import InputError, OutputError
 
 AFFINE = make_affine((1.2, 0.9, 4.0), "PSL", (5.0, 9.0, -3.0))
@@ -105,3 +107,35 @@ def test_derived_labels_are_those_of_the_lgg_table(lgg, tmp_path):
     derive_slice_labels(path, tmp_path / "a.csv")
     ((patient, labels),) = read_slice_labels(tmp_path / "a.csv").items()
     assert labels == read_slice_labels(lgg / "slice_labels.csv")[patient]
+
+
+def test_the_table_is_that_of_the_splits_too(tmp_path):
+    for number in range(15):
+        write_mask(tmp_path / f"P{number}_seg.nii.gz", (0, 1, 0))
+    tables = [tmp_path / f"{name}.csv" for name in ("first", "again", "other")]
+    for table, seed in zip(tables, (0, 0, 1), strict=True):
+        derive_slice_labels(tmp_path, table, seed)
+    assert tables[0].read_bytes() == tables[1].read_bytes() != tables[2].read_bytes()
+    splits = [read_split(tables[0], name) for name in ("train", "val", "test")]
+    assert [len(names) for names in splits] == [10, 2, 3]
+    assert len(set().union(*splits)) == 15
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, (1, 0)), (2, (1, 1))])
+def test_few_patients_leave_some_to_train_on(tmp_path, count, expected):
+    for number in range(count):
+        write_mask(tmp_path / f"P{number}_seg.nii.gz", (0, 1))
+    derive_slice_labels(tmp_path, tmp_path / "labels.csv")
+    rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
+    patients = {row["patient"]: row["split"] for row in rows}
+    assert tuple(list(patients.values()).count(n) for n in ("train", "val")) == expected
+
+
+def test_the_command_says_where_the_labels_come_from(tmp_path):
+    write_mask(tmp_path / "masks" / "P1_seg.nii.gz", (0, 1, 1))
+    table = tmp_path / "labels.csv"
+    done = CliRunner().invoke(app, ["derive-labels", str(tmp_path / "masks"), str(table)])
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "1 patients, 2 slices with tumour, derived from reference masks" in words
+    assert read_slice_labels(table) == {"P1": (0, 1, 1)}

@@ -24,11 +24,13 @@ from scan_files import write_nifti
 from sklearn import metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from heatmask.attribution import Explainer
 from heatmask.attribution.calibration import read_calibration
+from heatmask.cli import app
 from heatmask.data.label_table import LabelledImage
-from heatmask.data.labels import LabelledVolume, list_labelled_volumes
+from heatmask.data.labels import LabelledVolume, list_labelled_volumes, read_split
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.gp_unet import GPUNet
@@ -898,8 +900,35 @@ def test_two_processes_train_one_network(
     assert (output / "model.pt").is_file()
     assert len(list(output.glob("checkpoint_epoch=*.pt"))) == 1
     assert log.read_text().count('"best_epoch"') == 1
-    events = list(output.glob("events.*"))
-    # Three heads of 8 slices in batches of 8: each process sees half of them, one batch.
-    steps = [p.step for f in events for p in EventAccumulator(str(f)).Reload().Scalars("val_loss")
-             if "val_loss" in EventAccumulator(str(f)).Reload().Tags()["scalars"]]  # fmt: skip
-    assert steps == list(range(1, EPOCHS + 1))
+    assert log.read_text().count(f"Epoch[{EPOCHS}] Metrics") == 1
+
+
+@pytest.mark.slow
+def test_all_four_channels_of_the_decathlon(tmp_path: Path) -> None:
+    """From the layout as it is downloaded to a network of four sequences, labels on request."""
+    task = tmp_path / "Task01_BrainTumour"
+    for folder in ("imagesTr", "labelsTr"):
+        (task / folder).mkdir(parents=True)
+    names = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    (task / "dataset.json").write_text(json.dumps({"modality": names}), encoding="utf-8")
+    for seed in range(5):
+        phantom = make_phantom(300 + seed, shape=(46, 58, 8), spacing_mm=(4.5, 4.5, 19.0))
+        channels = np.stack([phantom.image, *[phantom.image[::-1] * f for f in (1, 2, 3)]], -1)
+        path = f"BRATS_{seed:03}.nii.gz"
+        write_nifti(task / "imagesTr" / path, channels, phantom.affine)
+        write_nifti(task / "labelsTr" / path, phantom.lesion, phantom.affine)
+    table = tmp_path / "labels.csv"
+    words = ["derive-labels", task / "labelsTr", table]
+    knobs = {
+        "slice_labels": table, "patients": table, "sequences": '["FLAIR","T1","T1-Gd","T2"]',
+        "batch_size": 8, "pixel_spacing_mm": 4.5, "image_size": "[48,48]",
+    }  # fmt: skip
+    train = ["train", task / "imagesTr", "--run-dir", tmp_path / "run", "--epochs", 1]
+    for name, value in knobs.items():
+        train += ["--set", f"{name}={value}"]
+    for command in (words, [*train, "--device", "cpu"]):
+        done = CliRunner().invoke(app, [str(word) for word in command])
+        assert done.exit_code == 0, (done.output, done.exception)
+    state = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["model"]
+    assert state["encoder.0.0.weight"].shape[1] == 4
+    assert read_split(table, "train") != read_split(table, "val")

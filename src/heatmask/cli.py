@@ -273,6 +273,30 @@ def train(
 
 
 @app.command()
+def derive_labels(
+    masks: Annotated[
+        Path, typer.Argument(help="Folder searched for masks (BraTS, Decathlon), or one mask.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The CSV to write; it must not exist.")],
+    seed: Annotated[int, typer.Option(help="Of the split by patient, in the column split.")] = 0,
+) -> None:
+    """Make slice labels from reference masks: a use of masks, noted in every line.
+
+    For data sets that come with masks and without labels: a slice that holds any labelled voxel
+    gets tumour 1. Training then sees these labels and no mask:
+
+    `heatmask train DATA --set slice_labels=OUTPUT --set patients=OUTPUT`
+    """
+    from heatmask.data.derive import derive_slice_labels
+
+    slices = derive_slice_labels(masks, output, seed)
+    console.print(
+        f"{escape(str(output))}: slice labels of {len(slices)} patients, {sum(slices.values())} "
+        "slices with tumour, derived from reference masks."
+    )
+
+
+@app.command()
 def methods(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with sources.")] = False,
 ) -> None:

@@ -6,6 +6,8 @@ slice. It is done only on request, and each line of the table tells where it com
 """
 
 import csv
+import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from heatmask.data.find import MASK_FOLDERS, get_name, split_scan_name
 from heatmask.data.read import read_scan
 from heatmask.errors import InputError, OutputError
 
-COLUMNS = ("patient", "slice", "tumour", "source")
+COLUMNS = ("patient", "slice", "tumour", "split", "source")
 SOURCE = "derived from a reference mask"
 
 
-def derive_slice_labels(references: str | Path, output_csv: str | Path) -> dict[str, int]:
+def derive_slice_labels(
+    references: str | Path, output_csv: str | Path, seed: int = 0
+) -> dict[str, int]:
     """Write the slice labels that reference masks stand for, as a table for training.
 
     Parameters
@@ -28,9 +32,12 @@ def derive_slice_labels(references: str | Path, output_csv: str | Path) -> dict[
         (``p1_seg.nii.gz``, ``p1-seg.nii.gz``), and all in a folder named like that of the
         Medical Segmentation Decathlon (``labelsTr``). Or one such file.
     output_csv
-        A new file with the columns of `heatmask.data.labels.read_slice_labels` and ``source``.
-        A slice (from 0, along the file's third axis) has a tumour where any voxel is above
-        0.5: every label counts.
+        A new file with the columns of `heatmask.data.labels.read_slice_labels` and `read_split`,
+        so that it serves training as both tables, and ``source``. A slice (from 0, along the
+        file's third axis) has a tumour where any voxel is above 0.5: every label counts.
+    seed
+        Of the draw that puts a fifth of the patients into ``test``, about a seventh into ``val``
+        and the others into ``train``.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def derive_slice_labels(references: str | Path, output_csv: str | Path) -> dict[
         )
     masks = find_reference_masks(references)
     labels = {patient: _read_labels(path) for patient, path in masks.items()}
-    _write_table(output_csv, labels)
+    _write_table(output_csv, labels, _draw_splits(labels, seed))
     return {patient: int(tumour.sum()) for patient, tumour in labels.items()}
 
 
@@ -103,14 +110,24 @@ def _read_labels(path: Path) -> np.ndarray:
     return tumour
 
 
-def _write_table(path: Path, labels: dict[str, np.ndarray]) -> None:
+def _draw_splits(patients: Iterable[str], seed: int) -> dict[str, str]:
+    drawn = sorted(patients)
+    random.Random(seed).shuffle(drawn)
+    test = len(drawn) // 5
+    val = test + max(1, len(drawn) // 7) if len(drawn) > 1 else 0
+    return {p: "test" if i < test else "val" if i < val else "train" for i, p in enumerate(drawn)}
+
+
+def _write_table(path: Path, labels: dict[str, np.ndarray], splits: dict[str, str]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for patient, tumour in labels.items():
-                writer.writerows((patient, i, int(t), SOURCE) for i, t in enumerate(tumour))
+                writer.writerows(
+                    (patient, i, int(t), splits[patient], SOURCE) for i, t in enumerate(tumour)
+                )
         partial.rename(path)
     except OSError as error:
         raise OutputError(
