@@ -5,7 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from PIL import Image
 from serving_stub import write_scan
 
 from heatmask.data.sequence import SEQUENCES
@@ -92,6 +95,44 @@ def test_scans_that_no_name_tells_about_are_studies_where_no_reference_lies(tmp_
 def test_a_pattern_chooses_the_studies(studies, tmp_path):
     index = index_studies(studies, tmp_path / "work", pattern="*-t1c*")
     assert list_names(index) == {"p1-t1c.nii.gz", "p2-t1c.nii.gz"}
+
+
+def write_picture(path: Path, level: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 8), level, np.uint8)).save(path)
+    return path
+
+
+def test_pictures_are_served_as_volumes_of_one_slice(tmp_path):
+    folder = tmp_path / "mine"
+    write_picture(folder / "a" / "p1-flair.png", 7)
+    write_picture(folder / "a" / "p1-t1c.png", 8)
+    picture = write_picture(folder / "b" / "slice.png", 9)
+    before = sorted(folder.rglob("*"))
+    index = index_studies(folder, tmp_path / "work", pattern="*.png")
+    assert list_names(index) == {"p1-flair.nii.gz", "slice.nii.gz", "modalities"}
+    volume = nib.load(index / "slice.nii.gz")
+    assert volume.shape == (8, 6, 1)
+    assert (volume.get_fdata() == 9).all()
+    (sibling,) = read_siblings(index / "p1-flair.nii.gz").items()
+    assert sibling[0] == "T1-Gd"
+    assert (nib.load(sibling[1]).get_fdata() == 8).all()
+    assert sorted(folder.rglob("*")) == before
+
+    copy = (index / "slice.nii.gz").resolve()
+    written = copy.stat().st_mtime_ns
+    index_studies(folder, tmp_path / "work", pattern="*.png")
+    assert copy.stat().st_mtime_ns == written
+    write_picture(picture, 10)
+    os.utime(picture, ns=(1, 1))
+    index_studies(folder, tmp_path / "work", pattern="*.png")
+    assert (nib.load(index / "slice.nii.gz").get_fdata() == 10).all()
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    (tmp_path / "slice.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"slice\.png"):
+        index_studies(tmp_path, tmp_path / "work", pattern="*.png")
 
 
 def test_indexing_again_follows_the_studies_and_keeps_labels(studies, tmp_path):

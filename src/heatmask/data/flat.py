@@ -4,6 +4,7 @@ Through Pillow: scikit-image's reader tries a dozen libraries, ITK among them, b
 a damaged file.
 """
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -64,7 +65,7 @@ def _to_grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def convert_picture(path: str | Path, target: str | Path) -> None:
-    """Write a picture as a NIfTI of one slice, for viewers that want a volume.
+    """Write a picture as a NIfTI (.nii.gz) of one slice, for viewers that want a volume.
 
     Raises
     ------
@@ -75,4 +76,6 @@ def convert_picture(path: str | Path, target: str | Path) -> None:
     whole = np.array_equal(array, array.astype(np.uint8))
     image = nib.Nifti1Image(array.astype(np.uint8) if whole else array, affine)
     image.set_sform(affine, 1)
-    nib.save(image, target)
+    partial = Path(target).with_name(f".{Path(target).name}.partial.nii.gz")
+    nib.save(image, partial)
+    os.replace(partial, target)

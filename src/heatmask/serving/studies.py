@@ -3,7 +3,8 @@
 MONAI Label lists the files of one folder, not of those below it, and writes its index and
 the labels beside them. Studies lie in sub-folders, often on a disk that cannot be written.
 So the host gets a work folder with one link per study, to its reference scan. The other scans
-of the study are linked below: ``modalities/<case>/<sequence>``.
+of the study are linked below: ``modalities/<case>/<sequence>``. Viewers want volumes: of a
+picture a copy with one slice is kept in the work folder, and the link leads there.
 """
 
 import hashlib
@@ -13,8 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.progress import track
+
 from heatmask.data.cases import SIBLING_FOLDER, Study, find_studies
 from heatmask.data.find import split_scan_name
+from heatmask.data.flat import PICTURE_SUFFIXES, convert_picture, is_picture
 from heatmask.data.sequence import UNKNOWN, recognise_sequence
 from heatmask.errors import InputError, OutputError
 
@@ -57,7 +61,7 @@ def index_studies(
     index = workdir / _name_index(studies)
     links = {name: path for study in chosen for name, path in _list_links(study).items()}
     try:
-        _write_links(index, links)
+        _write_links(index, _convert_pictures(links, workdir / "volumes_of_pictures"))
     except OSError as error:
         raise OutputError(
             f"The work folder must be writable, '{workdir}' is not: {error}. Give --workdir."
@@ -133,11 +137,32 @@ def _list_links(study: Study) -> dict[str, Path]:
 
 
 def _suffix(path: Path) -> str:
+    if is_picture(path):
+        return LINKED_SUFFIXES[0]
     return "" if path.is_dir() else split_scan_name(path.name)[1].lower()
 
 
 def _can_be_linked(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(LINKED_SUFFIXES)
+    return path.is_file() and path.name.lower().endswith((*LINKED_SUFFIXES, *PICTURE_SUFFIXES))
+
+
+def _convert_pictures(links: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """Replace pictures by copies with one slice in a folder; what is there already is kept."""
+    pictures = {name: path for name, path in links.items() if is_picture(path)}
+    for name, path in track(pictures.items(), "Converting pictures", disable=not pictures):
+        links[name] = folder / _name_copy(path)
+        if not links[name].exists():
+            links[name].parent.mkdir(parents=True, exist_ok=True)
+            convert_picture(path, links[name])
+    return links
+
+
+def _name_copy(picture: Path) -> Path:
+    """Place of a picture's copy: another one when the picture changes."""
+    state = picture.stat()
+    key = f"{picture} {state.st_mtime_ns} {state.st_size}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(digest, split_scan_name(picture.name)[0] + LINKED_SUFFIXES[0])
 
 
 def _name_index(studies: Path) -> str:
