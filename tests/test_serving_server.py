@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from serving_stub import tilt_affine, write_bundle, write_scan
 
+from heatmask.bundle import PROJECT
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import list_sequences, start_server
 
@@ -25,6 +26,7 @@ MONAILabelClient = host_client.MONAILabelClient
 MONAILabelClientException = host_client.MONAILabelClientException
 
 MODEL = "stub_segmentation"
+SHIPPED = sorted(path.name for path in PROJECT.glob("bundles/brain_*"))
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8"}
 START_S = 540  # A busy machine takes its time to import torch; below the timeout of a test.
 
@@ -313,25 +315,34 @@ def test_missing_studies_and_gpu_are_errors(tmp_path):
         start_server(tmp_path, port=find_free_port(), device="cuda:99")
 
 
-def test_the_real_bundle_serves_the_lgg_set(lgg, bundle_dir, tmp_path):
+@pytest.fixture(scope="module")
+def lgg_server(lgg: Path, tmp_path_factory) -> Iterator[Server]:
     """`make serve STUDIES=../shared/data/lgg`, as it is."""
-    scan = min(lgg.glob("*/*-t2f.nii.gz"))
-    with run_server(lgg, None, tmp_path) as server:
-        log = server.log.read_text()
-        assert "CC BY-NC-SA 4.0" in log
-        assert "non-commercial" in log.lower()
-        assert server.client.info()["datastore"]["total"] == len(list(lgg.glob("*/*-t2f.nii.gz")))
-        options = {"result_extension": ".nii.gz"}
-        name = scan.name.removesuffix(".nii.gz")
-        file, params = server.client.infer(bundle_dir.name, name, options)
+    with run_server(lgg, None, tmp_path_factory.mktemp("lgg")) as running:
+        yield running
+
+
+def test_the_shipped_bundles_are_served_with_their_licence(lgg_server, lgg):
+    log, info = lgg_server.log.read_text(), lgg_server.client.info()
+    assert log.count("Licence of its weights") == log.count("CC BY-NC-SA 4.0") == len(SHIPPED)
+    assert set(SHIPPED) <= set(info["models"])
+    assert info["datastore"]["total"] == len(list(lgg.glob("*/*-t2f.nii.gz")))
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_every_shipped_bundle_segments_a_real_study(lgg_server, lgg, model):
+    """Both sequences of a study are taken, and the mask lies on the first one's grid."""
+    scan = min(lgg.glob("*/*-t1c.nii.gz"))
+    scan = scan.with_name(scan.name.replace("-t1c", "-t2f"))
+    name = scan.name.removesuffix(".nii.gz")
+    file, params = lgg_server.client.infer(model, name, {"result_extension": ".nii.gz"})
     mask, image = nib.load(file), nib.load(scan)
     assert mask.shape == image.shape
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-    assert params["sequences"][0] == "FLAIR"
-    # Its siblings go to the model: taken, or named as left out
-    assert len(params["sequences"]) == 2 or "T1-Gd" in params["warnings"][0]
+    assert params["sequences"] == ["FLAIR", "T1-Gd"]
     assert 0 <= params["probabilities"]["tumour"] <= 1
+    assert bool(np.any(mask.dataobj)) == params["finding"].startswith("Tumour predicted")
 
 
 def test_studies_are_what_any_bundle_takes(tmp_path: Path) -> None:
