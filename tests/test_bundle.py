@@ -217,6 +217,17 @@ def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
         read_bundle(bundle_dir, knobs={"output_dir": "$print('evaluated')"})
     with pytest.raises(OptionError, match=r"got 'batch_sise'. Try: batch_size"):
         read_bundle(bundle_dir, knobs={"batch_sise": 3})
+    for name in ("network_de#features", "batch_size#x", "inferer#no_such#steps", "#batch_size"):
+        with pytest.raises(OptionError, match=f"got '{name}'"):
+            read_bundle(bundle_dir, knobs={name: 3})
+
+
+def test_knobs_below_an_item_reach_it(bundle_dir):
+    """Also arguments that the config leaves at their default."""
+    parser = read_bundle(bundle_dir, knobs={"network_def#in_channels": 3, "inferer#squash": None})
+    network = run_bundle(parser, "network_def")
+    assert next(network.parameters()).shape[1] == 3
+    assert "squash" in parser["inferer"]
 
 
 def test_licence_of_the_weights_is_said_everywhere(bundle_dir):

@@ -47,7 +47,8 @@ def read_bundle(
     configs
         File names below ``configs`` without ``.json``.
     knobs
-        New values of ids at the top level of the configs.
+        New values of ids of the configs: those at the top level, or below one, as in
+        ``network_def#features``.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def read_bundle(
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
     for name, value in (knobs or {}).items():
-        _check_knob(name, value, list(parser.get()))
+        _check_knob(name, value, parser)
         parser[name] = value
     parser["bundle_root"] = str(bundle)
     return parser
@@ -74,8 +75,12 @@ def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
         return parser.get_parsed_content(item)
 
 
-def _check_knob(name: str, value: Any, known: list[str]) -> None:
-    if name not in known:
+def _check_knob(name: str, value: Any, parser: "ConfigParser") -> None:
+    known = list(parser.get())
+    parent = name.rpartition("#")[0]
+    # What is set below an item may be new to it: an argument that has its default so far.
+    is_new = parent and parent in parser and isinstance(parser[parent], dict)
+    if name not in known and not is_new:
         close = ", ".join(get_close_matches(name, known, cutoff=0.5)) or ", ".join(known)
         raise OptionError(
             f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}."

@@ -40,7 +40,8 @@ Knobs = Annotated[
     typer.Option(
         "--set",
         metavar="KNOB=VALUE",
-        help="Any other knob at the top of the bundle's config, such as batch_size=4. Repeatable.",
+        help="Any other knob of the bundle's config, such as batch_size=4 or, below one, "
+        "network_def#features=32. Repeatable.",
     ),
 ]
 Pattern = Annotated[

@@ -45,8 +45,8 @@ def start_server(
     bundles
         Folder of bundles, by default that of the project.
     pattern
-        Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each head,
-        of the first sequence that the bundles take.
+        Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
+        head, of the first sequence that the bundles take.
 
     Raises
     ------
