@@ -206,3 +206,10 @@ def test_the_peak_beside_the_promise(load) -> None:
     assert 0.005 < peak_gb < 0.5
     with pytest.raises(SystemExit, match=r"must succeed(?s:.*)one image needs, got 0\.2"):
         promise.measure_peak("grad_cam", 0.2, subjects.QUICK, threads=1)
+
+
+def test_cases_side_by_side(load, lgg: Path, bundle_dir: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "cases.png"
+    load("side_by_side").main(lgg, bundle=[bundle_dir.name], patient=["TCGA-FG-A60J"],
+                              split="test", pattern=None, output=picture)  # fmt: skip
+    assert picture.stat().st_size > 20_000
