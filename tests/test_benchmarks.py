@@ -210,6 +210,6 @@ def test_the_peak_beside_the_promise(load) -> None:
 
 def test_cases_side_by_side(load, lgg: Path, bundle_dir: Path, tmp_path: Path) -> None:
     picture = tmp_path / "cases.png"
-    load("side_by_side").main(lgg, bundle=[bundle_dir.name], patient=["TCGA-FG-A60J"],
+    load("side_by_side").main(lgg, bundle=[bundle_dir.name], patient=["TCGA-HT-8107"],
                               split="test", pattern=None, output=picture)  # fmt: skip
     assert picture.stat().st_size > 20_000

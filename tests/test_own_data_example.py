@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from heatmask.bundle import PROJECT
 from heatmask.cli import app
-from heatmask.data.flat import convert_picture
 
 pytestmark = pytest.mark.slow
 KINDS = ("meningioma", "glioma", "pituitary")
@@ -90,8 +89,8 @@ def test_it_is_served_with_a_segment_for_each_class(
     from test_serving_server import run_server
 
     (tmp_path / "studies").mkdir()
-    convert_picture(figshare / "images" / "0001.jpg", tmp_path / "studies" / "p1.nii.gz")
-    with run_server(tmp_path / "studies", bundle.parent, tmp_path) as server:
+    (tmp_path / "studies" / "p1.jpg").symlink_to(figshare / "images" / "0001.jpg")
+    with run_server(tmp_path / "studies", bundle.parent, tmp_path, pattern="*.jpg") as server:
         info = server.client.info()["models"][bundle.name]
         labels = {name: value for value, name in enumerate(KINDS, start=1)}
         assert info["labels"] == labels

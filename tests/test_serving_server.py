@@ -55,13 +55,15 @@ def find_free_port() -> int:
 
 
 @contextmanager
-def run_server(studies: Path, bundles: Path | None, tmp_path: Path) -> Iterator[Server]:
+def run_server(
+    studies: Path, bundles: Path | None, tmp_path: Path, pattern: str | None = None
+) -> Iterator[Server]:
     """Start a server on a free port, wait until it answers, and stop it at the end."""
     port = find_free_port()
     work, log = tmp_path / "work", tmp_path / "server.log"
     # Half a session, as a killed server leaves it, stops the host from starting.
     (work / f"heatmask_sessions/{port}/half").mkdir(parents=True)
-    arguments = {"port": port, "device": "cpu", "workdir": str(work)}
+    arguments = {"port": port, "device": "cpu", "workdir": str(work), "pattern": pattern}
     arguments |= {"bundles": str(bundles)} if bundles else {}
     code = (
         f"from heatmask.serving.server import start_server as s; s({str(studies)!r}, **{arguments})"
