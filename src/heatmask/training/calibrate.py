@@ -86,4 +86,4 @@ def _sample(values: Tensor) -> Tensor:
 
 
 def _round(value: Tensor) -> float:
-    return float(f"{value.item():.3g}")
+    return float(f"{value.item():.3g}") + 0.0  # no negative zero
