@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from heatmask.errors import OptionError
-from heatmask.masks.clean import clean_mask, crop_to_mask, fill_holes, open_mask
+from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask
 from heatmask.masks.make import MaskSettings, make_mask
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
@@ -120,6 +120,9 @@ def draw_objects() -> np.ndarray:
         (10.0, 0, "largest", 24),
         (10.0, 240.0, "largest", 24),
         (10.0, 240.1, "largest", 0),
+        (10.0, 0, "strongest", 6),
+        (10.0, 60.0, "strongest", 6),
+        (10.0, 60.1, "strongest", 24),
         (0.5, 12.0, "all", 24),
         (0.5, 12.1, "all", 0),
     ],
@@ -129,7 +132,9 @@ def test_objects_are_measured_in_mm3(
 ) -> None:
     mask = draw_objects()
     before = mask.copy()
-    cleaned = clean_mask(mask, voxel_mm3, min_volume_mm3, keep)
+    evidence = np.ones(SHAPE, np.float32)
+    evidence[12:15] = 5.0  # 30 in the object of 6 voxels, 24 in the largest
+    cleaned = clean_mask(mask, evidence, voxel_mm3, min_volume_mm3, keep)
     assert cleaned.sum() == voxels
     assert not (cleaned & ~mask).any()
     np.testing.assert_array_equal(mask, before)
@@ -141,22 +146,28 @@ def test_the_largest_is_a_volume_not_a_slice() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[2:5, 2:5, 1] = True  # 9 voxels on a slice
     mask[10:12, 10:12, 2:6] = True  # 16 voxels, 4 a slice
-    np.testing.assert_array_equal(
-        np.argwhere(clean_mask(mask, 1, 0))[:, 0].min(), 10, "the deeper one is kept"
-    )
+    for keep in ("strongest", "largest"):
+        kept = clean_mask(mask, mask.astype(np.float32), 1, 0, keep)
+        assert np.argwhere(kept)[:, 0].min() == 10, "the deeper one is kept"
+
+
+def test_without_evidence_the_strongest_is_the_largest() -> None:
+    assert clean_mask(draw_objects(), np.zeros(SHAPE, np.float32), 1.0, 0.0).sum() == 24
 
 
 def test_cleaning_nothing() -> None:
     empty = np.zeros(SHAPE, bool)
-    assert not clean_mask(empty, 1.0, 0.0, "largest").any()
-    assert clean_mask(~empty, 1.0, 0.0, "largest").all()
+    evidence = np.ones(SHAPE, np.float32)
+    for keep in KEEP:
+        assert not clean_mask(empty, evidence, 1.0, 0.0, keep).any()
+        assert clean_mask(~empty, evidence, 1.0, 0.0, keep).all()
 
 
 def test_bad_cleaning_options() -> None:
     with pytest.raises(OptionError, match=r"keep must be one of .*got 'both'"):
-        clean_mask(draw_objects(), 1.0, 0.0, "both")
+        clean_mask(draw_objects(), np.ones(SHAPE, np.float32), 1.0, 0.0, "both")
     with pytest.raises(OptionError, match=r"min_volume_mm3 must be at least 0, got -1"):
-        clean_mask(draw_objects(), 1.0, -1)
+        clean_mask(draw_objects(), np.ones(SHAPE, np.float32), 1.0, -1)
 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
@@ -404,14 +415,34 @@ def test_holes_in_a_slice_are_filled() -> None:
     assert make_mask(heatmap, scan, SPACING, 2, ALL, rules)[10, 12, 4]
 
 
-def test_all_or_the_largest() -> None:
+def test_a_wide_faint_object_does_not_win_over_a_hot_one() -> None:
+    """Otherwise the background of a slice that is called tumour by mistake is the mask."""
+    heatmap, scan, lesion = make_case()
+    heatmap[:, :, 0] = 0.3
+    masks = {
+        keep: make_mask(
+            heatmap,
+            scan,
+            SPACING,
+            2,
+            ALL,
+            make_rules(keep=keep, snap=False, threshold_rule="level"),
+        )
+        for keep in KEEP
+    }
+    assert masks["largest"][:, :, 0].all(), "the case is one: the faint object is the largest"
+    assert (masks["strongest"] & lesion).any()
+    assert not masks["strongest"][:, :, 0].any()
+
+
+def test_all_or_one() -> None:
     heatmap, scan, _ = make_case()
     heatmap[1:4, 1:4, 1] = 3.0
     counts = {}
-    for keep in ("largest", "all"):
+    for keep in KEEP:
         mask = make_mask(heatmap, scan, SPACING, 2, ALL, make_rules(keep=keep, snap=False))
         counts[keep] = ndimage.label(mask)[1]
-    assert counts == {"largest": 1, "all": 2}
+    assert counts == {"strongest": 1, "largest": 1, "all": 2}
 
 
 def test_the_inputs_are_left_as_they_were() -> None:

@@ -6,17 +6,33 @@ from scipy import ndimage
 
 from heatmask.errors import OptionError
 
-KEEP = ("largest", "all")
+KEEP = ("strongest", "largest", "all")
 Mask = NDArray[np.bool_]
 
 
 def clean_mask(
-    mask: Mask, voxel_volume_mm3: float, min_volume_mm3: float, keep: str = "largest"
+    mask: Mask,
+    evidence: NDArray[np.float32],
+    voxel_volume_mm3: float,
+    min_volume_mm3: float,
+    keep: str = "strongest",
 ) -> Mask:
-    """Drop objects below `min_volume_mm3`, then keep the largest one or all.
+    """Drop objects below `min_volume_mm3`, then keep one of the others or all.
 
     Objects are 3D components whose voxels touch by faces. An empty mask stays empty; so
     does one whose every object is too small.
+
+    Parameters
+    ----------
+    mask
+        (X, Y, Z).
+    evidence
+        (X, Y, Z), at least 0: how far the heatmap lies above its threshold.
+    voxel_volume_mm3
+        Volume of a voxel.
+    keep
+        ``"strongest"``: the object with the most evidence in sum, so that a wide faint one does
+        not win over the lesion; ``"largest"``: that of the greatest volume; or ``"all"``.
     """
     if keep not in KEEP:
         raise OptionError(f"keep must be one of {KEEP}, got {keep!r}.")
@@ -28,8 +44,12 @@ def clean_mask(
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     kept = sizes * voxel_volume_mm3 >= max(min_volume_mm3, voxel_volume_mm3)
-    if keep == "largest":
-        kept &= np.arange(count + 1) == sizes.argmax()
+    if keep != "all" and kept.any():
+        weights = evidence.ravel() if keep == "strongest" else None
+        scores = np.bincount(labels.ravel(), weights, minlength=count + 1)
+        kept = np.arange(count + 1) == max(
+            np.flatnonzero(kept), key=lambda k: (scores[k], sizes[k])
+        )
     return kept[labels]
 
 

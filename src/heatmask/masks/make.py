@@ -28,7 +28,7 @@ class MaskSettings:
     min_volume_mm3
         Objects below this volume are dropped.
     keep
-        ``"largest"`` object or ``"all"``.
+        ``"strongest"`` or ``"largest"`` object or ``"all"``, see `heatmask.masks.clean.clean_mask`.
     snap, snap_distance_mm
         Whether and how far the border may move to fit the scan.
     smooth_mm
@@ -45,7 +45,7 @@ class MaskSettings:
     threshold_rule: str = "otsu"
     threshold_level: float = 0.0
     min_volume_mm3: float = 200.0
-    keep: str = "largest"
+    keep: str = "strongest"
     snap: bool = True
     snap_distance_mm: float = 8.0
     smooth_mm: float = 2.0
@@ -87,12 +87,20 @@ def make_mask(
     """
     if settings.preset == "paper":
         return make_paper_mask(heatmap, slice_axis, shown, settings.otsu_offset)
-    mask = _find_foreground(heatmap, slice_axis, shown, settings)
+    threshold = _find_threshold(heatmap, slice_axis, shown, settings)
+    mask = heatmap > threshold
+    slices_last = np.moveaxis(mask, slice_axis, -1)
+    slices_last &= shown
     if not mask.any():
         return mask
-    voxel_mm3 = float(np.prod(spacing_mm))
+
+    def clean(part: NDArray[np.bool_], box: tuple[slice, ...]) -> NDArray[np.bool_]:
+        evidence = (np.minimum(heatmap[box], settings.calibration[1]) - threshold).clip(min=0)
+        voxel_mm3 = float(np.prod(spacing_mm))
+        return clean_mask(part, evidence, voxel_mm3, settings.min_volume_mm3, settings.keep)
+
     box = crop_to_mask(mask, (0, 0, 0))
-    mask[box] = clean_mask(mask[box], voxel_mm3, settings.min_volume_mm3, settings.keep)
+    mask[box] = clean(mask[box], box)
     if not mask.any():
         return mask
     reach = [int(np.ceil(settings.snap_distance_mm / s)) for s in spacing_mm]
@@ -102,23 +110,18 @@ def make_mask(
     if settings.snap:
         part = snap_mask(part, scan[box], spacing_mm, slice_axis, settings.snap_distance_mm)
     part = open_mask(part, spacing_mm, slice_axis, settings.smooth_mm)
-    part = clean_mask(part, voxel_mm3, settings.min_volume_mm3, settings.keep)
-    mask[box] = fill_holes(part, slice_axis)
+    mask[box] = fill_holes(clean(part, box), slice_axis)
     return mask
 
 
-def _find_foreground(
+def _find_threshold(
     heatmap: NDArray[np.float32], slice_axis: int, shown: NDArray[np.bool_], settings: MaskSettings
-) -> NDArray[np.bool_]:
+) -> float:
     if not shown.any():
-        return np.zeros(heatmap.shape, bool)
-    threshold = threshold_heatmap(
+        return math.inf
+    return threshold_heatmap(
         np.compress(shown, heatmap, slice_axis),
         settings.threshold_rule,
         settings.calibration,
         settings.threshold_level,
     )
-    mask = heatmap > threshold
-    slices_last = np.moveaxis(mask, slice_axis, -1)
-    slices_last &= shown
-    return mask
