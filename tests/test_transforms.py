@@ -310,7 +310,8 @@ def open_bundle(bundle_dir: Path, network: torch.nn.Module, **knobs: Any) -> Seg
     """The bundle's own chain around another network."""
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
-    for name, value in {"device": "cpu", "bundle_root": str(bundle_dir), **knobs}.items():
+    fixed = {"device": "cpu", "bundle_root": str(bundle_dir), "sequences": ["FLAIR"]}
+    for name, value in (fixed | knobs).items():
         parser[name] = value
     parts = (parser.get_parsed_content(n) for n in ("preprocessing", "inferer", "postprocessing"))
     preprocessing, inferer, postprocessing = parts
