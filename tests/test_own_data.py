@@ -204,7 +204,7 @@ def test_the_card_says_what_was_measured(pictures: Path) -> None:
     assert "by the table's column split" in card
     assert f"the best is epoch {report['best_epoch']}" in card
     found = report["validation"]
-    row = [f"{found[n]:.3f}" for n in ("val_loss", "val_auroc", "val_macro_f1")]
+    row = [f"{round(found[n], 4):.3f}" for n in ("val_loss", "val_auroc", "val_macro_f1")]
     assert f"| validation (chose the epoch) | {' | '.join(row)} |" in card
     assert "| test | - | " in card
     assert f"heatmask train --bundle {SOURCE} --labels labels.csv --images data" in card
@@ -390,8 +390,9 @@ def test_pictures_and_scans_are_not_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "taken", "expected"),
     [
-        ("-flair.nii.gz", ("FLAIR", "T1-Gd"), ("FLAIR", "T1-Gd")),
-        (".nii.gz", ("FLAIR",), ("FLAIR",)),
+        ("-flair.nii.gz", ("FLAIR", "T1-Gd"), ("FLAIR",)),
+        ("-t1c.nii.gz", ("FLAIR", "T1-Gd"), ("T1-Gd",)),
+        (".nii.gz", ("FLAIR", "T1-Gd"), ("FLAIR",)),
         ("-t1c.nii.gz", ("FLAIR",), ("T1-Gd",)),
         (".png", ("FLAIR", "T1-Gd"), ("unknown",)),
     ],
@@ -403,6 +404,8 @@ def test_the_channels_follow_the_images(
     task = describe_task(table, taken)
     assert task.sequences == expected
     assert describe_task(table, taken, chosen=True).sequences == taken
+    kept = describe_task(table, taken, fine_tune=True).sequences
+    assert kept == (taken if set(expected) <= set(taken) else expected)
     assert task.pictures == (ending == ".png")
     assert not task.negatives
 

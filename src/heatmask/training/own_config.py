@@ -39,7 +39,9 @@ class OwnTask:
         return self.negatives and len(self.class_names) > 1
 
 
-def describe_task(table: LabelTable, sequences: Sequence[str], chosen: bool = False) -> OwnTask:
+def describe_task(
+    table: LabelTable, sequences: Sequence[str], chosen: bool = False, fine_tune: bool = False
+) -> OwnTask:
     """Say what a table of labels asks of a bundle.
 
     Parameters
@@ -49,8 +51,11 @@ def describe_task(table: LabelTable, sequences: Sequence[str], chosen: bool = Fa
     sequences
         What the bundle takes.
     chosen
-        Whether the user chose them. If not, and all images are pictures, or of one other
-        sequence by their names, it becomes the only channel.
+        Whether the user chose them. If not, the network gets a channel for each sequence that
+        the images are by their names, and a single one where these do not tell, or for pictures.
+    fine_tune
+        Whether training goes on from weights for all of `sequences`, which then keep their
+        channels.
 
     Raises
     ------
@@ -68,18 +73,20 @@ def describe_task(table: LabelTable, sequences: Sequence[str], chosen: bool = Fa
             f"size, or all scans, which have; line {flat[0].line} has '{flat[0].path.name}' and "
             f"line {scan.line} '{scan.path.name}'. Train a bundle for each."
         )
-    taken = tuple(sequences) if chosen else _choose_sequences(paths, tuple(sequences), bool(flat))
-    return OwnTask(table.class_names, table.has_negatives, bool(flat), taken)
+    if not chosen:
+        sequences = _choose_sequences(paths, tuple(sequences), bool(flat), fine_tune)
+    return OwnTask(table.class_names, table.has_negatives, bool(flat), tuple(sequences))
 
 
 def _choose_sequences(
-    paths: set[Path], sequences: tuple[str, ...], pictures: bool
+    paths: set[Path], sequences: tuple[str, ...], pictures: bool, fine_tune: bool
 ) -> tuple[str, ...]:
     if pictures:
         return (UNKNOWN,)
     found = {recognise_sequence(path) for path in paths} - {UNKNOWN}
     if found <= set(sequences):
-        return sequences
+        present = tuple(name for name in sequences if name in found)
+        return sequences if fine_tune else present or sequences[:1]
     if len(found) > 1:
         raise OptionError(
             f"sequences must be those of the images; their names say {', '.join(sorted(found))}, "

@@ -72,7 +72,7 @@ def train_own_bundle(data: OwnData) -> Path:
     split_seed = int(knobs.pop("split_seed", 0))
     table = read_label_table(data.labels, data.images, data.classes, split_seed)
     parser = read_bundle(source, ("train",), knobs)
-    task = describe_task(table, parser["sequences"], chosen="sequences" in knobs)
+    task = describe_task(table, parser["sequences"], "sequences" in knobs, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
     adapt_training(parser, task, split_seed)
     train_config = _forget_machine(copy.deepcopy(parser.get()))
