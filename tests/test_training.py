@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 
 from heatmask.attribution import Explainer
 from heatmask.attribution.calibration import read_calibration
+from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes, read_split
@@ -871,18 +872,19 @@ def test_a_run_logs_shows_progress_and_trains(runs: dict[str, Any]) -> None:
 def test_the_trained_weights_fit_the_bundles_network(
     runs: dict[str, Any], bundle_dir: Path
 ) -> None:
-    config = json.loads((bundle_dir / "configs" / "inference.json").read_text(encoding="utf-8"))
-    options = {k: v for k, v in config["network_def"].items() if k != "_target_"}
-    network = GPUNet(**{**options, "features": [4, 8]})
+    network, shipped = (
+        run_bundle(read_bundle(bundle_dir, knobs=knobs), "network_def")
+        for knobs in ({"network_def#features": [4, 8]}, {})
+    )
     load_weights(network, runs["folder"] / "whole" / "model.pt")
     with pytest.raises(WeightsError, match=r"must fit GPUNet in every tensor"):
-        load_weights(GPUNet(**options), runs["folder"] / "whole" / "model.pt")
+        load_weights(shipped, runs["folder"] / "whole" / "model.pt")
 
 
 def test_no_mask_is_named_in_the_training_config(bundle_dir: Path) -> None:
     """Beside the run above, whose masks no reader could have opened."""
     text = (bundle_dir / "configs" / "train.json").read_text(encoding="utf-8").lower()
-    assert "t2f" in text
+    assert "flair" in text
     assert "seg.nii" not in text
     assert "mask_key" not in text
 
