@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, explain
 from heatmask.attribution.channels import explain_present_channels
+from heatmask.errors import OptionError
 from heatmask.networks.cnn import CNN
 from heatmask.networks.gp_unet import GPUNet
 
@@ -84,3 +85,16 @@ def test_the_network_is_left_as_it_was() -> None:
     explain_present_channels(Explainer("guided_backprop"), network, images)
     torch.testing.assert_close(network(images), before)
     assert not network._forward_pre_hooks
+
+
+def test_a_baseline_of_each_channel_does_not_fit_those_that_are_absent() -> None:
+    network, images = make_network(), make_images((1, 1), (0, 1))
+    for shape in ((2, 1, 1), (2, 1, 1, 1)):
+        explainer = Explainer("integrated_gradients", baseline=torch.zeros(shape))
+        explain_present_channels(explainer, network, images[:1].expand(2, -1, -1, -1))
+        with pytest.raises(OptionError, match=r"the same for all channels and images; got shape"):
+            explain_present_channels(explainer, network, images)
+    for baseline in (0.5, torch.zeros(1, *images.shape[2:])):
+        explain_present_channels(
+            Explainer("integrated_gradients", baseline=baseline, steps=2), network, images
+        )

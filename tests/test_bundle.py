@@ -219,17 +219,28 @@ def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
         read_bundle(bundle_dir, knobs={"output_dir": "$print('evaluated')"})
     with pytest.raises(OptionError, match=r"got 'batch_sise'. Try: batch_size"):
         read_bundle(bundle_dir, knobs={"batch_sise": 3})
-    for name in ("network_de#features", "batch_size#x", "inferer#no_such#steps", "#batch_size"):
+    for name in ("network_de#in_channels", "batch_size#x", "inferer#no_such#steps", "#batch_size"):
         with pytest.raises(OptionError, match=f"got '{name}'"):
+            read_bundle(bundle_dir, knobs={name: 3})
+    for name, right in {
+        "network_def#nrom": "network_def#norm",
+        "writer#clas": "class_names",
+    }.items():
+        with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{right}"):
             read_bundle(bundle_dir, knobs={name: 3})
 
 
 def test_knobs_below_an_item_reach_it(bundle_dir):
-    """Also arguments that the config leaves at their default."""
-    parser = read_bundle(bundle_dir, knobs={"network_def#in_channels": 3, "inferer#squash": None})
-    network = run_bundle(parser, "network_def")
-    assert next(network.parameters()).shape[1] == 3
-    assert "squash" in parser["inferer"]
+    """Also arguments that the config leaves at their default, and elements of a list."""
+    knobs = {
+        "network_def#in_channels": 3,
+        "inferer#check": False,
+        "displayable_configs#device#0": 1,
+    }
+    parser = read_bundle(bundle_dir, knobs=knobs)
+    assert next(run_bundle(parser, "network_def").parameters()).shape[1] == 3
+    assert run_bundle(parser, "inferer").check is False
+    assert parser["displayable_configs"]["device"][0] == 1
 
 
 def test_licence_of_the_weights_is_said_everywhere(bundle_dir):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from heatmask.errors import InputError
-from heatmask.evaluation.bootstrap import bootstrap_mean, paired_difference
+from heatmask.evaluation.bootstrap import bootstrap_clusters, bootstrap_mean, paired_difference
 
 VALUES = np.random.default_rng(5).beta(2, 3, size=24)
 
@@ -71,3 +71,52 @@ def test_other_than_a_list_of_numbers_is_refused(values):
 def test_unequal_lengths_are_refused():
     with pytest.raises(InputError, match="same patients, got 3 and 2"):
         paired_difference([1, 2, 3], [1, 2])
+
+
+# --- statistics of many observations a patient ----------------------------------------------
+
+
+def test_clusters_of_one_are_the_plain_bootstrap() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 40)
+    plain = bootstrap_mean(values)
+    found = bootstrap_clusters(lambda chosen: float(values[chosen].mean()), range(40), n=10_000)
+    assert found.mean == plain.mean
+    np.testing.assert_allclose(found[1:], plain[1:], atol=0.03)
+
+
+def test_copies_within_a_patient_do_not_narrow_the_interval() -> None:
+    values = np.random.default_rng(2).normal(0, 1, 12)
+    copies = np.repeat(values, 30)
+
+    def measure(clusters: np.ndarray) -> float:
+        found = bootstrap_clusters(lambda chosen: float(copies[chosen].mean()), clusters)
+        return found.high - found.low
+
+    patients = np.repeat([f"p{k}" for k in range(12)], 30)
+    assert measure(patients) > 4 * measure(np.arange(360))
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    labels = np.array([1, 0, 0, 0])
+
+    def find(chosen: np.ndarray) -> float:
+        return 0.5 if labels[chosen].any() else float("nan")
+
+    assert bootstrap_clusters(find, list("abcd")) == (0.5, 0.5, 0.5)
+    nothing = bootstrap_clusters(lambda _: float("nan"), list("abcd"))
+    assert np.isnan(nothing).all()
+
+
+def test_one_cluster_has_no_interval() -> None:
+    found = bootstrap_clusters(lambda chosen: float(len(chosen)), ["a"] * 5)
+    assert found.mean == 5
+    assert np.isnan(found[1:]).all()
+
+
+def test_the_seed_decides_which_clusters_are_drawn() -> None:
+    values = np.arange(9.0)
+    runs = [
+        bootstrap_clusters(lambda chosen: float(values[chosen].mean()), range(9), seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]

@@ -129,10 +129,26 @@ def test_pictures_are_served_as_volumes_of_one_slice(tmp_path):
     assert (nib.load(index / "slice.nii.gz").get_fdata() == 10).all()
 
 
-def test_a_damaged_picture_is_named(tmp_path):
-    (tmp_path / "slice.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"slice\.png"):
-        index_studies(tmp_path, tmp_path / "work", pattern="*.png")
+def test_a_labelled_picture_may_be_copied_anew(tmp_path):
+    picture = write_picture(tmp_path / "mine" / "slice.png", 9)
+    index = index_studies(tmp_path / "mine", tmp_path / "work", pattern="*.png")
+    label = index / "labels" / "final" / "slice.nrrd"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(b"corrected")
+    os.utime(picture, ns=(1, 1))
+    index_studies(tmp_path / "mine", tmp_path / "work", pattern="*.png")
+    assert label.read_bytes() == b"corrected"
+
+
+def test_a_damaged_picture_is_named_and_left_out(tmp_path, caplog):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="none of 1 can"):
+        index_studies(tmp_path / "mine", tmp_path / "work", pattern="*.png")
+    write_picture(tmp_path / "mine" / "good.png", 9)
+    index = index_studies(tmp_path / "mine", tmp_path / "work", pattern="*.png")
+    assert list_names(index) == {"good.nii.gz"}
+    assert "bad.png" in caplog.text
 
 
 def test_indexing_again_follows_the_studies_and_keeps_labels(studies, tmp_path):

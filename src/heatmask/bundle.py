@@ -1,8 +1,10 @@
 """Open a bundle's configs from Python, with knobs overridden, as `monai.bundle run` does."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from pydoc import locate
 from typing import TYPE_CHECKING, Any
 
 from heatmask.errors import InputError, OptionError, reveal_reason
@@ -66,6 +68,17 @@ def read_bundle(
     return parser
 
 
+def _list_below(item: Any) -> list[str]:
+    """Return what can be set below an item of a config: what is there, and further arguments."""
+    if isinstance(item, list):
+        return [str(index) for index in range(len(item))]
+    if not isinstance(item, dict):
+        return []
+    target = locate(str(item.get("_target_", "")))
+    arguments = inspect.signature(target).parameters if callable(target) else ()
+    return list(dict.fromkeys([*item, *arguments]))
+
+
 def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
     """Build and return a config item; a `HeatmaskError` comes out as itself.
 
@@ -78,9 +91,9 @@ def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
 def _check_knob(name: str, value: Any, parser: "ConfigParser") -> None:
     known = list(parser.get())
     parent = name.rpartition("#")[0]
-    # What is set below an item may be new to it: an argument that has its default so far.
-    is_new = parent and parent in parser and isinstance(parser[parent], dict)
-    if name not in known and not is_new:
+    if parent and parent in parser:
+        known = [f"{parent}#{n}" for n in _list_below(parser[parent])]
+    if name not in known:
         close = ", ".join(get_close_matches(name, known, cutoff=0.5)) or ", ".join(known)
         raise OptionError(
             f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}."

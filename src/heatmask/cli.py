@@ -5,6 +5,7 @@ torch and MONAI take seconds to import, so each command imports what it needs, a
 """
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -268,9 +269,11 @@ def train(
     parser = read_bundle(find_bundle(bundle), ("train",), settings)
     run_bundle(parser)
     trained = parser.get_parsed_content("weights")
-    console.print(
-        f"Try them: heatmask segment SCAN --bundle {escape(bundle)} --set weights={trained}"
-    )
+    words = ["heatmask", "segment", "SCAN", "--bundle", bundle, "--set", f"weights={trained}"]
+    for knob in knobs or ():  # What makes the network belongs to its weights
+        if knob.startswith(("sequences=", "network_def#", "pixel_spacing_mm=")):
+            words += ["--set", knob]
+    console.print(f"Try them: {escape(shlex.join(words))}")
 
 
 @app.command()

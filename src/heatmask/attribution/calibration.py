@@ -50,8 +50,9 @@ def read_calibration(
     if key not in known:
         raise OptionError(
             f"The range of the heatmap must be known, and that of {key} is not. Known in {path}: "
-            f"{', '.join(known)}. For others give the knob calibration=[low,high] too: the median "
-            "of the raw heatmap where there is nothing, and about its highest value on a finding."
+            f"{', '.join(known)}. Choose one (target_layer auto is the method's own layer); "
+            "for others give the knob calibration=[low,high] too: the median of the raw heatmap "
+            "where there is nothing, and about its highest value on a finding."
         )
     return known[key]
 

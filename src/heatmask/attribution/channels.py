@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from heatmask.attribution.batches import explain_in_batches
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.frozen import copy_frozen
+from heatmask.errors import OptionError
 
 
 def explain_present_channels(
@@ -28,10 +29,13 @@ def explain_present_channels(
     Parameters
     ----------
     explainer, network, batch_size, max_memory_gb
-        As `heatmask.attribution.batches.explain_in_batches`.
+        As `heatmask.attribution.batches.explain_in_batches`. Where a channel is absent, a baseline
+        must be one for all channels and images.
 
     Raises
     ------
+    OptionError
+        The baseline is not.
     HeatmaskError
         As `explain_in_batches`.
     """
@@ -39,6 +43,8 @@ def explain_present_channels(
     present |= ~present.any(dim=1, keepdim=True)  # an empty image, and no absent sequence
     if explainer.method.family == "inherent":  # the forward itself, which no one looks behind
         present.fill_(True)
+    if not present.all():
+        _check_baselines(explainer, images)
     parts, order = [], []
     for channels in present.unique(dim=0):
         members = (present == channels).all(dim=1).nonzero().flatten()
@@ -54,6 +60,19 @@ def explain_present_channels(
         order.append(members)
     back = torch.cat(order).argsort()
     return Explanation(*(torch.cat(tensors)[back] for tensors in zip(*parts, strict=True)))
+
+
+def _check_baselines(explainer: Explainer, images: Tensor) -> None:
+    for name in ("baseline", "baselines"):
+        given = explainer.options.get(name)
+        shape = tuple(given.shape) if isinstance(given, Tensor) else ()
+        leading = shape[: max(0, len(shape) - images.ndim + 2)]  # what lies before the spatial axes
+        # The first axis of a set of baselines is the set's, which every image is explained from.
+        if any(size > 1 for size in leading[name == "baselines" :]):
+            raise OptionError(
+                f"Where a sequence is absent, {name} must be the same for all channels and images; "
+                f"got shape {shape}. Give a number, or the shape (1, *spatial)."
+            )
 
 
 def _fix_absent(network: nn.Module, channels: Tensor) -> nn.Module:

@@ -1,9 +1,10 @@
 """Intervals over patients by the percentile bootstrap (Efron, 1979)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from heatmask.errors import InputError
@@ -47,6 +48,46 @@ def bootstrap_mean(values: ArrayLike, n: int = 10_000, seed: int = 0) -> Interva
         (numbers,), np.mean, n_resamples=n, method="percentile", rng=np.random.default_rng(seed)
     )
     return Interval(mean, *(float(end) for end in result.confidence_interval))
+
+
+def bootstrap_clusters(
+    statistic: Callable[[NDArray[np.int64]], float],
+    clusters: ArrayLike,
+    n: int = 1_000,
+    seed: int = 0,
+) -> Interval:
+    """Return a statistic of many observations with its 95 % percentile interval over clusters.
+
+    Slices of one patient are alike: what is drawn again is the patient, with all slices.
+
+    Parameters
+    ----------
+    statistic
+        Indices (M,) of observations, some of them repeated, to a number; NaN where it is not
+        defined, as an AUROC of one class. Such resamples are left out.
+    clusters
+        (N,), the cluster of each observation: any values that can be told apart.
+    n, seed
+        As `bootstrap_mean`.
+
+    Returns
+    -------
+    Interval
+        ``mean`` is the statistic of all observations. For a single cluster, or where no resample
+        has a value, `low` and `high` are NaN.
+    """
+    whole = np.arange(np.size(clusters))
+    value = float(statistic(whole))
+    order = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    members = [whole[order == cluster] for cluster in range(order.max(initial=-1) + 1)]
+    if len(members) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(members), size=len(members)) for _ in range(n))
+    values = [statistic(np.concatenate([members[c] for c in draw])) for draw in drawn]
+    counted = np.array([v for v in values if not np.isnan(v)])
+    ends = np.percentile(counted, (2.5, 97.5)) if counted.size else [float("nan")] * 2
+    return Interval(value, *map(float, ends))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, n: int = 10_000, seed: int = 0) -> Interval:

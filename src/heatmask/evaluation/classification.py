@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 from sklearn import metrics
 
 from heatmask.errors import InputError
@@ -44,7 +45,12 @@ def slice_auroc(labels: ArrayLike, probabilities: ArrayLike) -> float:
         (N,), any score that is higher for tumour.
     """
     true, scores = _check_pairs(labels, probabilities)
-    return float(metrics.roc_auc_score(true, scores)) if _has_both(true) else NAN
+    if not _has_both(true):
+        return NAN
+    # By ranks (Mann and Whitney), many times as fast as scikit-learn: a bootstrap asks often.
+    n_true = int(true.sum())
+    excess = rankdata(scores)[true == 1].sum() - n_true * (n_true + 1) / 2
+    return float(excess / (n_true * (true.size - n_true)))
 
 
 def auroc_within_position_deciles(

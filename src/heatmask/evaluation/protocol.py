@@ -14,13 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from heatmask.errors import InputError
 from heatmask.evaluation.baselines import FLOORS, Floor, find_inner_head
-from heatmask.evaluation.bootstrap import Interval, bootstrap_mean, paired_difference
+from heatmask.evaluation.bootstrap import (
+    Interval,
+    bootstrap_clusters,
+    bootstrap_mean,
+    paired_difference,
+)
 from heatmask.evaluation.classification import (
     DecileAuroc,
     auroc_within_position_deciles,
     compute_relative_positions,
     position_only_auroc,
     score_slices,
+    slice_auroc,
 )
 from heatmask.evaluation.segmentation import (
     check_same_affine,
@@ -133,11 +139,12 @@ class Row:
 
 @dataclass
 class Slices:
-    """Every slice of every case: labels, probabilities and relative positions, each (N,)."""
+    """Every slice of every case: label, probability, relative position and patient, each (N,)."""
 
     labels: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     positions: list[float] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
 
     def add(self, case: Case) -> None:
         """Take in the slices of one case."""
@@ -145,6 +152,7 @@ class Slices:
         self.labels += labels.tolist()
         self.probabilities += np.ravel(case.slice_probabilities).tolist()
         self.positions += compute_relative_positions(labels.size).tolist()
+        self.patients += [case.patient] * labels.size
 
 
 @dataclass
@@ -199,6 +207,28 @@ class Evaluation:
         """AUROC within each tenth of the stack."""
         s = self.slices
         return auroc_within_position_deciles(s.labels, s.probabilities, s.positions)
+
+    @cached_property
+    def slice_intervals(self) -> dict[str, Interval]:
+        """``auroc``, ``auroc_within_deciles`` and ``f1`` with their intervals over patients."""
+        s = self.slices
+        labels, told, positions = (np.array(x) for x in (s.labels, s.probabilities, s.positions))
+
+        def rank_within_deciles(chosen: NDArray[np.int64]) -> float:
+            within = (labels[chosen], told[chosen], positions[chosen])
+            return auroc_within_position_deciles(*within).mean
+
+        def find_f1(chosen: NDArray[np.int64]) -> float:
+            true, said = labels[chosen] == 1, told[chosen] >= 0.5
+            wrong, right = (true != said).sum(), (true & said).sum()
+            return 2 * right / (2 * right + wrong) if right + wrong else float("nan")
+
+        statistics = {
+            "auroc": lambda chosen: slice_auroc(labels[chosen], told[chosen]),
+            "auroc_within_deciles": rank_within_deciles,
+            "f1": find_f1,
+        }
+        return {name: bootstrap_clusters(f, s.patients) for name, f in statistics.items()}
 
     def add_mean(self, method: Method, names: Sequence[str]) -> None:
         """Add a method, first of all, that scores the mean of others on every patient."""

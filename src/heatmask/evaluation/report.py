@@ -68,6 +68,7 @@ def format_json(evaluation: Evaluation) -> str:
             **evaluation.slice_scores,
             "position_only_auroc": evaluation.position_auroc,
             "auroc_within_deciles": deciles._asdict(),
+            "intervals": {n: i._asdict() for n, i in evaluation.slice_intervals.items()},
         },
         "notes": list(evaluation.notes),
     }
@@ -88,6 +89,7 @@ def format_markdown(evaluation: Evaluation) -> str:
 
 def _explain_table(evaluation: Evaluation) -> list[str]:
     scores, deciles = evaluation.slice_scores, evaluation.deciles
+    found = {name: _format_interval(i) for name, i in evaluation.slice_intervals.items()}
     position = evaluation.position_auroc
     lines = [
         f"Dice per volume, {len(evaluation.patients)} patients, every slice; intervals are "
@@ -96,10 +98,10 @@ def _explain_table(evaluation: Evaluation) -> list[str]:
         f"The best label-free floor is {evaluation.best_floor.name}; differences are paired.",
         f"{EMPTY_RULE} The column patients holds those that are counted.",
         "False ml: mean volume found on slices without tumour.",
-        f"Slices ({len(evaluation.slices.labels)}): AUROC {scores['auroc']:.3f}, average "
-        f"precision {scores['average_precision']:.3f}, F1 {scores['f1']:.3f} and accuracy "
+        f"Slices ({len(evaluation.slices.labels)}): AUROC {found['auroc']}, average "
+        f"precision {scores['average_precision']:.3f}, F1 {found['f1']} and accuracy "
         f"{scores['accuracy']:.3f} at 0.5, calibration error {scores['ece']:.3f}.",
-        f"AUROC within tenths of the stack: {deciles.mean:.3f} on average over "
+        f"AUROC within tenths of the stack: {found['auroc_within_deciles']} on average over "
         f"{10 - len(deciles.excluded)}; left out for want of both classes: "
         f"{', '.join(str(d + 1) for d in deciles.excluded) or 'none'} (counted from 1).",
     ]

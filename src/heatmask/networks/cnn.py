@@ -73,6 +73,10 @@ class TopPooling(nn.Module):
         super().__init__()
         self.fraction = check_fraction(fraction)
 
+    def extra_repr(self) -> str:
+        """Return the share that is pooled."""
+        return f"fraction={self.fraction}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled maps."""
         return pool_top(x, self.fraction)

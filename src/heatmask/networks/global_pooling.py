@@ -67,6 +67,10 @@ class GPNetwork(nn.Module):
             pooled = pooled.unsqueeze(-1)
         return self.head(pooled).flatten(1), heatmap
 
+    def extra_repr(self) -> str:
+        """Return what the parts do not show: a run that was stopped goes on with the same only."""
+        return f"pool_at={self.pool_at}, pooling={self.pooling}, top_fraction={self.top_fraction}"
+
     def _pool(self, x: Tensor) -> Tensor:
         return x.flatten(2).amax(-1) if self.pooling == "max" else pool_top(x, self.top_fraction)
 

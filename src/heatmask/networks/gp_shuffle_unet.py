@@ -7,7 +7,6 @@ resolution of diffusion-weighted MRIs using deep learning", EUSIPCO 2021, arXiv 
 
 import torch
 from monai.networks.layers.factories import Conv
-from monai.networks.utils import icnr_init
 from torch import Tensor, nn
 
 from heatmask.errors import OptionError
@@ -139,7 +138,6 @@ class _Up(nn.Module):
     def __init__(self, spatial_dims: int, width: int, norm: str) -> None:
         super().__init__()
         self.widen = _convolve(spatial_dims, 2 * width, width * 2**spatial_dims)
-        icnr_init(self.widen, 2)
         self.decompose = _decompose(spatial_dims, width, norm)
         channels = ((PARTS + 1) * width, width, width)
         self.convolutions = stack_convolutions(spatial_dims, channels, norm)

@@ -61,7 +61,8 @@ def index_studies(
     index = workdir / _name_index(studies)
     links = {name: path for study in chosen for name, path in _list_links(study).items()}
     try:
-        _write_links(index, _convert_pictures(links, workdir / "volumes_of_pictures"))
+        links = _convert_pictures(links, workdir / "volumes_of_pictures")
+        _write_links(index, links)
     except OSError as error:
         raise OutputError(
             f"The work folder must be writable, '{workdir}' is not: {error}. Give --workdir."
@@ -147,22 +148,33 @@ def _can_be_linked(path: Path) -> bool:
 
 
 def _convert_pictures(links: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Replace pictures by copies with one slice in a folder; what is there already is kept."""
-    pictures = {name: path for name, path in links.items() if is_picture(path)}
-    for name, path in track(pictures.items(), "Converting pictures", disable=not pictures):
-        links[name] = folder / _name_copy(path)
-        if not links[name].exists():
-            links[name].parent.mkdir(parents=True, exist_ok=True)
-            convert_picture(path, links[name])
-    return links
+    """Replace pictures by copies with one slice in a folder; damaged ones are left out."""
+    pictures = [name for name, path in links.items() if is_picture(path)]
+    converted = dict(links)
+    for name in track(pictures, "Converting pictures", disable=not pictures):
+        try:
+            converted[name] = _update_copy(links[name], folder)
+        except InputError as error:
+            logger.warning("Not served: %s", error)
+            del converted[name]
+    if not converted:
+        raise InputError(
+            f"There must be a picture that can be read, and none of {len(pictures)} can. The "
+            "lines above say why."
+        )
+    return converted
 
 
-def _name_copy(picture: Path) -> Path:
-    """Place of a picture's copy: another one when the picture changes."""
-    state = picture.stat()
-    key = f"{picture} {state.st_mtime_ns} {state.st_size}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Path(digest, split_scan_name(picture.name)[0] + LINKED_SUFFIXES[0])
+def _update_copy(picture: Path, folder: Path) -> Path:
+    """Return a picture's copy as a volume, made again if the picture has changed since."""
+    digest = hashlib.sha256(str(picture).encode()).hexdigest()[:16]
+    copy = folder / digest / (split_scan_name(picture.name)[0] + LINKED_SUFFIXES[0])
+    changed_ns = picture.stat().st_mtime_ns
+    if not copy.exists() or copy.stat().st_mtime_ns != changed_ns:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        convert_picture(picture, copy)
+        os.utime(copy, ns=(changed_ns, changed_ns))
+    return copy
 
 
 def _name_index(studies: Path) -> str:

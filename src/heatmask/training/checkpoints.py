@@ -1,5 +1,6 @@
 """Checkpoints of a run: resume after a kill, keep the best, ship it."""
 
+import hashlib
 import json
 import logging
 import math
@@ -99,7 +100,8 @@ def run_resumable(
     folder
         Where the checkpoints are. A run that had finished there is not run again.
     settings
-        What makes this run: data, seed, epochs, ... They are kept in ``run.json``.
+        What makes this run: data, seed, epochs, ... They are kept in ``run.json``, with a digest
+        of the network's structure.
     writes
         Whether this process writes the files: one of those that train together does.
 
@@ -109,6 +111,8 @@ def run_resumable(
         The folder holds a run of other settings: going on with it would mix the two.
     """
     everything = {**state, "trainer": trainer}
+    structure = hashlib.sha256(str(state["network"]).encode()).hexdigest()[:12]
+    settings = {**settings, "network structure": structure}
     last = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=os.path.getmtime)
     if writes:
         _claim_folder(Path(folder), settings, begun=bool(last))

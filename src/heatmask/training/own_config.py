@@ -91,7 +91,7 @@ def _choose_sequences(
         raise OptionError(
             f"sequences must be those of the images; their names say {', '.join(sorted(found))}, "
             f"and the bundle takes {', '.join(sequences)}. Each image is one sequence: give those "
-            'it may be, for example --set sequences=["FLAIR","T1-Gd"], or a table for each.'
+            'it may be, for example --set \'sequences=["FLAIR","T1-Gd"]\', or a table for each.'
         )
     return tuple(found)
 
@@ -123,7 +123,7 @@ def adapt_training(
         },
         "network_def#num_classes": len(task.class_names),
         "network_def#in_channels": len(task.sequences),
-        "network": {
+        "started_network": {
             "_target_": "heatmask.training.fine_tune.start_network",
             "network": "$@network_def.to(@resolved_device)",
             "seed": "@seed",
