@@ -223,7 +223,7 @@ def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
         with pytest.raises(OptionError, match=f"got '{name}'"):
             read_bundle(bundle_dir, knobs={name: 3})
     for name, right in {
-        "network_def#nrom": "network_def#norm",
+        "network_def#in_chanels": "in_channels",
         "writer#clas": "class_names",
     }.items():
         with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{right}"):
