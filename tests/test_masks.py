@@ -435,6 +435,15 @@ def test_a_wide_faint_object_does_not_win_over_a_hot_one() -> None:
     assert not masks["strongest"][:, :, 0].any()
 
 
+def test_heat_beyond_the_calibration_is_no_further_evidence() -> None:
+    """A few extreme pixels, as attribution methods give them, are no lesion."""
+    heatmap, scan, lesion = make_case()
+    heatmap[1:3, 1, 1] = 1e6
+    mask = make_mask(heatmap, scan, SPACING, 2, ALL, make_rules(snap=False))
+    assert (mask & lesion).any()
+    assert not mask[1:3, 1, 1].any()
+
+
 def test_all_or_one() -> None:
     heatmap, scan, _ = make_case()
     heatmap[1:4, 1:4, 1] = 3.0

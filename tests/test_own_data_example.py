@@ -15,6 +15,7 @@ from heatmask.cli import app
 
 pytestmark = pytest.mark.slow
 KINDS = ("meningioma", "glioma", "pituitary")
+SOURCE = "brain_mri_gradcam_segmentation"
 TUTORIAL = PROJECT / "docs" / "tutorials" / "train_your_own.md"
 
 
@@ -53,7 +54,8 @@ def bundle(figshare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = folder / "bundles" / "tumour_type_segmentation"
     run("train", "--labels", folder / "labels.csv", "--images", figshare,
         "--classes", ",".join(KINDS), "--output", output, "--run-dir", folder / "run",
-        "--epochs", 1, "--device", "cpu", "--set", "image_size=[64,64]")  # fmt: skip
+        "--bundle", SOURCE, "--epochs", 1, "--device", "cpu", "--set", "image_size=[64,64]",
+        "--set", 'calibrated_methods=["guided_grad_cam"]')  # fmt: skip
     return output
 
 
@@ -61,7 +63,7 @@ def test_the_tutorial_says_these_commands() -> None:
     text = " ".join(TUTORIAL.read_text(encoding="utf-8").replace("\\\n", " ").split())
     assert "heatmask train --labels labels.csv --images ../shared/data/figshare" in text
     assert "--classes meningioma,glioma,pituitary" in text
-    assert "--output bundles/tumour_type_segmentation" in text
+    assert f"--output bundles/tumour_type_segmentation --bundle {SOURCE} --epochs 40" in text
 
 
 def test_it_passes_monais_verifiers(bundle: Path, figshare: Path) -> None:

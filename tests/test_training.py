@@ -893,7 +893,7 @@ def test_no_mask_is_named_in_the_training_config(bundle_dir: Path) -> None:
 def test_two_processes_train_one_network(
     bundle_dir: Path, slices_folder: Path, tmp_path: Path
 ) -> None:
-    """As two GPUs would, on the CPU: the gradients of both count, one of them writes."""
+    """As two GPUs would, on the CPU: one network comes out, and one of them writes it."""
     log, output = tmp_path / "log", tmp_path / "run"
     process = start_training(bundle_dir, slices_folder, output, log, processes=2)
     assert process.wait() == 0, log.read_text()
