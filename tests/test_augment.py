@@ -1,4 +1,4 @@
-"""Absent sequences in training: what is dropped, what stands in, what is never lost."""
+"""Channel dropout: absent sequences in training, and what of an image is never lost."""
 
 import pytest
 import torch
@@ -90,37 +90,7 @@ def test_contrast_is_drawn_for_each_channel():
     assert (out[:, 0] - out[:, 1]).abs().min() > 1e-3
 
 
-def test_another_channel_stands_in_for_an_absent_one():
-    images = draw_images([[True, False], [False, True], [True, True], [False, False]])
-    out = Augmentation(**STILL, stand_in=1.0)(images)
-    assert list_kept(out).tolist() == [[True, True]] * 3 + [[False, False]]
-    present = list_kept(images)
-    torch.testing.assert_close(out[present], images[present], rtol=0, atol=1e-5)
-    source, copy = out[0]
-    ordinary = source <= 1
-    torch.testing.assert_close(copy[ordinary], source[ordinary], rtol=0, atol=1e-4)
-    assert (copy - source)[~ordinary].abs().max() > 0.01
-    assert (out >= 0).all()
-
-
-def test_what_is_bright_in_one_channel_may_be_dark_in_the_one_that_stands_in():
-    images = torch.ones(400, 2, 5, 6)
-    images[:, 1] = 0
-    images[:, 0, 2, 3] = 2.0
-    bright = Augmentation(**STILL, stand_in=1.0)(images)[:, 1, 2, 3]
-    darker = float((bright < 1).float().mean())
-    assert 0.3 < darker < 0.8
-    assert len(bright.unique()) > 300, "each image has a curve of its own"
-
-
-def test_a_channel_stands_in_as_often_as_asked():
-    images = draw_images([[True, False]] * 4000)
-    share = list_kept(Augmentation(**STILL, stand_in=0.3)(images))[:, 1].float().mean()
-    assert float(share) == pytest.approx(0.3, abs=0.03)
-
-
-@pytest.mark.parametrize("name", ["stand_in", "channel_dropout"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_a_probability_is_asked_for(name, value):
-    with pytest.raises(OptionError, match=f"{name} must be a probability"):
-        Augmentation(**{name: value})
+def test_a_probability_is_asked_for(value):
+    with pytest.raises(OptionError, match="channel_dropout must be a probability"):
+        Augmentation(channel_dropout=value)

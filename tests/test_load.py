@@ -310,3 +310,20 @@ def test_the_lgg_set(lgg):
     assert isinstance(out["image"], MetaTensor)
     assert out["scan"].meta["sequences_used"] == FOUR[:3]
     assert get_warnings(out["scan"]) == []
+
+
+@pytest.mark.parametrize(
+    ("sequences", "given", "warned"),
+    [
+        (("FLAIR", "T1-Gd"), "T1-Gd", True),
+        (("FLAIR", "T1-Gd"), "FLAIR", False),
+        (("T1-Gd",), "T1-Gd", False),
+    ],
+)
+def test_without_the_sequence_that_the_weights_need_there_is_a_warning(
+    sequences: tuple[str, ...], given: str, warned: bool
+) -> None:
+    volume = make_volume(np.random.default_rng(0).random((8, 9, 10)) + 1, np.eye(4))
+    out = LoadSequencesd("image", sequences, needed="FLAIR")({"image": {given: volume}})
+    said = any("Without FLAIR this network" in text for text in out["scan"].meta["warnings"])
+    assert said == warned

@@ -53,6 +53,9 @@ class LoadSequencesd(MapTransform):
         scan that a viewer shows. Without it, the first of `sequences` that is there.
     min_slices
         Least number of voxels along each axis.
+    needed
+        A sequence without which the network is not to be trusted: there is a warning where it is
+        absent.
 
     Raises
     ------
@@ -70,9 +73,10 @@ class LoadSequencesd(MapTransform):
         scan_key: str = "scan",
         reference_key: str = "reference",
         min_slices: int = 2,
+        needed: str | None = None,
     ) -> None:
         super().__init__(keys)
-        self.sequences = check_sequences(sequences)
+        self.sequences, self.needed = check_sequences(sequences), needed
         self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
         if len(self.keys) != 1:
@@ -143,6 +147,12 @@ class LoadSequencesd(MapTransform):
         if roles.left_out:
             taken, others = " and ".join(self.sequences), ", ".join(roles.left_out)
             warnings += [f"Left out, the network takes {taken}: {others}."]
+        if self.needed in self.sequences and self.needed not in roles.channels:
+            alone = " and ".join(roles.channels)
+            warnings += [
+                f"Without {self.needed} this network is not to be trusted: on {alone} alone its "
+                "probabilities and masks may mean nothing (see its model card)."
+            ]
         return [warning for warning in warnings if warning]
 
     def _stack(self, roles: "Roles", volumes: Mapping[str, MetaTensor]) -> MetaTensor:

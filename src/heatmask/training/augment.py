@@ -19,7 +19,7 @@ from heatmask.errors import OptionError
 class Augmentation:
     """Augment a batch (B, C, H, W) of non-negative slices whose tissue lies near 1.
 
-    A channel of zeros beside others is a sequence that is absent.
+    A channel of zeros beside others is a sequence that is absent, and stays so.
 
     Attributes
     ----------
@@ -32,13 +32,8 @@ class Augmentation:
         scale.
     noise
         Upper bound of the standard deviation of added Gaussian noise.
-    stand_in
-        Probability that for an absent channel another one stands in, what is brighter than the
-        head's median (1) mapped by a random curve: bright there may be dark here. Where a
-        sequence is rare, the network learns from the others what a finding looks like whatever
-        its contrast.
     channel_dropout
-        Probability that of the channels an image then has only one, drawn evenly, is kept.
+        Probability that of the channels an image has only one, drawn evenly, is kept.
     """
 
     rotation_deg: float = 20.0
@@ -48,18 +43,16 @@ class Augmentation:
     gamma: float = 0.4
     gain: float = 0.25
     noise: float = 0.05
-    stand_in: float = 0.0
     channel_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("stand_in", "channel_dropout"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise OptionError(f"{name} must be a probability, got {value!r}. Give 0 to 1.")
+        if not 0 <= self.channel_dropout <= 1:
+            raise OptionError(
+                f"channel_dropout must be a probability, got {self.channel_dropout!r}. Give 0 to 1."
+            )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return an augmented copy; drawn from torch's global generator."""
-        images = self._fill_absent(images)
         grid = F.affine_grid(self._draw_affines(len(images)), list(images.shape), False)
         moved = F.grid_sample(images, grid, align_corners=False)
         count, channels = images.shape[:2]
@@ -69,16 +62,6 @@ class Augmentation:
         contrasted = gain * moved.clamp_min(0) ** exponent
         noisy = (contrasted + sigma * torch.randn_like(moved)).clamp_min(0)
         return noisy * self._draw_channels(images)[:, :, None, None]
-
-    def _fill_absent(self, images: Tensor) -> Tensor:
-        """Let channels stand in for those that are absent."""
-        present = images.flatten(2).any(-1)
-        if self.stand_in == 0 or present.all():
-            return images
-        source = torch.where(present, torch.rand(present.shape), -1.0).argmax(1)
-        copies = images[torch.arange(len(images)), source][:, None].expand_as(images)
-        filled = ~present & (torch.rand(present.shape) < self.stand_in)
-        return torch.where(filled[:, :, None, None], _map_intensities(copies), images)
 
     def _draw_channels(self, images: Tensor) -> Tensor:
         """Which channels (B, C) of each image stay."""
@@ -102,21 +85,6 @@ class Augmentation:
         rows[:, 1] *= mirror[:, None]
         shift = 2 * self.shift * (2 * torch.rand(count, 2, 1) - 1)
         return torch.cat([rows, shift], dim=2)
-
-
-def _map_intensities(images: Tensor) -> Tensor:
-    """Map the intensities of each channel (B, C, H, W) by a random curve.
-
-    Up to the head's median, 1, nothing changes; beyond it the curve is linear between knots at
-    1, 2, 3 and 4.
-    """
-    curve = 0.1 + 1.7 * torch.rand(*images.shape[:2], 5)
-    curve[..., 0], curve[..., 1] = 0.0, 1.0
-    place = images.clamp(0, 4 - 1e-4)
-    low = place.floor()
-    index = low.flatten(2).long()
-    left, right = curve.gather(2, index), curve.gather(2, index + 1)
-    return torch.lerp(left, right, (place - low).flatten(2)).view_as(images)
 
 
 def _draw_log_uniform(count: int, channels: int, spread: float) -> Tensor:

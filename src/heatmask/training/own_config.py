@@ -192,7 +192,9 @@ def adapt_preprocessing(
         The bundle has other steps than the shipped ones, so that this cannot be done.
     """
     steps = preprocessing["transforms"]
-    _find_step(steps, "LoadSequencesd")["min_slices"] = 1
+    loading = _find_step(steps, "LoadSequencesd")
+    loading["min_slices"] = 1
+    loading.pop("needed", None)  # that of the bundle's own weights
     if not task.pictures:
         return
     place = steps.index(_find_step(steps, "ResampleInPlaned", "Resized"))
