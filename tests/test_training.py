@@ -34,6 +34,7 @@ from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes, read_split
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
+from heatmask.networks.cnn import TopPooling
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.augment import Augmentation
@@ -618,6 +619,14 @@ def make_trainer(max_epochs: int) -> tuple[SupervisedTrainer, dict[str, Any]]:
 
 
 SETTINGS = {"data": "there", "seed": 0}
+
+
+def test_a_run_of_another_network_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Also where every tensor fits: what is pooled how is no tensor."""
+    trainer, state = make_trainer(1)
+    run_resumable(trainer, {**state, "network": TopPooling(0.1)}, tmp_path, SETTINGS)
+    with pytest.raises(OptionError, match=r"holds another \(network structure: "):
+        run_resumable(trainer, {**state, "network": TopPooling(0.5)}, tmp_path, SETTINGS)
 
 
 def test_a_run_leaves_its_last_checkpoint_alone(tmp_path: Path) -> None:
