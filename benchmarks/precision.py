@@ -41,8 +41,9 @@ def main(
     torch.set_num_threads(threads)
     table = Table("Network", "Pass", "Variant", "ms", "over plain", title="16 slices of 128 x 128")
     for name in BUNDLES:
-        network = run_bundle(read_knobs(name), "network").eval().requires_grad_(False)
-        for row in measure_variants(network, repeats, compiled):
+        parser = read_knobs(name)
+        network = run_bundle(parser, "network").eval().requires_grad_(False)
+        for row in measure_variants(network, len(parser["sequences"]), repeats, compiled):
             table.add_row(name.split("_segmentation")[0], *row)
     console.print(table)
     if data is not None:
@@ -56,9 +57,11 @@ def read_knobs(bundle: str, **knobs: Any) -> Any:
     )
 
 
-def measure_variants(network: nn.Module, repeats: int, compiled: bool) -> Iterator[list[str]]:
+def measure_variants(
+    network: nn.Module, channels: int, repeats: int, compiled: bool
+) -> Iterator[list[str]]:
     """Yield pass, variant, median time and median ratio to the plain network, round by round."""
-    images = torch.rand(16, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(16, channels, 128, 128, generator=torch.Generator().manual_seed(0))
     placed = place_network(copy.deepcopy(network), torch.device("cpu"))
     variants: dict[str, tuple[nn.Module, bool]] = {
         "plain": (network, False),

@@ -8,6 +8,7 @@ import pytest
 from heatmask.attribution.calibration import read_calibration, write_calibration
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import InputError, OptionError
+from heatmask.training.calibrate import list_explainers
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 RANGES = {"guided_backprop": (-1.5e-7, 0.107), "grad_cam": (0.0, 2.0)}
@@ -46,7 +47,7 @@ def test_shipped_ranges_are_ranges(path: Path) -> None:
 @pytest.mark.parametrize(
     "bundle", ["brain_mri_resnet_attribution_segmentation", "brain_mri_gradcam_segmentation"]
 )
-def test_every_method_offered_has_its_range(bundle: str) -> None:
+def test_every_choice_offered_has_its_range(bundle: str) -> None:
     """What the options panel lists works, and what training calibrates is what it lists."""
     inference, train, ranges = (
         json.loads((BUNDLES / bundle / f"{name}.json").read_text(encoding="utf-8"))
@@ -54,10 +55,15 @@ def test_every_method_offered_has_its_range(bundle: str) -> None:
     )
     offered = inference["displayable_configs"]["method"]
     layers = inference["displayable_configs"]["target_layer"]
-    assert set(train["calibrated_methods"]) == set(ranges)
-    assert set(offered) == {name for name in ranges if ":" not in name}
-    assert {name.partition(":")[2] for name in ranges if ":" in name} == set(layers[1:])
+    assert set(list_explainers(train["calibrated_methods"], train["calibrated_layers"])) == set(
+        ranges
+    )
     assert (offered[0], layers[0]) == (inference["method"], inference["target_layer"])
+    for method in offered:
+        for layer in layers:
+            if method != "cam" or layer == "auto":  # CAM has weights for one layer alone
+                wanted = None if layer == "auto" else layer
+                read_calibration(BUNDLES / bundle / "models/model.pt", method, wanted)
 
 
 def test_another_layer_has_another_range(tmp_path: Path) -> None:

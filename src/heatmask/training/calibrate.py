@@ -1,6 +1,6 @@
 """Measure, from slice labels alone, what range a method's heatmap has on trained weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from rich.progress import track
@@ -8,8 +8,23 @@ from torch import Tensor, nn
 
 from heatmask.attribution.channels import explain_present_channels
 from heatmask.attribution.explainer import Explainer
+from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError
 from heatmask.training.slices import SliceDataset
+
+
+def list_explainers(methods: Sequence[str], layers: Sequence[str] = ()) -> dict[str, Explainer]:
+    """Return the explainers whose ranges a bundle offers, by the name of the range.
+
+    Each method is there as ``METHOD``, at its own layer, and those that take another layer as
+    ``METHOD:LAYER`` too. CAM takes none: only the layer that is pooled has its weights.
+    """
+    explainers = {name: Explainer(name) for name in methods}
+    for name in methods:
+        needs = get_method(name).needs
+        if "layer" in needs and "pooled head" not in needs:
+            explainers |= {f"{name}:{layer}": Explainer(name, layer) for layer in layers}
+    return explainers
 
 
 def measure_ranges(
