@@ -17,7 +17,8 @@ from monai.data import MetaTensor
 from rich.progress import track
 from torch import Tensor
 
-from heatmask.attribution import explain, list_methods
+from heatmask.attribution import Explainer, list_methods
+from heatmask.attribution.channels import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.networks.weights import load_weights
@@ -47,7 +48,10 @@ def main(
     random = seed_network(copy.deepcopy(network), 0).eval()
     names = [method.name for method in list_methods() if method.family != "inherent"]
     maps = [
-        [explain(net, image, name).attribution[0, 0] for net in (network, random)]
+        [
+            explain_present_channels(Explainer(name), net, image).attribution[0, 0]
+            for net in (network, random)
+        ]
         for name in track(names, "Explaining")
     ]
     draw_maps(image[0, 0], names, maps, output)
