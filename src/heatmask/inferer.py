@@ -33,7 +33,8 @@ class HeatmapInferer(Inferer):
         its probability is at least `gate_probability`, for several where it is the largest.
         Without it a class is shown on every slice that is not all zero.
     gate_probability
-        The probability a one-class gate asks for, in [0, 1].
+        The probability of any class that a gate for one class, or for one at a time, asks for, in
+        [0, 1].
     empty_value
         Heatmap value where a class is not shown: the low end of the bundle's calibration.
         All-zero slices are not run at all.
@@ -47,6 +48,9 @@ class HeatmapInferer(Inferer):
     none_logit
         With several classes: a slice may show none of them, which takes part in the softmax with
         the logit 0.
+    one_at_a_time
+        With several classes of which a volume shows one at most: the class that is supported most,
+        by the sum of its probabilities on the slices that show any, is the only one predicted.
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.preflight`).
@@ -68,6 +72,7 @@ class HeatmapInferer(Inferer):
         max_memory_gb: float | None = None,
         check: bool = True,
         none_logit: bool = False,
+        one_at_a_time: bool = False,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -79,7 +84,8 @@ class HeatmapInferer(Inferer):
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
         self.explainer = explainer or Explainer("inherent")
-        self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
+        self.max_memory_gb, self.check = max_memory_gb, check
+        self.none_logit, self.one_at_a_time = none_logit, one_at_a_time
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
@@ -93,8 +99,9 @@ class HeatmapInferer(Inferer):
         dict
             ``heatmap`` (B, K, X, Y, Z), float32, raw scale, with the inputs' affine and history
             if they are MetaTensors; ``shown`` (B, slices, K), bool: where the heatmap holds an
-            attribution; ``slice_probabilities`` (B, slices, K), 0 for all-zero slices;
-            ``probabilities`` (B, K), the maximum over the slices.
+            attribution; ``predicted`` (B, slices, K), bool: what the gate lets through;
+            ``slice_probabilities`` (B, slices, K), 0 for all-zero slices; ``probabilities`` (B, K),
+            the maximum over the slices.
 
         Raises
         ------
@@ -112,31 +119,29 @@ class HeatmapInferer(Inferer):
             one_slice = plain[0].select(self.slice_axis + 1, 0)
             require_sound(self.explainer, network, one_slice.shape)
         results = [self._explain_volume(volume, network) for volume in plain]
-        heatmap, slices, shown = (torch.stack(parts) for parts in zip(*results, strict=True))
+        out = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         if isinstance(inputs, MetaTensor):
-            heatmap = convert_to_dst_type(heatmap, inputs, dtype=torch.float32)[0]
-        return {
-            "heatmap": heatmap,
-            "shown": shown,
-            "slice_probabilities": slices,
-            "probabilities": slices.amax(dim=1),
-        }
+            out["heatmap"] = convert_to_dst_type(out["heatmap"], inputs, dtype=torch.float32)[0]
+        return {**out, "probabilities": out["slice_probabilities"].amax(dim=1)}
 
-    def _explain_volume(self, volume: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    def _explain_volume(self, volume: Tensor, network: nn.Module) -> dict[str, Tensor]:
         slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
         kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
         if len(kept) == 0:
             raise InputError("A volume must have at least one slice that is not all zero.")
         logits, attribution, explained = self._explain_slices(slices[kept], network)
-        kept_probabilities, kept_shown = self._predict(logits)
-        probabilities = logits.new_zeros(len(slices), logits.shape[1])
-        probabilities[kept] = kept_probabilities
-        shown = torch.zeros_like(probabilities, dtype=torch.bool)
-        shown[kept] = kept_shown
+        probabilities, predicted, shown = (
+            _fill(values, kept, len(slices)) for values in self._predict(logits)
+        )
         grid = slices.shape[2:]
         heatmap = logits.new_full((len(slices), logits.shape[1], *grid), self.empty_value)
-        heatmap[shown] = attribution[kept_shown[explained]]
-        return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
+        heatmap[shown] = attribution[shown[kept][explained]]
+        return {
+            "heatmap": heatmap.movedim(0, self.slice_axis + 1),
+            "shown": shown,
+            "predicted": predicted,
+            "slice_probabilities": probabilities,
+        }
 
     def _explain_slices(self, slices: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of all slices, attribution of those explained, and which these are.
@@ -155,7 +160,7 @@ class HeatmapInferer(Inferer):
                 explanation = self._explain(slices, network)
                 return explanation.logits, explanation.attribution, everything
             logits = classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
-            explained = self._predict(logits)[1].any(dim=1)
+            explained = self._predict(logits)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
             return logits, self._explain(slices[explained], network).attribution, explained
@@ -169,15 +174,29 @@ class HeatmapInferer(Inferer):
             max_memory_gb=self.max_memory_gb,
         )
 
-    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities and which classes are shown, both (B, K)."""
-        if logits.shape[1] == 1:
+    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the probabilities, which classes are predicted and which shown, all (N, K)."""
+        classes = logits.shape[1]
+        wanted = torch.ones_like(logits, dtype=torch.bool)
+        if classes == 1:
             probabilities = logits.sigmoid()
             predicted = probabilities >= self.gate_probability
         else:
             scores = nn.functional.pad(logits, (0, 1)) if self.none_logit else logits
-            probabilities = scores.softmax(dim=1)
-            predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
-            classes = logits.shape[1]
-            probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
-        return probabilities, predicted if self.gate else torch.ones_like(predicted)
+            everything = scores.softmax(dim=1)
+            probabilities, none = everything[:, :classes], everything[:, classes:].sum(1)
+            if self.one_at_a_time:
+                passes = 1 - none >= self.gate_probability
+                votes = probabilities[passes] if passes.any() else probabilities
+                wanted = wanted & nn.functional.one_hot(votes.sum(0).argmax(), classes).bool()
+                predicted = wanted & passes[:, None]
+            else:
+                predicted = probabilities == everything.amax(dim=1, keepdim=True)
+        return probabilities, predicted, predicted if self.gate else wanted
+
+
+def _fill(values: Tensor, places: Tensor, count: int) -> Tensor:
+    """Return `count` rows, zero but those of `values` (N, K) at `places` (N,)."""
+    rows = values.new_zeros(count, values.shape[1])
+    rows[places] = values
+    return rows
