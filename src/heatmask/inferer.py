@@ -116,8 +116,8 @@ class HeatmapInferer(Inferer):
             )
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         if self.check:
-            one_slice = plain[0].select(self.slice_axis + 1, 0)
-            require_sound(self.explainer, network, one_slice.shape)
+            slices = plain[0].movedim(self.slice_axis + 1, 0)
+            require_sound(self.explainer, network, self._get_image_shape(slices))
         results = [self._explain_volume(volume, network) for volume in plain]
         out = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         if isinstance(inputs, MetaTensor):
@@ -157,19 +157,31 @@ class HeatmapInferer(Inferer):
         with autocast:
             if not look_first:
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
-                explanation = self._explain(slices, network)
+                explanation = self._explain(slices, network, everything)
                 return explanation.logits, explanation.attribution, everything
-            logits = classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
+            logits = self._classify(slices, network)
             explained = self._predict(logits)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
-            return logits, self._explain(slices[explained], network).attribution, explained
+            return logits, self._explain(slices, network, explained).attribution, explained
 
-    def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
+    def _get_image_shape(self, slices: Tensor) -> torch.Size:
+        """Return the shape (C, ...) of what the network gets of slices (N, C, H, W)."""
+        return slices.shape[1:]
+
+    def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
+        """Return the logits (N, K) of slices (N, C, H, W)."""
+        return classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
+
+    def _explain(self, slices: Tensor, network: nn.Module, chosen: Tensor) -> Explanation:
+        """Explain the chosen (N,) of the slices."""
+        return self._explain_images(slices[chosen], network)
+
+    def _explain_images(self, images: Tensor, network: nn.Module) -> Explanation:
         return explain_present_channels(
             self.explainer,
             network,
-            slices,
+            images,
             batch_size=self.batch_size,
             max_memory_gb=self.max_memory_gb,
         )
