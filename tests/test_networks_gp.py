@@ -187,13 +187,13 @@ def test_options_that_cannot_be_are_refused(kind, options, message) -> None:
 
 
 def test_an_image_too_small_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 8 x 8 pixels .* got 7 x 40"):
+    with pytest.raises(InputError, match=r"at least 8 x 8 pixels .* got 7 x 40"):
         make(GPReconResNet)(torch.randn(1, 2, 7, 40))
     with pytest.raises(InputError, match="at least 4 x 4 pixels"):
         make(CNN, features=(4, 4, 4))(torch.randn(1, 2, 3, 40))
     thick = {"spatial_dims": 3, "pool_size": (2, 2, 1), "features": (4, 4, 4)}
     assert make(CNN, **thick)(torch.randn(1, 2, 4, 40, 1)).shape == (1, 3)
-    with pytest.raises(InputError, match="at least 4 x 4 x 1 pixels .* got 40 x 3 x 5"):
+    with pytest.raises(InputError, match=r"at least 4 x 4 x 1 pixels .* got 40 x 3 x 5"):
         make(CNN, **thick)(torch.randn(1, 2, 40, 3, 5))
 
 
