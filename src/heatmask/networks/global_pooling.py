@@ -115,11 +115,11 @@ def check_size(x: Tensor, least: list[int]) -> None:
         )
 
 
-def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
-    """Return images (B, C, *spatial), zeros added to axes that `factor` does not divide."""
+def pad_to_multiple(x: Tensor, factors: list[int]) -> Tensor:
+    """Return images (B, C, *spatial), zeros added to axes that their factor does not divide."""
     padding: list[int] = []
     for axis in range(x.ndim - 1, 1, -1):  # torch pads the last axis first
-        padding += [0, -x.shape[axis] % factor]
+        padding += [0, -x.shape[axis] % factors[axis - 2]]
     return F.pad(x, padding) if max(padding) > 0 else x
 
 

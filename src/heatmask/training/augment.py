@@ -19,7 +19,8 @@ from heatmask.errors import OptionError
 class Augmentation:
     """Augment a batch (B, C, H, W) of non-negative slices whose tissue lies near 1.
 
-    Or of blocks (B, C, H, W, D) of D slices, each moved like the others. A channel of zeros beside others is a sequence that is absent, and stays so.
+    Or of blocks (B, C, H, W, D) of D slices, each moved like the others. A channel of zeros beside
+    others is a sequence that is absent, and stays so.
 
     Attributes
     ----------

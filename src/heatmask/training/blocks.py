@@ -9,10 +9,10 @@ from heatmask.training.slices import SliceDataset
 
 
 class BlockDataset(Dataset[dict[str, Tensor]]):
-    """The blocks of neighbouring labelled slices of one volume, with the share that shows a finding.
+    """The blocks of neighbouring labelled slices of a volume, each with the mean of their labels.
 
-    Volumes of the training set may show a finding one and all; blocks do not. Their label is
-    the mean of their slices', made from these alone.
+    Volumes of a training set may show a finding one and all, blocks do not. The mean is the share
+    of slices with the finding.
 
     Parameters
     ----------
