@@ -1,13 +1,15 @@
 """BlockInferer: a 3D network's blocks, blended, whatever their depth, overlap and axis."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
-from heatmask.block_inferer import BlockInferer, blend
+from heatmask.block_inferer import BlockInferer, blend, resample_slices
 from heatmask.errors import InputError, OptionError
 
 EMPTY = -9.0
@@ -145,6 +147,39 @@ def test_blending_agreeing_blocks_changes_nothing(count: int, depth: int, step: 
     torch.testing.assert_close(blend(values[members], members, count), values)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_thin_slices_are_brought_to_the_spacing_of_training(axis: int) -> None:
+    """Each thick slice cut into five thin ones: every one of them gets what the thick one got."""
+    thick, affine = make_volume(12, axis), np.eye(4)
+    affine[axis, axis] = 5.0
+    options = {"slice_axis": axis, "slice_spacing_mm": 5.0, "check": False, "empty_value": EMPTY}
+    expected = BlockInferer(4, **options)(MetaTensor(thick, affine), Brightness())
+    affine[axis, axis] = 1.0
+    thin = MetaTensor(thick.repeat_interleave(5, axis + 2), affine)
+    network = Brightness()
+    blocks = record_blocks(network)
+    result = BlockInferer(4, **options)(thin, network)
+    assert {shape[-1] for shape in blocks} == {4}
+    assert not expected["shown"].all()
+    assert expected["shown"].any()
+    for key in ("shown", "predicted", "slice_probabilities"):
+        torch.testing.assert_close(result[key], expected[key].repeat_interleave(5, 1))
+    maps = expected["heatmap"].as_tensor().repeat_interleave(5, axis + 2)
+    torch.testing.assert_close(result["heatmap"].as_tensor(), maps)
+    assert torch.equal(result["heatmap"].affine, thin.affine)
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 30), wanted=st.integers(1, 30), value=st.floats(-3, 3))
+def test_resampling_keeps_a_constant_and_the_mean(count: int, wanted: int, value: float) -> None:
+    volume = torch.full((1, 2, 3, 4, count), value)
+    resampled = resample_slices(volume, 4, wanted)
+    torch.testing.assert_close(resampled, torch.full((1, 2, 3, 4, wanted), value))
+    ramp = torch.arange(float(count)).expand(1, 1, 2, 2, count)
+    if count % wanted == 0:
+        torch.testing.assert_close(resample_slices(ramp, 4, wanted).mean(), ramp.mean())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -152,6 +187,7 @@ def test_blending_agreeing_blocks_changes_nothing(count: int, depth: int, step: 
         ({"block_slices": True}, "whole number from 1 or None, got True"),
         ({"overlap": 1}, r"must lie in \[0, 1\), got 1"),
         ({"slice_axis": 3}, "slice_axis"),
+        ({"slice_spacing_mm": 0}, "greater than 0 or None, got 0"),
     ],
 )
 def test_bad_options(options: dict[str, int], message: str) -> None:

@@ -5,8 +5,12 @@ MONAI's `sliding_window_inference` blends maps but not logits, and takes no attr
 
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from heatmask.attribution.batches import classify_in_batches
 from heatmask.attribution.explainer import Explanation
@@ -27,6 +31,10 @@ class BlockInferer(HeatmapInferer):
         Slices a block; None for one block with all of them.
     overlap
         Share of a block that the next one repeats, in [0, 1).
+    slice_spacing_mm
+        Distance of the slices that the network was trained on. Volumes with others, by their
+        affine, are brought to it, thin slices by their mean; each slice of the volume then gets
+        what the nearest of these got. None leaves the slices as they are.
     options
         As of `HeatmapInferer`.
 
@@ -36,7 +44,13 @@ class BlockInferer(HeatmapInferer):
         On call, if a volume is thinner than a block.
     """
 
-    def __init__(self, block_slices: int | None = 4, overlap: float = 0.5, **options: Any) -> None:
+    def __init__(
+        self,
+        block_slices: int | None = 4,
+        overlap: float = 0.5,
+        slice_spacing_mm: float | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         whole = isinstance(block_slices, int) and not isinstance(block_slices, bool)
         if block_slices is not None and (not whole or block_slices < 1):
@@ -45,7 +59,31 @@ class BlockInferer(HeatmapInferer):
             )
         if not 0 <= overlap < 1:
             raise OptionError(f"overlap must lie in [0, 1), got {overlap!r}.")
+        if slice_spacing_mm is not None and not slice_spacing_mm > 0:
+            raise OptionError(
+                f"slice_spacing_mm must be greater than 0 or None, got {slice_spacing_mm!r}."
+            )
         self.block_slices, self.overlap = block_slices, overlap
+        self.slice_spacing_mm = slice_spacing_mm
+
+    def __call__(
+        self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object
+    ) -> dict[str, Tensor]:
+        """Explain volumes (B, C, X, Y, Z); see `HeatmapInferer`."""
+        if self.slice_spacing_mm is None or not isinstance(inputs, MetaTensor) or inputs.ndim != 5:
+            return super().__call__(inputs, network)
+        axis, count = self.slice_axis + 2, inputs.shape[self.slice_axis + 2]
+        spacing_mm = float(np.ravel(inputs.pixdim[..., self.slice_axis])[0])
+        wanted = max(1, round(count * spacing_mm / self.slice_spacing_mm))
+        if wanted == count:
+            return super().__call__(inputs, network)
+        out = super().__call__(resample_slices(inputs.as_tensor(), axis, wanted), network)
+        nearest = (torch.arange(count, device=inputs.device) + 0.5) * (wanted / count)
+        nearest = nearest.long().clamp_max(wanted - 1)
+        heatmap = out.pop("heatmap").index_select(axis, nearest)
+        by_slice = ("shown", "predicted", "slice_probabilities")
+        out |= {name: out[name].index_select(1, nearest) for name in by_slice}
+        return {"heatmap": convert_to_dst_type(heatmap, inputs, dtype=torch.float32)[0], **out}
 
     def _get_image_shape(self, slices: Tensor) -> torch.Size:
         return torch.Size([*slices.shape[1:], self._get_depth(slices)])
@@ -83,6 +121,18 @@ class BlockInferer(HeatmapInferer):
         members = torch.tensor(starts, device=slices.device)[:, None]
         members = members + torch.arange(depth, device=slices.device)
         return slices[members].movedim(1, -1), members
+
+
+def resample_slices(volumes: Tensor, axis: int, count: int) -> Tensor:
+    """Return volumes with another number of slices along an axis, of the same extent.
+
+    Fewer are the means of those that they take the place of; more are interpolated linearly.
+    """
+    lines = volumes.float().movedim(axis, -1)
+    flat = lines.flatten(0, -2)[:, None]
+    mode = "area" if count < lines.shape[-1] else "linear"
+    resampled = F.interpolate(flat, size=count, mode=mode)
+    return resampled.view(*lines.shape[:-1], count).movedim(-1, axis)
 
 
 def blend(values: Tensor, members: Tensor, count: int) -> Tensor:
