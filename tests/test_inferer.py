@@ -200,32 +200,6 @@ def test_several_classes_share_a_softmax_and_show_the_largest() -> None:
     assert result["heatmap"][0, :, 0, 0].tolist() == [[-9, 3], [2, -9], [-9, -9]]
 
 
-def test_one_class_at_a_time_is_that_with_the_most_support() -> None:
-    """Slices for the first, the first, none, and, surest of all, the second class."""
-    volume = torch.tensor([4.0, 4.0, 0.1, -5.0]).expand(1, 1, 3, 3, 4)
-    network = PlantedClassifier((1.0, -1.0), (-2.0, -2.0))
-    options = {"none_logit": True, "one_at_a_time": True, "empty_value": -9}
-    result = HeatmapInferer(**options)(volume, network)
-    scores = torch.tensor([[2, -6, 0], [2, -6, 0], [-1.9, -2.1, 0], [-7, 3, 0]])
-    expected = scores.softmax(1)[:, :2]
-    torch.testing.assert_close(result["slice_probabilities"][0], expected)
-    first = torch.tensor([True, True, False, True])  # the gate asks for any class
-    assert torch.equal(result["shown"][0], torch.stack([first, first & False], dim=1))
-    assert torch.equal(result["predicted"], result["shown"])
-    assert result["heatmap"][0, :, 0, 0].tolist() == [[2, 2, -9, -7], [-9] * 4]
-
-    result = HeatmapInferer(**options, gate=False)(volume, network)
-    assert result["shown"][0].tolist() == [[True, False]] * 4
-    assert torch.equal(result["predicted"][0, :, 0], first)
-
-    result = HeatmapInferer(**options, gate_probability=0.99)(volume, network)
-    assert not result["predicted"].any()
-    # Without a class for none every slice shows one.
-    options["none_logit"] = False
-    result = HeatmapInferer(**options, gate_probability=1.0)(volume, network)
-    assert result["shown"][0].tolist() == [[True, False]] * 4
-
-
 def test_several_volumes_in_a_batch_are_independent() -> None:
     first, second = make_scan(), 2 - make_scan(empty_planes=1)
     network, inferer = make_gp_unet(), HeatmapInferer(batch_size=4)

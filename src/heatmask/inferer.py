@@ -33,8 +33,7 @@ class HeatmapInferer(Inferer):
         its probability is at least `gate_probability`, for several where it is the largest.
         Without it a class is shown on every slice that is not all zero.
     gate_probability
-        The probability of any class that a gate for one class, or for one at a time, asks for, in
-        [0, 1].
+        The probability a one-class gate asks for, in [0, 1].
     empty_value
         Heatmap value where a class is not shown: the low end of the bundle's calibration.
         All-zero slices are not run at all.
@@ -48,9 +47,6 @@ class HeatmapInferer(Inferer):
     none_logit
         With several classes: a slice may show none of them, which takes part in the softmax with
         the logit 0.
-    one_at_a_time
-        With several classes of which a volume shows one at most: the class that is supported most,
-        by the sum of its probabilities on the slices that show any, is the only one predicted.
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.preflight`).
@@ -72,7 +68,6 @@ class HeatmapInferer(Inferer):
         max_memory_gb: float | None = None,
         check: bool = True,
         none_logit: bool = False,
-        one_at_a_time: bool = False,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -84,8 +79,7 @@ class HeatmapInferer(Inferer):
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
         self.explainer = explainer or Explainer("inherent")
-        self.max_memory_gb, self.check = max_memory_gb, check
-        self.none_logit, self.one_at_a_time = none_logit, one_at_a_time
+        self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
@@ -131,7 +125,7 @@ class HeatmapInferer(Inferer):
             raise InputError("A volume must have at least one slice that is not all zero.")
         logits, attribution, explained = self._explain_slices(slices[kept], network)
         probabilities, predicted, shown = (
-            _fill(values, kept, len(slices)) for values in self._predict(logits)
+            _fill(values, kept, len(slices)) for values in self._predict(logits, slices[kept])
         )
         grid = slices.shape[2:]
         heatmap = logits.new_full((len(slices), logits.shape[1], *grid), self.empty_value)
@@ -160,7 +154,7 @@ class HeatmapInferer(Inferer):
                 explanation = self._explain(slices, network, everything)
                 return explanation.logits, explanation.attribution, everything
             logits = self._classify(slices, network)
-            explained = self._predict(logits)[2].any(dim=1)
+            explained = self._predict(logits, slices)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
             return logits, self._explain(slices, network, explained).attribution, explained
@@ -186,25 +180,18 @@ class HeatmapInferer(Inferer):
             max_memory_gb=self.max_memory_gb,
         )
 
-    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, logits: Tensor, slices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the probabilities, which classes are predicted and which shown, all (N, K)."""
-        classes = logits.shape[1]
-        wanted = torch.ones_like(logits, dtype=torch.bool)
-        if classes == 1:
+        if logits.shape[1] == 1:
             probabilities = logits.sigmoid()
             predicted = probabilities >= self.gate_probability
         else:
             scores = nn.functional.pad(logits, (0, 1)) if self.none_logit else logits
-            everything = scores.softmax(dim=1)
-            probabilities, none = everything[:, :classes], everything[:, classes:].sum(1)
-            if self.one_at_a_time:
-                passes = 1 - none >= self.gate_probability
-                votes = probabilities[passes] if passes.any() else probabilities
-                wanted = wanted & nn.functional.one_hot(votes.sum(0).argmax(), classes).bool()
-                predicted = wanted & passes[:, None]
-            else:
-                predicted = probabilities == everything.amax(dim=1, keepdim=True)
-        return probabilities, predicted, predicted if self.gate else wanted
+            probabilities = scores.softmax(dim=1)
+            predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
+            classes = logits.shape[1]
+            probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
+        return probabilities, predicted, predicted if self.gate else torch.ones_like(predicted)
 
 
 def _fill(values: Tensor, places: Tensor, count: int) -> Tensor:
