@@ -301,7 +301,7 @@ def test_a_picture_is_segmented_on_its_own_grid(pictures: Path, tmp_path: Path) 
     assert set(np.unique(mask.dataobj)) <= {0, 1, 2}
     assert [entry["name"] for entry in report["classes"]] == list(CLASSES)
     assert sum(entry["probability"] for entry in report["classes"]) < 1, "none has its share"
-    assert any("pixels count as 1 mm" in warning for warning in report["warnings"])
+    assert any("counts as 256 mm wide" in warning for warning in report["warnings"])
 
 
 def test_none_of_the_classes_gives_no_mask(pictures: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from heatmask.data.dicom import is_dicom, read_only_series, read_only_slice, sort_slices
 from heatmask.data.find import split_scan_name
-from heatmask.data.flat import is_picture, read_picture
+from heatmask.data.flat import NOMINAL_WIDTH_MM, is_picture, read_picture
 from heatmask.data.sequence import Header
 from heatmask.errors import InputError
 
@@ -171,8 +171,10 @@ def _read_dicom(path: Path) -> RawScan:
 
 
 def _read_flat(path: Path) -> RawScan:
-    warnings = [f"'{path.name}' is a picture without geometry; its pixels count as 1 mm."]
-    return RawScan(*read_picture(path), None, warnings)
+    warning = (
+        f"'{path.name}' is a picture without geometry; it counts as {NOMINAL_WIDTH_MM:g} mm wide."
+    )
+    return RawScan(*read_picture(path), None, [warning])
 
 
 def _read_itk_image(image: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
