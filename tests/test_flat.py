@@ -67,7 +67,7 @@ def test_a_converted_picture_is_the_picture(tmp_path: Path, top: int) -> None:
     array, affine = read_picture(tmp_path / "a.png")
     image = nib.load(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(image.dataobj), array)
-    np.testing.assert_array_equal(image.affine, affine)
+    np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
