@@ -93,9 +93,8 @@ class HeatmapInferer(Inferer):
         dict
             ``heatmap`` (B, K, X, Y, Z), float32, raw scale, with the inputs' affine and history
             if they are MetaTensors; ``shown`` (B, slices, K), bool: where the heatmap holds an
-            attribution; ``predicted`` (B, slices, K), bool: what the gate lets through;
-            ``slice_probabilities`` (B, slices, K), 0 for all-zero slices; ``probabilities`` (B, K),
-            the maximum over the slices.
+            attribution; ``slice_probabilities`` (B, slices, K), 0 for all-zero slices;
+            ``probabilities`` (B, K), the maximum over the slices.
 
         Raises
         ------
@@ -110,32 +109,34 @@ class HeatmapInferer(Inferer):
             )
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         if self.check:
-            slices = plain[0].movedim(self.slice_axis + 1, 0)
-            require_sound(self.explainer, network, self._get_image_shape(slices))
+            one_slice = plain[0].select(self.slice_axis + 1, 0)
+            require_sound(self.explainer, network, one_slice.shape)
         results = [self._explain_volume(volume, network) for volume in plain]
-        out = {name: torch.stack([result[name] for result in results]) for name in results[0]}
+        heatmap, slices, shown = (torch.stack(parts) for parts in zip(*results, strict=True))
         if isinstance(inputs, MetaTensor):
-            out["heatmap"] = convert_to_dst_type(out["heatmap"], inputs, dtype=torch.float32)[0]
-        return {**out, "probabilities": out["slice_probabilities"].amax(dim=1)}
+            heatmap = convert_to_dst_type(heatmap, inputs, dtype=torch.float32)[0]
+        return {
+            "heatmap": heatmap,
+            "shown": shown,
+            "slice_probabilities": slices,
+            "probabilities": slices.amax(dim=1),
+        }
 
-    def _explain_volume(self, volume: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    def _explain_volume(self, volume: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
         kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
         if len(kept) == 0:
             raise InputError("A volume must have at least one slice that is not all zero.")
         logits, attribution, explained = self._explain_slices(slices[kept], network)
-        probabilities, predicted, shown = (
-            _fill(values, kept, len(slices)) for values in self._predict(logits, slices[kept])
-        )
+        kept_probabilities, kept_shown = self._predict(logits)
+        probabilities = logits.new_zeros(len(slices), logits.shape[1])
+        probabilities[kept] = kept_probabilities
+        shown = torch.zeros_like(probabilities, dtype=torch.bool)
+        shown[kept] = kept_shown
         grid = slices.shape[2:]
         heatmap = logits.new_full((len(slices), logits.shape[1], *grid), self.empty_value)
-        heatmap[shown] = attribution[shown[kept][explained]]
-        return {
-            "heatmap": heatmap.movedim(0, self.slice_axis + 1),
-            "shown": shown,
-            "predicted": predicted,
-            "slice_probabilities": probabilities,
-        }
+        heatmap[shown] = attribution[kept_shown[explained]]
+        return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
 
     def _explain_slices(self, slices: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of all slices, attribution of those explained, and which these are.
@@ -151,37 +152,25 @@ class HeatmapInferer(Inferer):
         with autocast:
             if not look_first:
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
-                explanation = self._explain(slices, network, everything)
+                explanation = self._explain(slices, network)
                 return explanation.logits, explanation.attribution, everything
-            logits = self._classify(slices, network)
-            explained = self._predict(logits, slices)[2].any(dim=1)
+            logits = classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
+            explained = self._predict(logits)[1].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
-            return logits, self._explain(slices, network, explained).attribution, explained
+            return logits, self._explain(slices[explained], network).attribution, explained
 
-    def _get_image_shape(self, slices: Tensor) -> torch.Size:
-        """Return the shape (C, ...) of what the network gets of slices (N, C, H, W)."""
-        return slices.shape[1:]
-
-    def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
-        """Return the logits (N, K) of slices (N, C, H, W)."""
-        return classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
-
-    def _explain(self, slices: Tensor, network: nn.Module, chosen: Tensor) -> Explanation:
-        """Explain the chosen (N,) of the slices."""
-        return self._explain_images(slices[chosen], network)
-
-    def _explain_images(self, images: Tensor, network: nn.Module) -> Explanation:
+    def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
         return explain_present_channels(
             self.explainer,
             network,
-            images,
+            slices,
             batch_size=self.batch_size,
             max_memory_gb=self.max_memory_gb,
         )
 
-    def _predict(self, logits: Tensor, slices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the probabilities, which classes are predicted and which shown, all (N, K)."""
+    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities and which classes are shown, both (B, K)."""
         if logits.shape[1] == 1:
             probabilities = logits.sigmoid()
             predicted = probabilities >= self.gate_probability
@@ -191,11 +180,4 @@ class HeatmapInferer(Inferer):
             predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
             classes = logits.shape[1]
             probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
-        return probabilities, predicted, predicted if self.gate else torch.ones_like(predicted)
-
-
-def _fill(values: Tensor, places: Tensor, count: int) -> Tensor:
-    """Return `count` rows, zero but those of `values` (N, K) at `places` (N,)."""
-    rows = values.new_zeros(count, values.shape[1])
-    rows[places] = values
-    return rows
+        return probabilities, predicted if self.gate else torch.ones_like(predicted)

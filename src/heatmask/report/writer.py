@@ -34,7 +34,7 @@ class CaseWriter:
         replaced, others stay.
     class_names
         Name of each class of the classifier, in order.
-    slice_axis
+    slice_axis, gate_probability
         As given to the inferer.
     bundle_root
         The bundle's folder; its name and version go into the report.
@@ -49,14 +49,15 @@ class CaseWriter:
         output_dir: str | os.PathLike[str],
         class_names: Sequence[str],
         slice_axis: int,
+        gate_probability: float,
         bundle_root: str | os.PathLike[str],
         weights: str | os.PathLike[str],
         parameters: Mapping[str, Any],
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names, self.slice_axis = list(class_names), slice_axis
-        self.bundle, self.weights = _describe_bundle(Path(bundle_root)), Path(weights)
-        self.parameters = dict(parameters)
+        self.gate_probability, self.bundle = gate_probability, _describe_bundle(Path(bundle_root))
+        self.weights, self.parameters = Path(weights), dict(parameters)
 
     def prepare(self) -> None:
         """Make the output folder, or say at once why nothing can be written there."""
@@ -86,7 +87,7 @@ class CaseWriter:
         (folder / "report.json").write_text(text, encoding="utf-8")
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        summary = summarise_result(result, self.class_names, self.slice_axis)
+        summary = summarise_result(result, self.class_names, self.slice_axis, self.gate_probability)
         return {
             "case": result["case"],
             "input": str(result["image_path"]),
