@@ -89,6 +89,21 @@ def test_a_table_saved_by_a_spreadsheet(tmp_path: Path) -> None:
     assert [row.label for row in table.rows] == [1, 2, 0, 1, 2, 0, 2]
 
 
+def test_the_patient_may_have_a_column_of_another_name(tmp_path: Path) -> None:
+    text = "image,label,split,patient,group\na.png,x,train,1,G\nb.png,y,train,1,H\n"
+    text += "c.png,x,val,1,J\nd.png,y,val,1,J\n"
+    for name in "abcd":
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "labels.csv").write_text(text)
+    where = (tmp_path / "labels.csv", tmp_path)
+    table = read_label_table(*where, patient_column="group")
+    assert [row.patient for row in table.rows] == ["G", "H", "J", "J"]
+    with pytest.raises(InputError, match="each patient in one split"):
+        read_label_table(*where)
+    with pytest.raises(InputError, match="columns image and label and person; person is missing"):
+        read_label_table(*where, patient_column="person")
+
+
 # --- splits --------------------------------------------------------------------------------
 
 

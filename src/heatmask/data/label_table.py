@@ -133,6 +133,7 @@ def read_label_table(
     images: str | Path,
     classes: Sequence[str] | None = None,
     split_seed: int = 0,
+    patient_column: str = "patient",
 ) -> LabelTable:
     """Read a table of image-level labels and split it by patient.
 
@@ -151,6 +152,8 @@ def read_label_table(
     split_seed
         Without a column ``split``, about a fifth of the patients of each class are drawn for
         validation from this seed. Without a column ``patient``, every image counts as one.
+    patient_column
+        Which column tells the patient, or whatever else must not be in two splits.
 
     Raises
     ------
@@ -161,7 +164,7 @@ def read_label_table(
         `classes` are no usable names.
     """
     content = _read_bytes(Path(labels))
-    lines = _read_lines(content, labels)
+    lines = _read_lines(content, labels, patient_column)
     columns = set(lines[0][1]) if lines else set()
     class_names = _choose_classes(labels, lines, classes)
     rows = _parse_lines(labels, Path(images).expanduser(), lines, class_names)
@@ -188,19 +191,28 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _read_lines(content: bytes, path: str | Path) -> list[tuple[int, dict[str, str]]]:
-    """Number and columns of each line that is not empty, without blanks around the values."""
+def _read_lines(
+    content: bytes, path: str | Path, patient_column: str
+) -> list[tuple[int, dict[str, str]]]:
+    """Number and columns of each line that is not empty, without blanks around the values.
+
+    The column of the patient is ``patient``, whatever it is called in the file.
+    """
     try:
         reader = csv.DictReader(content.decode("utf-8-sig").splitlines())  # spreadsheets' mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path} must be text in UTF-8, and is not ({error}).") from error
     found = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in ("image", "label") if name not in found]
+    needed = ["image", "label", *[patient_column] * (patient_column != "patient")]
+    missing = [name for name in needed if name not in found]
     if missing:
         raise InputError(
-            f"{path} must have the columns image and label; {' and '.join(missing)} is missing. "
-            f"It has: {', '.join(found) or 'none'}."
+            f"{path} must have the columns {' and '.join(needed)}; {' and '.join(missing)} is "
+            f"missing. It has: {', '.join(found) or 'none'}."
         )
+    if patient_column != "patient":
+        found = ["" if name == "patient" else name for name in found]
+        found[found.index(patient_column)] = "patient"
     reader.fieldnames = found
     return [
         (reader.line_num, {n: (v or "").strip() for n, v in row.items() if isinstance(n, str)})

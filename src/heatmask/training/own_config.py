@@ -97,7 +97,11 @@ def _choose_sequences(
 
 
 def adapt_training(
-    parser: "ConfigParser", task: OwnTask, split_seed: int = 0, start_from: str | None = None
+    parser: "ConfigParser",
+    task: OwnTask,
+    split_seed: int = 0,
+    patient_column: str = "patient",
+    start_from: str | None = None,
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
@@ -111,6 +115,7 @@ def adapt_training(
         "labels": None,
         "images": None,
         "split_seed": split_seed,
+        "patient_column": patient_column,
         "start_from": start_from,
         "class_names": list(task.class_names),
         "sequences": list(task.sequences),
@@ -120,6 +125,7 @@ def adapt_training(
             "images": "@images",
             "classes": "@class_names",
             "split_seed": "@split_seed",
+            "patient_column": "@patient_column",
         },
         "network_def#num_classes": len(task.class_names),
         "network_def#in_channels": len(task.sequences),
@@ -162,6 +168,7 @@ def adapt_training(
             "labels": "$@table.digest",
             "images": "$str(Path(@images).resolve())",
             "split_seed": "@split_seed",
+            "patient_column": "@patient_column",
             "start_from": "@start_from",
             "class_names": "@class_names",
             "sequences": "@sequences",

@@ -37,7 +37,7 @@ class OwnData:
     bundle : the bundle to train
     fine_tune : start from its weights
     run_dir : checkpoints and logs; None for a folder in ``runs`` that has the output's name
-    knobs : of the bundle's training config, and ``split_seed``
+    knobs : of the bundle's training config, ``split_seed`` and ``patient_column``
     """
 
     labels: Path
@@ -70,11 +70,12 @@ def train_own_bundle(data: OwnData) -> Path:
     output, source = check_output(data.output), find_bundle(data.bundle)
     knobs = dict(data.knobs)
     split_seed = int(knobs.pop("split_seed", 0))
-    table = read_label_table(data.labels, data.images, data.classes, split_seed)
+    patient_column = str(knobs.pop("patient_column", "patient"))
+    table = read_label_table(data.labels, data.images, data.classes, split_seed, patient_column)
     parser = read_bundle(source, ("train",), knobs)
     task = describe_task(table, parser["sequences"], "sequences" in knobs, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
-    adapt_training(parser, task, split_seed)
+    adapt_training(parser, task, split_seed, patient_column)
     train_config = _forget_machine(copy.deepcopy(parser.get()))
     run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
     parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
