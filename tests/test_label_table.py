@@ -98,6 +98,8 @@ def test_the_patient_may_have_a_column_of_another_name(tmp_path: Path) -> None:
     where = (tmp_path / "labels.csv", tmp_path)
     table = read_label_table(*where, patient_column="group")
     assert [row.patient for row in table.rows] == ["G", "H", "J", "J"]
+    table = read_label_table(*where, patient_column="image")
+    assert [row.patient for row in table.rows] == ["a.png", "b.png", "c.png", "d.png"]
     with pytest.raises(InputError, match="each patient in one split"):
         read_label_table(*where)
     with pytest.raises(InputError, match="columns image and label and person; person is missing"):

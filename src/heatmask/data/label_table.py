@@ -210,14 +210,14 @@ def _read_lines(
             f"{path} must have the columns {' and '.join(needed)}; {' and '.join(missing)} is "
             f"missing. It has: {', '.join(found) or 'none'}."
         )
-    if patient_column != "patient":
-        found = ["" if name == "patient" else name for name in found]
-        found[found.index(patient_column)] = "patient"
     reader.fieldnames = found
-    return [
+    lines = [
         (reader.line_num, {n: (v or "").strip() for n, v in row.items() if isinstance(n, str)})
         for row in reader
     ]
+    if patient_column != "patient":
+        lines = [(line, {**row, "patient": row[patient_column]}) for line, row in lines]
+    return lines
 
 
 def _choose_classes(
