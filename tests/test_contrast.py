@@ -47,6 +47,13 @@ def test_storage_and_scale_change_nothing(axcodes, scale, shift):
     assert measure_edge_trend(moved) == pytest.approx(measure_edge_trend(T1), abs=0.05)
 
 
+def test_both_axes_of_a_slice_are_smoothed_alike():
+    """Pixels that are long one way, and the same slices stored with rows for columns."""
+    long = make_volume(T1[0, :, ::2].numpy(), np.asarray(T1.affine) @ np.diag([1, 2, 1, 1]))
+    turned = make_volume(long[0].numpy().swapaxes(0, 1), np.asarray(long.affine)[:, [1, 0, 2, 3]])
+    assert measure_edge_trend(turned) == pytest.approx(measure_edge_trend(long), abs=1e-3)
+
+
 def test_exchanged_scans_are_noticed():
     for name in ("T1", "T1-Gd"):
         assert describe_contradictions({"FLAIR": FLAIR, name: T1}) == []

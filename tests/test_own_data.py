@@ -16,13 +16,13 @@ from scan_files import write_nifti
 from skimage.io import imsave
 from typer.testing import CliRunner
 
-from heatmask.bundle import read_bundle, run_bundle
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
-from heatmask.training.own_config import adapt_preprocessing, describe_task
+from heatmask.training.own_config import adapt_preprocessing, adapt_training, describe_task
 from heatmask.training.own_data import OwnData, train_own_bundle
 
 SOURCE = "brain_mri_gp_unet_segmentation"
@@ -346,6 +346,22 @@ def test_fine_tuning_starts_from_the_weights_of_the_bundle(one_class: Path) -> N
 
 
 # --- what is refused -----------------------------------------------------------------------
+
+
+def test_the_patients_column_is_kept_in_the_bundle(tmp_path: Path) -> None:
+    """What must not be in two splits is told by the column that the user names, and again later."""
+    labels = write_pictures(tmp_path / "data", CLASSES)
+    header, *rows = labels.read_text(encoding="utf-8").splitlines()
+    labels.write_text("\n".join([f"{header},case", *(f"{row},C" for row in rows)]))
+    with pytest.raises(InputError, match="each patient in one split"):
+        train(tmp_path, labels, knobs={"patient_column": "case"})
+
+    parser = read_bundle(find_bundle(SOURCE), ("train",))
+    task = describe_task(read_label_table(labels, labels.parent), parser["sequences"])
+    adapt_training(parser, task, patient_column="case")
+    parser.update({"labels": str(labels), "images": str(labels.parent)})
+    with pytest.raises(InputError, match="each patient in one split"):
+        run_bundle(parser, "table")
 
 
 def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
