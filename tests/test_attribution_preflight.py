@@ -773,7 +773,7 @@ def test_networks_and_shapes_that_do_not_fit() -> None:
         inspect_network(SmallNet(), (2, 32, 32))
     with pytest.raises(InputError, match="image_shape must be"):
         inspect_network(SmallNet(), (1, 8, 8, 8, 8))
-    with pytest.raises(InputError, match="at least 4 pixels along each axis"):
+    with pytest.raises(InputError, match="at least 4 x 4 pixels"):
         inspect_network(GPUNet(2, 1, 1), (1, 3, 40))
     with pytest.raises(OptionError, match=r"got 'salience'\. Closest: saliency"):
         inspect_network(SmallNet(), (1, 32, 32), ["salience"])

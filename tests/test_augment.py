@@ -94,3 +94,20 @@ def test_contrast_is_drawn_for_each_channel():
 def test_a_probability_is_asked_for(value):
     with pytest.raises(OptionError, match="channel_dropout must be a probability"):
         Augmentation(channel_dropout=value)
+
+
+def test_the_slices_of_a_block_move_together():
+    """A block of equal slices is augmented as its slice is, in every channel."""
+    slices = torch.rand(5, 2, 9, 12) + 0.5
+    torch.manual_seed(3)
+    expected = Augmentation(noise=0.0)(slices)
+    torch.manual_seed(3)
+    out = Augmentation(noise=0.0)(slices[..., None].repeat(1, 1, 1, 1, 3))
+    for depth in range(3):
+        torch.testing.assert_close(out[..., depth], expected)
+
+
+def test_slices_of_a_block_keep_their_order():
+    block = torch.arange(1.0, 5).expand(1, 2, 6, 6, 4)
+    out = Augmentation(**STILL)(block)
+    torch.testing.assert_close(out, block, rtol=0, atol=1e-4)

@@ -93,9 +93,13 @@ def test_dicom_folder(tmp_path, suffix):
     touch(folder / "README")
     assert find_scans(folder) == [Scan("Head_1", folder)]
     assert find_scans(tmp_path, "Head*") == [Scan("Head_1", folder)]
-    one_file = sorted(folder.glob("IM*"))[0]
-    with pytest.raises(InputError, match="given as its folder"):
-        find_scans(one_file)
+
+
+def test_one_dicom_file_is_one_slice(tmp_path):
+    write_dicom_series(tmp_path, ARRAY[..., :1], np.eye(4), SeriesDescription="T1w Gd")
+    (file,) = tmp_path.iterdir()
+    (scan,) = find_scans(file)
+    assert (scan.path, scan.clue.sequence) == (file, "T1-Gd")
 
 
 def test_dicom_series_are_known_by_their_headers(tmp_path):

@@ -129,14 +129,15 @@ def test_without_its_branches_a_residual_block_is_the_identity() -> None:
 
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3),
-    factor=st.integers(1, 8),
+    factors=st.tuples(*[st.integers(1, 8)] * 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_cropping_undoes_padding(sizes: list[int], factor: int) -> None:
+def test_cropping_undoes_padding(sizes: list[int], factors: tuple[int, ...]) -> None:
     x = torch.randn(2, 1, *sizes)
-    padded = pad_to_multiple(x, factor)
-    assert all(size % factor == 0 for size in padded.shape[2:])
-    assert all(0 <= a - b < factor for a, b in zip(padded.shape[2:], sizes, strict=True))
+    padded = pad_to_multiple(x, list(factors))
+    for size, before, factor in zip(padded.shape[2:], sizes, factors, strict=False):
+        assert size % factor == 0
+        assert 0 <= size - before < factor
     assert float(padded.sum()) == pytest.approx(float(x.sum()), abs=1e-4)
     assert torch.equal(crop_to(padded, sizes), x)
 
@@ -187,10 +188,14 @@ def test_options_that_cannot_be_are_refused(kind, options, message) -> None:
 
 
 def test_an_image_too_small_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 8 pixels along each axis"):
+    with pytest.raises(InputError, match=r"at least 8 x 8 pixels .* got 7 x 40"):
         make(GPReconResNet)(torch.randn(1, 2, 7, 40))
-    with pytest.raises(InputError, match="at least 4 pixels along each axis"):
+    with pytest.raises(InputError, match="at least 4 x 4 pixels"):
         make(CNN, features=(4, 4, 4))(torch.randn(1, 2, 3, 40))
+    thick = {"spatial_dims": 3, "pool_size": (2, 2, 1), "features": (4, 4, 4)}
+    assert make(CNN, **thick)(torch.randn(1, 2, 4, 40, 1)).shape == (1, 3)
+    with pytest.raises(InputError, match=r"at least 4 x 4 x 1 pixels .* got 40 x 3 x 5"):
+        make(CNN, **thick)(torch.randn(1, 2, 40, 3, 5))
 
 
 @pytest.mark.parametrize("spatial", [(6, 8), (6, 8, 4)])

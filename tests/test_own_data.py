@@ -297,11 +297,11 @@ def test_a_picture_is_segmented_on_its_own_grid(pictures: Path, tmp_path: Path) 
     assert mask.shape == (70, 90, 1)
     assert heatmap.shape[:3] == (70, 90, 1)
     assert heatmap.shape[3] == len(CLASSES)
-    assert np.diag(mask.affine).tolist() == [-1, -1, 1, 1]
+    assert np.diag(mask.affine) == pytest.approx([-256 / 90, -256 / 90, 1, 1])
     assert set(np.unique(mask.dataobj)) <= {0, 1, 2}
     assert [entry["name"] for entry in report["classes"]] == list(CLASSES)
     assert sum(entry["probability"] for entry in report["classes"]) < 1, "none has its share"
-    assert any("pixels count as 1 mm" in warning for warning in report["warnings"])
+    assert any("counts as 256 mm wide" in warning for warning in report["warnings"])
 
 
 def test_none_of_the_classes_gives_no_mask(pictures: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def make_result(axcodes: str = "RAS", case: str = "head", tumour: bool = True) -
         "case": case,
         "image_path": f"/scans/{case}.nii.gz",
         "slice_probabilities": torch.from_numpy(scale * PROBABILITIES)[:, None],
+        "predicted": torch.from_numpy(scale * PROBABILITIES)[:, None] >= 0.5,
         "probabilities": torch.tensor([scale * 0.97]),
         "device": "cpu",
         "seconds": {"read and prepare": 0.5, "explain": 1.5, "make mask": 0.25},
@@ -65,7 +66,6 @@ def make_writer(folder: Path, output: str = "out") -> CaseWriter:
         output_dir=folder / output,
         class_names=["tumour"],
         slice_axis=2,
-        gate_probability=0.5,
         bundle_root=bundle,
         weights=folder / "model.pt",
         parameters={"gate": True, "min_volume_mm3": 200.0, "calibration": [-6.0, 4.0]},
@@ -92,7 +92,7 @@ def plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_summary_in_the_stored_order() -> None:
     result = make_result("RAS")
-    summary = summarise_result(result, ["tumour"], 2, 0.5)
+    summary = summarise_result(result, ["tumour"], 2)
     (tumour,) = summary["classes"]
     assert tumour["slice_probabilities"] == pytest.approx(PROBABILITIES.tolist(), abs=1e-6)
     assert tumour["probability"] == pytest.approx(0.97, abs=1e-6)
@@ -115,7 +115,7 @@ def test_slices_are_counted_as_the_file_stores_them(
 ) -> None:
     """A person who opens slice 3 of the file finds the probability of slice 3."""
     result = make_result(axcodes)
-    summary = summarise_result(result, ["tumour"], 2, 0.5)
+    summary = summarise_result(result, ["tumour"], 2)
     assert summary["slices"]["array_axis"] == array_axis
     found = summary["classes"][0]["slice_probabilities"]
     expected = PROBABILITIES[::-1] if reversed_ else PROBABILITIES
@@ -131,12 +131,12 @@ def test_no_warnings_from_a_data_loader() -> None:
     result = make_result()
     result["scan"].meta["warnings"] = None
     del result["scan"].meta["sequence"]
-    summary = summarise_result(result, ["tumour"], 2, 0.5)
+    summary = summarise_result(result, ["tumour"], 2)
     assert (summary["warnings"], summary["sequence"]) == ([], "unknown")
 
 
 def test_no_tumour_predicted() -> None:
-    summary = summarise_result(make_result(tumour=False), ["tumour"], 2, 0.5)
+    summary = summarise_result(make_result(tumour=False), ["tumour"], 2)
     assert summary["finding"] == "No tumour predicted (p = 0.39)."
     assert summary["classes"][0]["mask_ml"] == 0
 
@@ -196,6 +196,7 @@ def test_several_classes_go_into_a_fourth_axis(tmp_path: Path, plain_picture: No
     result["probabilities"] = torch.tensor([0.9, 0.1])
     tumour = result["slice_probabilities"]
     result["slice_probabilities"] = torch.cat([tumour, 0.1 * tumour], dim=1)
+    result["predicted"] = result["slice_probabilities"] >= 0.5
     writer = make_writer(tmp_path)
     writer.class_names = ["tumour", "oedema"]
     writer.prepare()
@@ -324,7 +325,7 @@ def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: in
     result = make_result(axcodes)
     count = SHAPE[slice_axis]
     result["slice_probabilities"] = torch.linspace(0.1, 0.97, count)[:, None]
-    summary = summarise_result(result, ["tumour"], 2, 0.5)
+    summary = summarise_result(result, ["tumour"], 2)
     figure = draw_overview(result, summary, slice_axis)
     # Columns: scan, heatmap; and the heatmap's colour bar is the last of all axes.
     scan_axis = figure.axes[0]
@@ -351,7 +352,7 @@ def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: in
 
 def test_the_picture_of_nothing_found(tmp_path: Path) -> None:
     result = make_result(tumour=False)
-    summary = summarise_result(result, ["tumour"], 2, 0.5)
+    summary = summarise_result(result, ["tumour"], 2)
     figure = draw_overview(result, summary, 2)
     assert "No tumour predicted (p = 0.39)." in figure.get_suptitle()
     assert not any(axis.collections for axis in figure.axes[:3]), "no outline"

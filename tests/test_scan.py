@@ -92,6 +92,21 @@ def test_all_formats_give_the_same_scan(tmp_path_factory, angles_deg, spacing_mm
         assert_same_scan(load(path), array, affine)
 
 
+def test_one_file_of_a_series_is_a_slice_where_it_lies(tmp_path):
+    array, affine = make_array(), make_affine()
+    folder = write_dicom_series(tmp_path, array, affine, SpacingBetweenSlices=5)
+    for index in range(array.shape[2]):
+        (path,) = folder.glob(f"*_{array.shape[2] - index}.dcm")
+        volume = load(path, min_slices=1)
+        np.testing.assert_array_equal(volume.numpy()[0, :, :, 0], array[:, :, index])
+        np.testing.assert_allclose(volume.affine[:3, :2], affine[:3, :2], atol=1e-3)
+        corner = affine[:3, :3] @ [0, 0, index] + affine[:3, 3]
+        np.testing.assert_allclose(volume.affine[:3, 3], corner, atol=1e-3)
+        assert volume.pixdim[2] == 5
+    with pytest.raises(InputError, match=r"whole volume, a DICOM series as its folder"):
+        load(path)
+
+
 def test_left_handed_grids_stay_as_they_are(tmp_path):
     array, affine = make_array(), make_affine() @ np.diag([1, 1, -1, 1])
     assert np.linalg.det(affine) < 0

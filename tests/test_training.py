@@ -38,6 +38,7 @@ from heatmask.networks.cnn import TopPooling
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.augment import Augmentation
+from heatmask.training.blocks import BlockDataset
 from heatmask.training.calibrate import measure_ranges
 from heatmask.training.checkpoints import KeepBest, export_best, run_resumable
 from heatmask.training.engine import AutocastInferer, PrepareSlices, SeedEpochs, seed_network
@@ -343,6 +344,31 @@ def test_volumes_follow_one_another() -> None:
     dataset = SliceDataset(volumes, read_plainly, (8, 8))
     assert dataset.labels.tolist() == [0, 0, 0, 1, 1] * 2
     np.testing.assert_allclose(dataset.positions, [0.1, 0.3, 0.5, 0.7, 0.9] * 2, rtol=1e-6)
+
+
+def test_blocks_hold_neighbours_of_one_volume() -> None:
+    volumes = [LabelledVolume(a, Path(a), (0, 0, 0, 1, 1)) for a in ("RAS", "LPS")]
+    slices = SliceDataset(volumes, read_plainly, (8, 8))
+    blocks = BlockDataset(slices, 3)
+    assert len(blocks) == 6
+    assert blocks.labels.tolist() == pytest.approx([0, 1 / 3, 2 / 3] * 2)
+    assert blocks.positions.tolist() == pytest.approx([0.3, 0.5, 0.7] * 2)
+    item = blocks[4]
+    assert item["image"].shape == (1, 8, 8, 3)
+    assert item["image"][0, 4, 4].tolist() == [2, 3, 4], "the lowest slice first"
+    assert item["label"] == pytest.approx(1 / 3)
+    assert len(BlockDataset(slices, 3, step=2)) == 4
+    assert len(BlockDataset(slices, 5)) == 2
+
+
+def test_blocks_leave_out_slices_without_a_label() -> None:
+    image = LabelledImage("p", Path("RAS"), {0: 1, 1: 0, 3: 0, 4: 1}, (2, 3, 4, 5))
+    slices = SliceDataset([image], read_plainly, (6, 8))
+    assert BlockDataset(slices, 2).members.tolist() == [[0, 1], [2, 3]]
+    with pytest.raises(InputError, match="must have 3 neighbouring slices with a label"):
+        BlockDataset(slices, 3)
+    with pytest.raises(OptionError, match="at least 1, got 0 and 1"):
+        BlockDataset(slices, 0)
 
 
 def test_a_wrong_number_of_labels() -> None:

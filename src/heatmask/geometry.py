@@ -1,11 +1,30 @@
 """Axes of a stored volume against RAS world space."""
 
+from collections.abc import Sequence
+
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 SLICE_AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The axis of a volume in RAS orientation that a slice is cut across, by its usual name."""
+
+
+def find_slice_axis(shape: Sequence[int], chosen: int) -> int:
+    """Return the axis that the slices of a volume of `shape` lie along.
+
+    It is the chosen one, but of a single slice there is only one: a coronal slice is not cut
+    into axial lines.
+    """
+    single = [axis for axis, count in enumerate(shape) if count == 1]
+    return single[0] if len(single) == 1 else chosen
+
+
+def find_ras_slice_axis(shape: Sequence[int], affine: NDArray, chosen: int) -> int:
+    """Return the RAS axis that `find_slice_axis` finds for a volume stored in any orientation."""
+    ras_axes = nib.io_orientation(affine)[:, 0].astype(int).tolist()
+    counts = dict(zip(ras_axes, shape, strict=True))
+    return find_slice_axis([counts[axis] for axis in range(3)], chosen)
 
 
 def find_array_axis(affine: NDArray, ras_axis: int) -> int:

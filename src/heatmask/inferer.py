@@ -17,6 +17,7 @@ from heatmask.attribution.channels import explain_present_channels
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.preflight import require_sound
 from heatmask.errors import InputError, OptionError
+from heatmask.geometry import find_slice_axis
 
 
 class HeatmapInferer(Inferer):
@@ -25,7 +26,8 @@ class HeatmapInferer(Inferer):
     Parameters
     ----------
     slice_axis
-        Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS).
+        Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS). A
+        volume of a single slice has only one (see `heatmask.geometry.find_slice_axis`).
     batch_size
         Slices a forward; changes memory and speed, not the result.
     gate
@@ -33,7 +35,7 @@ class HeatmapInferer(Inferer):
         its probability is at least `gate_probability`, for several where it is the largest.
         Without it a class is shown on every slice that is not all zero.
     gate_probability
-        The probability a one-class gate asks for, in [0, 1].
+        The probability that a one-class gate asks for, or the gate of `one_class`; in [0, 1].
     empty_value
         Heatmap value where a class is not shown: the low end of the bundle's calibration.
         All-zero slices are not run at all.
@@ -47,6 +49,12 @@ class HeatmapInferer(Inferer):
     none_logit
         With several classes: a slice may show none of them, which takes part in the softmax with
         the logit 0.
+    one_class
+        With several classes: a volume shows one of them at most, on the slices that the network's
+        own gate lets through, its submodule ``gate`` (see `heatmask.networks.gated_cnn`). It is
+        the class whose probabilities have the largest sum there. A slice's probability of a class
+        is the gate's times the classifier's. A volume of one slice needs no gate: somebody has
+        chosen that slice.
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.preflight`).
@@ -68,6 +76,7 @@ class HeatmapInferer(Inferer):
         max_memory_gb: float | None = None,
         check: bool = True,
         none_logit: bool = False,
+        one_class: bool = False,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -78,7 +87,12 @@ class HeatmapInferer(Inferer):
             )
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
-        self.explainer = explainer or Explainer("inherent")
+        if one_class and none_logit:
+            raise OptionError(
+                "one_class must not be given with none_logit: the gate says where there is none. "
+                "Leave one of them out."
+            )
+        self.explainer, self.one_class = explainer or Explainer("inherent"), one_class
         self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
@@ -93,8 +107,9 @@ class HeatmapInferer(Inferer):
         dict
             ``heatmap`` (B, K, X, Y, Z), float32, raw scale, with the inputs' affine and history
             if they are MetaTensors; ``shown`` (B, slices, K), bool: where the heatmap holds an
-            attribution; ``slice_probabilities`` (B, slices, K), 0 for all-zero slices;
-            ``probabilities`` (B, K), the maximum over the slices.
+            attribution; ``predicted`` (B, slices, K), bool: what the gate lets through;
+            ``slice_probabilities`` (B, slices, K), 0 for all-zero slices; ``probabilities`` (B, K),
+            the maximum over the slices.
 
         Raises
         ------
@@ -109,68 +124,103 @@ class HeatmapInferer(Inferer):
             )
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         if self.check:
-            one_slice = plain[0].select(self.slice_axis + 1, 0)
-            require_sound(self.explainer, network, one_slice.shape)
+            slices = plain[0].movedim(self._find_axis(plain[0]), 0)
+            require_sound(self.explainer, network, self._get_image_shape(slices))
         results = [self._explain_volume(volume, network) for volume in plain]
-        heatmap, slices, shown = (torch.stack(parts) for parts in zip(*results, strict=True))
+        out = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         if isinstance(inputs, MetaTensor):
-            heatmap = convert_to_dst_type(heatmap, inputs, dtype=torch.float32)[0]
-        return {
-            "heatmap": heatmap,
-            "shown": shown,
-            "slice_probabilities": slices,
-            "probabilities": slices.amax(dim=1),
-        }
+            out["heatmap"] = convert_to_dst_type(out["heatmap"], inputs, dtype=torch.float32)[0]
+        return {**out, "probabilities": out["slice_probabilities"].amax(dim=1)}
 
-    def _explain_volume(self, volume: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        slices = volume.movedim(self.slice_axis + 1, 0)  # (slices, C, H, W)
+    def _explain_volume(self, volume: Tensor, network: nn.Module) -> dict[str, Tensor]:
+        axis = self._find_axis(volume)
+        slices = volume.movedim(axis, 0)  # (slices, C, H, W)
         kept = slices.flatten(1).ne(0).any(dim=1).nonzero().flatten()
         if len(kept) == 0:
             raise InputError("A volume must have at least one slice that is not all zero.")
-        logits, attribution, explained = self._explain_slices(slices[kept], network)
-        kept_probabilities, kept_shown = self._predict(logits)
-        probabilities = logits.new_zeros(len(slices), logits.shape[1])
-        probabilities[kept] = kept_probabilities
-        shown = torch.zeros_like(probabilities, dtype=torch.bool)
-        shown[kept] = kept_shown
+        present = self._find_any(slices[kept], network, len(slices)) if self.one_class else None
+        logits, attribution, explained = self._explain_slices(slices[kept], network, present)
+        probabilities, predicted, shown = (
+            _fill(values, kept, len(slices)) for values in self._predict(logits, present)
+        )
         grid = slices.shape[2:]
         heatmap = logits.new_full((len(slices), logits.shape[1], *grid), self.empty_value)
-        heatmap[shown] = attribution[kept_shown[explained]]
-        return heatmap.movedim(0, self.slice_axis + 1), probabilities, shown
+        heatmap[shown] = attribution[shown[kept][explained]]
+        return {
+            "heatmap": heatmap.movedim(0, axis),
+            "shown": shown,
+            "predicted": predicted,
+            "slice_probabilities": probabilities,
+        }
 
-    def _explain_slices(self, slices: Tensor, network: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    def _find_axis(self, volume: Tensor) -> int:
+        """Return the axis of the slices of a volume (C, X, Y, Z)."""
+        return find_slice_axis(volume.shape[1:], self.slice_axis) + 1
+
+    def _autocast(self, slices: Tensor) -> contextlib.AbstractContextManager[object]:
+        if not self.amp:
+            return contextlib.nullcontext()
+        dtype = torch.float16 if slices.is_cuda else torch.bfloat16
+        return torch.autocast(slices.device.type, dtype)
+
+    def _find_any(self, slices: Tensor, network: nn.Module, count: int) -> Tensor:
+        """Return the probability (N,) that slices (N, C, H, W) of a volume show any class."""
+        gate = getattr(network, "gate", None)
+        if not isinstance(gate, nn.Module):
+            raise OptionError(
+                f"With one_class the network must have a gate, and {type(network).__name__} has "
+                "none. Give it one (heatmask.networks.gated_cnn), or leave out one_class."
+            )
+        if count == 1:
+            return slices.new_ones(1)
+        with self._autocast(slices):
+            logits = classify_in_batches(gate, slices, self.batch_size, self.max_memory_gb)
+        return logits[:, 0].float().sigmoid()
+
+    def _explain_slices(
+        self, slices: Tensor, network: nn.Module, present: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of all slices, attribution of those explained, and which these are.
 
         Only slices that will be shown are explained, unless that costs no more than the logits.
         """
-        autocast = (
-            torch.autocast(slices.device.type, torch.float16 if slices.is_cuda else torch.bfloat16)
-            if self.amp
-            else contextlib.nullcontext()
-        )
         look_first = self.gate and not self.explainer.method.in_one_forward
-        with autocast:
+        with self._autocast(slices):
             if not look_first:
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
-                explanation = self._explain(slices, network)
+                explanation = self._explain(slices, network, everything)
                 return explanation.logits, explanation.attribution, everything
-            logits = classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
-            explained = self._predict(logits)[1].any(dim=1)
+            logits = self._classify(slices, network)
+            explained = self._predict(logits, present)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
-            return logits, self._explain(slices[explained], network).attribution, explained
+            return logits, self._explain(slices, network, explained).attribution, explained
 
-    def _explain(self, slices: Tensor, network: nn.Module) -> Explanation:
+    def _get_image_shape(self, slices: Tensor) -> torch.Size:
+        """Return the shape (C, ...) of what the network gets of slices (N, C, H, W)."""
+        return slices.shape[1:]
+
+    def _classify(self, slices: Tensor, network: nn.Module) -> Tensor:
+        """Return the logits (N, K) of slices (N, C, H, W)."""
+        return classify_in_batches(network, slices, self.batch_size, self.max_memory_gb)
+
+    def _explain(self, slices: Tensor, network: nn.Module, chosen: Tensor) -> Explanation:
+        """Explain the chosen (N,) of the slices."""
+        return self._explain_images(slices[chosen], network)
+
+    def _explain_images(self, images: Tensor, network: nn.Module) -> Explanation:
         return explain_present_channels(
             self.explainer,
             network,
-            slices,
+            images,
             batch_size=self.batch_size,
             max_memory_gb=self.max_memory_gb,
         )
 
-    def _predict(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities and which classes are shown, both (B, K)."""
+    def _predict(self, logits: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the probabilities, which classes are predicted and which shown, all (N, K)."""
+        if present is not None:
+            return self._predict_one_class(logits.softmax(dim=1), present)
         if logits.shape[1] == 1:
             probabilities = logits.sigmoid()
             predicted = probabilities >= self.gate_probability
@@ -180,4 +230,19 @@ class HeatmapInferer(Inferer):
             predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
             classes = logits.shape[1]
             probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
-        return probabilities, predicted if self.gate else torch.ones_like(predicted)
+        return probabilities, predicted, predicted if self.gate else torch.ones_like(predicted)
+
+    def _predict_one_class(self, classes: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        passes = present >= self.gate_probability
+        support = classes[passes] if passes.any() else classes
+        best = nn.functional.one_hot(support.sum(dim=0).argmax(), classes.shape[1]).bool()
+        predicted = best & passes[:, None]
+        shown = predicted if self.gate else best.expand_as(predicted)
+        return present[:, None] * classes, predicted, shown
+
+
+def _fill(values: Tensor, places: Tensor, count: int) -> Tensor:
+    """Return `count` rows, zero but those of `values` (N, K) at `places` (N,)."""
+    rows = values.new_zeros(count, values.shape[1])
+    rows[places] = values
+    return rows

@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heatmask.errors import InputError, OptionError
-from heatmask.geometry import find_array_axis, order_as_stored
+from heatmask.geometry import (
+    find_array_axis,
+    find_ras_slice_axis,
+    find_slice_axis,
+    order_as_stored,
+)
 from heatmask.masks.make import MaskSettings, make_mask
 
 
@@ -31,7 +36,8 @@ class ResampleInPlane(InvertibleTransform):
     pixel_spacing_mm
         Pixel size after resampling.
     slice_axis
-        Spatial axis along which the slices lie; its spacing stays.
+        Spatial axis along which the slices lie (see `heatmask.geometry.find_slice_axis`); its
+        spacing stays.
     """
 
     def __init__(self, pixel_spacing_mm: float, slice_axis: int = 2) -> None:
@@ -41,7 +47,7 @@ class ResampleInPlane(InvertibleTransform):
         """Return the resampled volume (C, X, Y, Z); averages where pixels become larger."""
         old = np.asarray(volume.shape[1:])
         factor = np.asarray(volume.pixdim) / self.pixel_spacing_mm
-        factor[self.slice_axis] = 1.0
+        factor[find_slice_axis(old, self.slice_axis)] = 1.0
         size = np.maximum(np.round(old * factor), 1).astype(int)
         mode = "area" if (size <= old).all() else "bilinear"
         return self._resize(volume, size.tolist(), mode, self.get_transform_info())
@@ -58,10 +64,10 @@ class ResampleInPlane(InvertibleTransform):
         meta = self.track_transform_meta(  # without `info` the step leaves no trace
             volume, affine=scale_affine(old, size), orig_size=old, transform_info=info
         )
-        axis = self.slice_axis + 1
-        images = volume.as_tensor().float().movedim(axis, 1)  # (C, slices, H, W)
-        in_plane = [n for i, n in enumerate(size) if i != self.slice_axis]
-        resized = F.interpolate(images, size=in_plane, mode=mode).movedim(1, axis)
+        axis = find_slice_axis(old, self.slice_axis)
+        images = volume.as_tensor().float().movedim(axis + 1, 1)  # (C, slices, H, W)
+        in_plane = [n for i, n in enumerate(size) if i != axis]
+        resized = F.interpolate(images, size=in_plane, mode=mode).movedim(1, axis + 1)
         return MetaTensor(resized.contiguous()).copy_meta_from(meta)
 
 
@@ -145,7 +151,7 @@ class SmoothHeatmapd(MapTransform):
 
     def _smooth(self, heatmap: MetaTensor) -> MetaTensor:
         sigma = [0.0, *(self.blur_mm / float(s) for s in heatmap.pixdim)]
-        sigma[self.slice_axis + 1] = 0.0
+        sigma[find_slice_axis(heatmap.shape[1:], self.slice_axis) + 1] = 0.0
         smooth = ndimage.gaussian_filter(heatmap.numpy(force=True), sigma)
         return convert_to_dst_type(smooth, heatmap, dtype=torch.float32)[0]
 
@@ -204,8 +210,9 @@ class HeatmapToMaskd(MapTransform):
                 f"{tuple(scan.shape[1:])}: invert the heatmap to the scan before this step."
             )
         affine = np.asarray(scan.affine)
-        axis = find_array_axis(affine, self.slice_axis)
-        shown = order_as_stored(shown, affine, self.slice_axis)
+        ras_axis = find_ras_slice_axis(scan.shape[1:], affine, self.slice_axis)
+        axis = find_array_axis(affine, ras_axis)
+        shown = order_as_stored(shown, affine, ras_axis)
         # Rounded: a rotated 1 mm grid gives 0.9999999 mm, and a reach of 2 mm would lose a voxel.
         spacing: Any = tuple(round(float(s), 4) for s in scan.pixdim)
         image, maps = scan[0].numpy(force=True), heatmap.numpy(force=True)

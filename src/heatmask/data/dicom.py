@@ -1,4 +1,4 @@
-"""DICOM series in a folder: which there are, and their slices in the order of space.
+"""DICOM series in a folder: which there are, and their slices in the order of space; single slices.
 
 Headers only, and no torch: cheap enough to check a whole archive before a network is
 loaded. Order, spacing and completeness come from ImagePositionPatient along the normal of
@@ -116,6 +116,23 @@ def read_only_series(folder: Path) -> DicomSeries:
             "Move each series to a folder of its own."
         )
     return series[0]
+
+
+def read_only_slice(path: Path) -> DicomSeries:
+    """A single file as a series of one slice.
+
+    Raises
+    ------
+    InputError
+        If it holds no image, or its header cannot be read.
+    """
+    header = _read_header(path)
+    if not header.get("Rows"):
+        raise InputError(
+            f"A DICOM file must hold an image; '{path}' holds none (a report or directory file). "
+            "Give one slice, or the folder of a series."
+        )
+    return DicomSeries(str(header.get("SeriesInstanceUID") or ""), (DicomSlice(path, header),))
 
 
 def sort_slices(series: DicomSeries) -> list[Path]:

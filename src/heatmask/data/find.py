@@ -9,11 +9,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from heatmask.data.dicom import DicomSeries, is_dicom, is_dicom_folder, read_only_series
+from heatmask.data.dicom import (
+    DicomSeries,
+    is_dicom,
+    is_dicom_folder,
+    read_only_series,
+    read_only_slice,
+)
 from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
 from heatmask.data.sequence import Header, SequenceClue, find_sequence_clue
 from heatmask.errors import InputError, OptionError
@@ -26,7 +32,10 @@ SCAN_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
 NEVER_SCANS = ("*-seg*", "*_seg*", "*_mask.nii.gz", "*_heatmap.nii.gz")
 MASK_FOLDERS = ("labelsTr", "labelsTs")
 """Where the Medical Segmentation Decathlon keeps masks under the names of the scans."""
-_KINDS = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder or a picture"
+_KINDS = (
+    "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, a DICOM slice "
+    "or a picture"
+)
 _MAX_CASE_LENGTH = 100
 
 
@@ -37,7 +46,7 @@ class Scan:
     Attributes
     ----------
     case : name for people and for output folders; unique in its list, safe in any path
-    path : a NIfTI or NRRD file, or the folder of a DICOM series
+    path : a file, or the folder of a DICOM series
     header : of one DICOM slice; None for other formats
     """
 
@@ -57,7 +66,8 @@ def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
     Parameters
     ----------
     path
-        A NIfTI, an NRRD, a DICOM series folder, a picture, or a folder with any of them below.
+        A NIfTI, an NRRD, a DICOM series folder, a file of one as a single slice, a picture, or a
+        folder with any but single slices below.
         Hidden files and folders, links to folders, and masks by their names
         (`NEVER_SCANS`) or folders (`MASK_FOLDERS`) are passed over.
     pattern
@@ -77,8 +87,8 @@ def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
     if not path.exists():
         raise InputError(f"The scan must exist; got '{path}'. Check the path.")
     if path.is_file():
-        _check_scan_file(path)
-        return name_cases([path])
+        header = _check_scan_file(path)
+        return [replace(scan, header=header) for scan in name_cases([path])]
     headers = _search_folder(path, pattern)
     return [Scan(scan.case, scan.path, headers[scan.path]) for scan in name_cases(headers)]
 
@@ -147,7 +157,8 @@ def _check_pattern(pattern: str | None) -> None:
         )
 
 
-def _check_scan_file(path: Path) -> None:
+def _check_scan_file(path: Path) -> Header | None:
+    """Refuse a file that is no scan; return the header of one that is a DICOM slice."""
     if is_mask(path):
         raise InputError(
             f"The scan must not be a mask; '{path.name}' is one by its name "
@@ -155,12 +166,9 @@ def _check_scan_file(path: Path) -> None:
             "Give the scan itself, or rename the file."
         )
     if split_scan_name(path.name)[1]:
-        return
+        return None
     if is_dicom(path):
-        raise InputError(
-            f"A DICOM series must be given as its folder; got one of its files, '{path}'. "
-            f"Give '{path.parent}'."
-        )
+        return read_only_slice(path).header
     raise InputError(f"The scan must be {_KINDS}; got '{path}'. Convert it, or check the path.")
 
 

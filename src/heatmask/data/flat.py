@@ -12,6 +12,7 @@ import numpy as np
 
 from heatmask.errors import InputError
 
+NOMINAL_WIDTH_MM = 256.0
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -29,7 +30,8 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         (columns, rows, 1), float32. Colours become their brightness on the file's own scale;
         what is transparent is dropped.
     numpy.ndarray
-        Affine (4, 4) to RAS: a pixel counts as 1 mm, for the file has no size.
+        Affine (4, 4) to RAS. The file has no size: the picture counts as `NOMINAL_WIDTH_MM` along
+        its longer side, about the field of view of a head, and as 1 mm thick.
 
     Raises
     ------
@@ -52,7 +54,8 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if count > 1:
         raise InputError(f"A picture must be one image; '{path}' has {count}. Save one of them.")
     array = np.ascontiguousarray(_to_grey(pixels).T[:, :, None], np.float32)
-    return array, np.diag([-1.0, -1.0, 1.0, 1.0])
+    pixel_mm = NOMINAL_WIDTH_MM / max(array.shape)
+    return array, np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0])
 
 
 def _to_grey(pixels: np.ndarray) -> np.ndarray:

@@ -56,6 +56,9 @@ class LoadSequencesd(MapTransform):
     needed
         A sequence without which the network is not to be trusted: there is a warning where it is
         absent.
+    required
+        A sequence without which nothing is done. A scan of unknown sequence may be it, one that
+        is known to be another is refused.
 
     Raises
     ------
@@ -74,8 +77,10 @@ class LoadSequencesd(MapTransform):
         reference_key: str = "reference",
         min_slices: int = 2,
         needed: str | None = None,
+        required: str | None = None,
     ) -> None:
         super().__init__(keys)
+        self.required = required
         self.sequences, self.needed = check_sequences(sequences), needed
         self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
@@ -96,6 +101,8 @@ class LoadSequencesd(MapTransform):
     def _load(self, value: Any, reference: str | None) -> tuple[MetaTensor, MetaTensor]:
         given = self._list_scans(value)
         roles = assign_roles(list(given), self.sequences, reference)
+        if self.required is not None:
+            self._check_required(roles, given)
         loaded = {name: self._open(name, given[name]) for name in roles.needed}
         volumes = {name: scan.volume for name, scan in loaded.items()}
         scan = volumes[roles.reference]
@@ -120,6 +127,18 @@ class LoadSequencesd(MapTransform):
                 f"{', '.join(map(repr, wrong)) or 'no scan'}. Give at least one, under its name."
             )
         return dict(value)
+
+    def _check_required(self, roles: "Roles", given: Mapping[str, Any]) -> None:
+        if roles.channels.get(str(self.required)) in (self.required, UNKNOWN):
+            return
+        came = [
+            f"{name} by {scan.clue.source}" if isinstance(scan, LoadedScan) else name
+            for name, scan in given.items()
+        ]
+        raise InputError(
+            f"This network needs a {self.required} scan; got {', '.join(came)}. Give the "
+            f"{self.required} scan of this head; if this is it, correct its name or header."
+        )
 
     def _open(self, name: str, scan: Any) -> LoadedScan:
         """Load what is not, and compare what its file or header tells with its name."""

@@ -1,4 +1,4 @@
-"""Read one scan from disk: NIfTI, NRRD, a DICOM series or a picture, all into the same form.
+"""Read one scan from disk: NIfTI, NRRD, DICOM or a picture, all into the same form.
 
 NIfTI goes through nibabel, NRRD and DICOM through ITK (MONAI's `ITKReader`); MONAI's
 `PydicomReader` is not used because it sorts slices by InstanceNumber. Of the files'
@@ -21,9 +21,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from heatmask.data.dicom import is_dicom, read_only_series, sort_slices
+from heatmask.data.dicom import is_dicom, read_only_series, read_only_slice, sort_slices
 from heatmask.data.find import split_scan_name
-from heatmask.data.flat import is_picture, read_picture
+from heatmask.data.flat import NOMINAL_WIDTH_MM, is_picture, read_picture
 from heatmask.data.sequence import Header
 from heatmask.errors import InputError
 
@@ -59,7 +59,9 @@ class RawScan:
 
 
 def read_scan(path: str | Path) -> RawScan:
-    """Read a NIfTI, an NRRD, the only DICOM series of a folder, or a picture (one slice).
+    """Read a NIfTI, an NRRD, the only DICOM series of a folder, a DICOM slice, or a picture.
+
+    The last two have one slice.
 
     The voxels are not looked at here, only brought into memory.
 
@@ -109,12 +111,12 @@ def _choose_reader(path: Path) -> Callable[[Path], RawScan]:
         return _read_flat
     if suffix:
         return _read_nrrd
-    kinds = "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr) or a DICOM series folder"
     if is_dicom(path):
-        came = f"'{path}' is one file of a DICOM series: give its folder, '{path.parent}'"
-    else:
-        came = f"got '{path}'"
-    raise InputError(f"The scan must be {kinds}; {came}. Convert it, or give the original.")
+        return _read_dicom
+    raise InputError(
+        "The scan must be a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, "
+        f"a DICOM slice or a picture; got '{path}'. Convert it, or give the original."
+    )
 
 
 def _read_nifti(path: Path) -> RawScan:
@@ -157,20 +159,22 @@ def _read_nrrd(path: Path) -> RawScan:
     return RawScan(*_read_itk_image(image, path), None, warnings)
 
 
-def _read_dicom(folder: Path) -> RawScan:
+def _read_dicom(path: Path) -> RawScan:
     import itk
 
-    series = read_only_series(folder)
+    series = read_only_series(path) if path.is_dir() else read_only_slice(path)
     files = [str(path) for path in sort_slices(series)]
     # Float from the start: ITK would give all slices the type that the first one needs,
     # and cut off the fractions of slices with another RescaleSlope.
     image = itk.imread(files, itk.F)
-    return RawScan(*_read_itk_image(image, folder), series.header)
+    return RawScan(*_read_itk_image(image, path), series.header)
 
 
 def _read_flat(path: Path) -> RawScan:
-    warnings = [f"'{path.name}' is a picture without geometry; its pixels count as 1 mm."]
-    return RawScan(*read_picture(path), None, warnings)
+    warning = (
+        f"'{path.name}' is a picture without geometry; it counts as {NOMINAL_WIDTH_MM:g} mm wide."
+    )
+    return RawScan(*read_picture(path), None, [warning])
 
 
 def _read_itk_image(image: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -78,7 +78,7 @@ def check_voxels(array: np.ndarray, min_slices: int, name: str) -> None:
     if array.ndim != 3 or min(array.shape) < min_slices:
         raise InputError(
             f"The scan must be 3D with at least {min_slices} slices along each axis; '{name}' "
-            f"is {shape}. Give the whole volume, not one slice."
+            f"is {shape}. Give the whole volume, a DICOM series as its folder, not one slice."
         )
     # Both propagate NaN, so one pass tells about NaN, infinity and constant images.
     low, high = float(array.min()), float(array.max())

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from monai.networks.layers.factories import Pool
+from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from heatmask.networks.blocks import NORMS, stack_convolutions
@@ -21,8 +22,10 @@ class CNN(nn.Sequential):
     in_channels, num_classes
         Input channels C and class logits K (K = 1: present or absent, with a sigmoid).
     features
-        Channels of each stage. The stages are the target layers ``stage1``, ``stage2``, ...; each
-        halves the grid of the one before.
+        Channels of each stage. The stages are the target layers ``stage1``, ``stage2``, ...
+    pool_size
+        By how much each stage shrinks the grid of the one before, one number or one an axis:
+        blocks of few thick slices keep theirs with ``(2, 2, 1)``.
     norm
         ``"batch"``, ``"instance"`` or ``"none"``.
     top_fraction
@@ -44,14 +47,16 @@ class CNN(nn.Sequential):
         features: Sequence[int] = (16, 32, 64, 128),
         norm: str = "batch",
         top_fraction: float = 1.0,
+        pool_size: int | Sequence[int] = 2,
     ) -> None:
         super().__init__()
         check_choice("norm", norm, NORMS)
-        self.least = 2 ** (len(features) - 1)
+        sizes = ensure_tuple_rep(pool_size, spatial_dims)
+        self.least = [size ** (len(features) - 1) for size in sizes]
         channels = enumerate(pairwise([in_channels, *features]), 1)
         for number, (before, after) in channels:
             if number > 1:
-                self.add_module(f"pool{number - 1}", Pool[Pool.MAX, spatial_dims](2))
+                self.add_module(f"pool{number - 1}", Pool[Pool.MAX, spatial_dims](sizes))
             convolutions = stack_convolutions(spatial_dims, (before, after, after), norm)
             self.add_module(f"stage{number}", convolutions)
         self.add_module("pooling", TopPooling(top_fraction))

@@ -106,20 +106,20 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 @torch.jit.unused  # TorchScript knows no errors of our own: call it where not is_scripting()
-def check_size(x: Tensor, least: int) -> None:
-    """Refuse images (B, C, *spatial) with an axis shorter than `least`."""
-    if min(x.shape[2:]) < least:
+def check_size(x: Tensor, least: list[int]) -> None:
+    """Refuse images (B, C, *spatial) with an axis shorter than its number in `least`."""
+    if any(size < wanted for size, wanted in zip(x.shape[2:], least, strict=True)):
         raise InputError(
-            f"An image must have at least {least} pixels along each axis after resampling, "
-            f"got {tuple(x.shape[2:])}. Choose another slice axis, or finer pixels."
+            f"An image must have at least {' x '.join(map(str, least))} pixels after resampling, "
+            f"got {' x '.join(map(str, x.shape[2:]))}. Choose another slice axis, or finer pixels."
         )
 
 
-def pad_to_multiple(x: Tensor, factor: int) -> Tensor:
-    """Return images (B, C, *spatial), zeros added to axes that `factor` does not divide."""
+def pad_to_multiple(x: Tensor, factors: list[int]) -> Tensor:
+    """Return images (B, C, *spatial), zeros added to axes that their factor does not divide."""
     padding: list[int] = []
     for axis in range(x.ndim - 1, 1, -1):  # torch pads the last axis first
-        padding += [0, -x.shape[axis] % factor]
+        padding += [0, -x.shape[axis] % factors[axis - 2]]
     return F.pad(x, padding) if max(padding) > 0 else x
 
 

@@ -89,8 +89,10 @@ class GPReconResNet(GPNetwork):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial)."""
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            check_size(x, self.least)
-        return crop_to(self.body(pad_to_multiple(x, self.multiple)), list(x.shape[2:]))
+            check_size(x, [self.least] * (x.ndim - 2))
+        return crop_to(
+            self.body(pad_to_multiple(x, [self.multiple] * (x.ndim - 2))), list(x.shape[2:])
+        )
 
 
 class _Residual(nn.Module):

@@ -84,7 +84,7 @@ class GPShuffleUNet(GPNetwork):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features, *spatial)."""
-        y = self.entry(pad_to_multiple(x, self.multiple))
+        y = self.entry(pad_to_multiple(x, [self.multiple] * (x.ndim - 2)))
         skips: list[tuple[Tensor, Tensor]] = []
         for down in self.down:
             parts, lower = down(y)

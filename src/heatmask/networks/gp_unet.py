@@ -68,7 +68,7 @@ class GPUNet(GPNetwork):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (B, features[0], *spatial)."""
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            check_size(x, 2 ** (len(self.encoder) - 1))
+            check_size(x, [2 ** (len(self.encoder) - 1)] * (x.ndim - 2))
         skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             x = block(self.down(x) if level > 0 else x)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from heatmask.geometry import SLICE_AXES, to_ras
+from heatmask.geometry import SLICE_AXES, find_slice_axis, to_ras
 
 _PLANES = {axis: name for name, axis in SLICE_AXES.items()}
 _ROWS = 4
@@ -28,6 +28,7 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
         to_ras(np.asarray(volume), affine)
         for volume in (result["scan"][0], result["display"].amax(0), result["mask"][0])
     )
+    slice_axis = find_slice_axis(scan.shape, slice_axis)
     probabilities = np.asarray(result["slice_probabilities"]).max(axis=1)
     shown = choose_slices(mask, probabilities, slice_axis)
     spacing = np.asarray(result["scan"].pixdim)[np.argsort(nib.io_orientation(affine)[:, 0])]

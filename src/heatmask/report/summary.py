@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from heatmask.data.scan import get_warnings
-from heatmask.geometry import find_array_axis, order_as_stored
+from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
 
 
 def summarise_result(
-    result: dict[str, Any], class_names: Sequence[str], slice_axis: int, gate_probability: float
+    result: dict[str, Any], class_names: Sequence[str], slice_axis: int
 ) -> dict[str, Any]:
     """Return the plain-valued summary of one result of `heatmask.segmenter.Segmenter`.
 
@@ -19,9 +19,10 @@ def summarise_result(
     """
     affine = np.asarray(result["scan"].affine)
     mask = np.asarray(result["mask"])[0]
+    slice_axis = find_ras_slice_axis(mask.shape, affine, slice_axis)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     slices = order_as_stored(np.asarray(result["slice_probabilities"]), affine, slice_axis)
-    predicted = _find_predicted(slices, gate_probability)
+    predicted = order_as_stored(np.asarray(result["predicted"]), affine, slice_axis)
     classes = [
         {
             "name": name,
@@ -44,16 +45,6 @@ def summarise_result(
         "device": result["device"],
         "seconds": dict(result["seconds"]),
     }
-
-
-def _find_predicted(probabilities: np.ndarray, gate_probability: float) -> np.ndarray:
-    """Which classes each slice is predicted to show, (slices, K): as the inferer's gate."""
-    if probabilities.shape[1] == 1:
-        return probabilities >= gate_probability
-    # What is left of 1 is the probability of none of the classes; all-zero slices have 0 of all.
-    none = 1 - probabilities.sum(axis=1, keepdims=True)
-    likeliest = np.maximum(probabilities.max(axis=1, keepdims=True), none)
-    return (probabilities == likeliest) & (probabilities > 0)
 
 
 def describe_class(entry: dict[str, Any], count: int) -> str:

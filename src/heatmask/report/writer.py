@@ -34,7 +34,7 @@ class CaseWriter:
         replaced, others stay.
     class_names
         Name of each class of the classifier, in order.
-    slice_axis, gate_probability
+    slice_axis
         As given to the inferer.
     bundle_root
         The bundle's folder; its name and version go into the report.
@@ -42,6 +42,8 @@ class CaseWriter:
         Checkpoint whose SHA-256 goes into the report.
     parameters
         The knobs of this run, for the report.
+    gate_probability
+        Not used: what was predicted comes with the result. Bundles trained before give it.
     """
 
     def __init__(
@@ -49,15 +51,15 @@ class CaseWriter:
         output_dir: str | os.PathLike[str],
         class_names: Sequence[str],
         slice_axis: int,
-        gate_probability: float,
         bundle_root: str | os.PathLike[str],
         weights: str | os.PathLike[str],
         parameters: Mapping[str, Any],
+        gate_probability: float | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names, self.slice_axis = list(class_names), slice_axis
-        self.gate_probability, self.bundle = gate_probability, _describe_bundle(Path(bundle_root))
-        self.weights, self.parameters = Path(weights), dict(parameters)
+        self.bundle, self.weights = _describe_bundle(Path(bundle_root)), Path(weights)
+        self.parameters = dict(parameters)
 
     def prepare(self) -> None:
         """Make the output folder, or say at once why nothing can be written there."""
@@ -87,7 +89,7 @@ class CaseWriter:
         (folder / "report.json").write_text(text, encoding="utf-8")
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
-        summary = summarise_result(result, self.class_names, self.slice_axis, self.gate_probability)
+        summary = summarise_result(result, self.class_names, self.slice_axis)
         return {
             "case": result["case"],
             "input": str(result["image_path"]),

@@ -88,9 +88,7 @@ class ServedBundle:
 
     def summarise(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return what `heatmask.report.summary` says of a result of the last segmenter built."""
-        knobs = self._parser.config
-        names = list(self.labels)
-        return summarise_result(result, names, knobs["slice_axis"], knobs["gate_probability"])
+        return summarise_result(result, list(self.labels), self._parser.config["slice_axis"])
 
     def load_network(self, device: torch.device) -> nn.Module:
         """Return the network with its weights on `device`.

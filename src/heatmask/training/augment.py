@@ -19,7 +19,8 @@ from heatmask.errors import OptionError
 class Augmentation:
     """Augment a batch (B, C, H, W) of non-negative slices whose tissue lies near 1.
 
-    A channel of zeros beside others is a sequence that is absent, and stays so.
+    Or of blocks (B, C, H, W, D) of D slices, each moved like the others. A channel of zeros beside
+    others is a sequence that is absent, and stays so.
 
     Attributes
     ----------
@@ -53,15 +54,22 @@ class Augmentation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return an augmented copy; drawn from torch's global generator."""
-        grid = F.affine_grid(self._draw_affines(len(images)), list(images.shape), False)
-        moved = F.grid_sample(images, grid, align_corners=False)
-        count, channels = images.shape[:2]
-        exponent = _draw_log_uniform(count, channels, self.gamma)
-        gain = _draw_log_uniform(count, channels, self.gain)
-        sigma = self.noise * torch.rand(len(images), 1, 1, 1)
+        moved = self._move(images)
+        exponent = _draw_log_uniform(images, self.gamma)
+        gain = _draw_log_uniform(images, self.gain)
+        sigma = self.noise * torch.rand(len(images), *[1] * (images.ndim - 1))
         contrasted = gain * moved.clamp_min(0) ** exponent
         noisy = (contrasted + sigma * torch.randn_like(moved)).clamp_min(0)
-        return noisy * self._draw_channels(images)[:, :, None, None]
+        kept = self._draw_channels(images)
+        return noisy * kept.view(*kept.shape, *[1] * (images.ndim - 2))
+
+    def _move(self, images: Tensor) -> Tensor:
+        """Move the slices; those of a block are channels of one image."""
+        depth = images.shape[4:]
+        flat = images.movedim(4, 2).flatten(1, 2) if depth else images
+        grid = F.affine_grid(self._draw_affines(len(flat)), list(flat.shape), False)
+        moved = F.grid_sample(flat, grid, align_corners=False)
+        return moved.unflatten(1, (-1, *depth)).movedim(2, 4) if depth else moved
 
     def _draw_channels(self, images: Tensor) -> Tensor:
         """Which channels (B, C) of each image stay."""
@@ -87,6 +95,7 @@ class Augmentation:
         return torch.cat([rows, shift], dim=2)
 
 
-def _draw_log_uniform(count: int, channels: int, spread: float) -> Tensor:
-    exponent = 2 * torch.rand(count, channels, 1, 1) - 1
+def _draw_log_uniform(images: Tensor, spread: float) -> Tensor:
+    """One factor for each image and channel."""
+    exponent = 2 * torch.rand(*images.shape[:2], *[1] * (images.ndim - 2)) - 1
     return torch.as_tensor(1 + spread) ** exponent

@@ -7,12 +7,13 @@ from ignite.engine import Engine, Events
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
+from heatmask.device import lay_channels_last, to_channels_last
 from heatmask.training.augment import Augmentation
 from heatmask.training.position import PositionPrior
 
 
 class PrepareSlices:
-    """MONAI's `prepare_batch`: a batch of `SliceDataset` to images and targets.
+    """MONAI's `prepare_batch`: a batch of slices or blocks of them to images and targets.
 
     Parameters
     ----------
@@ -35,14 +36,17 @@ class PrepareSlices:
         non_blocking: bool = False,
         **_: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W), channels last in memory, and targets (B, 1 + K) or (B, 1)."""
+        """Return images (B, C, *spatial) and targets (B, 1 + K) or (B, 1).
+
+        The images are channels last in memory.
+        """
         images = batch["image"]
         if self.augmentation is not None:
             images = self.augmentation(images)
         targets = batch["label"][:, None]
         if self.prior is not None:
             targets = torch.cat([targets, self.prior(batch["position"])], dim=1)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = to_channels_last(images)
         return images.to(device, non_blocking=non_blocking), targets.to(device)
 
 
@@ -84,4 +88,4 @@ def seed_network(network: nn.Module, seed: int) -> nn.Module:
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
-    return network.to(memory_format=torch.channels_last)
+    return lay_channels_last(network)

@@ -130,7 +130,7 @@ def _describe_images(task: OwnTask) -> str:
     if task.pictures:
         return (
             "one 2D image (PNG, JPEG, or a volume of one slice), scaled to the size that the "
-            "network was trained on; pixels without a size count as 1 mm"
+            "network was trained on; a picture counts as 256 mm wide"
         )
     return f"one volume ({' and '.join(task.sequences)}), axial slices one by one"
 

@@ -38,6 +38,13 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
     InputError
         Volumes cannot be read, or their labels do not fit them; all of them are named.
 
+    Attributes
+    ----------
+    images, labels, positions : Tensor
+        (N, C, H, W), (N,) and (N,) of the labelled slices of all volumes, in order.
+    places : Tensor
+        (N, 2), the volume's number and that of the slice in it.
+
     Notes
     -----
     Axial slices: the labels belong to the file's third axis and follow it through the
@@ -53,7 +60,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         fit = ResizeWithPadOrCrop((*image_size, -1))
         parts, problems = [], []
-        for volume in track(volumes, "Reading slices", disable=len(volumes) < 4):
+        reading = track(volumes, "Reading slices", disable=len(volumes) < 4)
+        for number, volume in enumerate(reading):
             try:
                 with reveal_reason():
                     prepared = preprocessing({"image": volume.image})
@@ -64,14 +72,17 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
             stack = fit(prepared["image"]).as_tensor().movedim(-1, 0)
             positions = (torch.arange(len(stack)) + 0.5) / len(stack)
             kept = ~labels.isnan()
-            parts.append((stack[kept].half(), labels[kept], positions[kept]))
+            places = torch.stack([torch.full((len(stack),), number), torch.arange(len(stack))], 1)
+            parts.append((stack[kept].half(), labels[kept], positions[kept], places[kept]))
         if problems:
             _raise_unreadable(problems, len(volumes))
         if not parts:
             raise InputError(
                 "There must be a labelled image in every split that is read, and none is there."
             )
-        self.images, self.labels, self.positions = map(torch.cat, zip(*parts, strict=True))
+        self.images, self.labels, self.positions, self.places = map(
+            torch.cat, zip(*parts, strict=True)
+        )
 
     def __len__(self) -> int:
         return len(self.images)

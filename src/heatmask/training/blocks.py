@@ -1,0 +1,62 @@
+"""Blocks of neighbouring slices for a classifier in 3D."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from heatmask.errors import InputError, OptionError
+from heatmask.training.slices import SliceDataset
+
+
+class BlockDataset(Dataset[dict[str, Tensor]]):
+    """The blocks of neighbouring labelled slices of a volume, each with the mean of their labels.
+
+    Volumes of a training set may show a finding one and all, blocks do not. The mean is the share
+    of slices with the finding.
+
+    Parameters
+    ----------
+    slices
+        Labelled slices of one class: 0 for no finding, 1 for a finding.
+    block_slices
+        Slices a block.
+    step
+        Slices from the beginning of a block to that of the next.
+
+    Raises
+    ------
+    OptionError
+        A number is less than 1.
+    InputError
+        No volume has as many neighbouring slices with a label.
+    """
+
+    def __init__(self, slices: SliceDataset, block_slices: int = 4, step: int = 1) -> None:
+        if min(block_slices, step) < 1:
+            raise OptionError(
+                f"block_slices and step must be at least 1, got {block_slices} and {step}."
+            )
+        first = torch.arange(max(0, len(slices) - block_slices + 1))
+        apart = slices.places[first + block_slices - 1] - slices.places[first]
+        whole = (apart == torch.tensor([0, block_slices - 1])).all(dim=1)
+        starts = first[whole & (slices.places[first, 1] % step == 0)]
+        if len(starts) == 0:
+            raise InputError(
+                f"A volume must have {block_slices} neighbouring slices with a label, and none "
+                "has. Take smaller blocks (block_slices), or label more slices."
+            )
+        self.slices = slices
+        self.members = starts[:, None] + torch.arange(block_slices)
+        self.labels = slices.labels[self.members].mean(dim=1)
+        self.positions = slices.positions[self.members].mean(dim=1)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return ``image`` (C, H, W, D) float32, ``label`` and ``position``, both scalars."""
+        return {
+            "image": self.slices.images[self.members[index]].movedim(0, -1).float(),
+            "label": self.labels[index],
+            "position": self.positions[index],
+        }
