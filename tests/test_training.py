@@ -348,8 +348,7 @@ def test_volumes_follow_one_another() -> None:
 
 def test_blocks_hold_neighbours_of_one_volume() -> None:
     volumes = [LabelledVolume(a, Path(a), (0, 0, 0, 1, 1)) for a in ("RAS", "LPS")]
-    slices = SliceDataset(volumes, read_plainly, (8, 8))
-    blocks = BlockDataset(slices, 3)
+    blocks = BlockDataset(volumes, read_plainly, (8, 8), 3)
     assert len(blocks) == 6
     assert blocks.labels.tolist() == pytest.approx([0, 1 / 3, 2 / 3] * 2)
     assert blocks.positions.tolist() == pytest.approx([0.3, 0.5, 0.7] * 2)
@@ -357,18 +356,24 @@ def test_blocks_hold_neighbours_of_one_volume() -> None:
     assert item["image"].shape == (1, 8, 8, 3)
     assert item["image"][0, 4, 4].tolist() == [2, 3, 4], "the lowest slice first"
     assert item["label"] == pytest.approx(1 / 3)
-    assert len(BlockDataset(slices, 3, step=2)) == 4
-    assert len(BlockDataset(slices, 5)) == 2
+    assert len(BlockDataset(volumes, read_plainly, (8, 8), 3, step=2)) == 4
+    assert len(BlockDataset(volumes, read_plainly, (8, 8), 5)) == 2
 
 
 def test_blocks_leave_out_slices_without_a_label() -> None:
     image = LabelledImage("p", Path("RAS"), {0: 1, 1: 0, 3: 0, 4: 1}, (2, 3, 4, 5))
-    slices = SliceDataset([image], read_plainly, (6, 8))
-    assert BlockDataset(slices, 2).members.tolist() == [[0, 1], [2, 3]]
+    given = ([image], read_plainly, (6, 8))
+    assert BlockDataset(*given, 2).members.tolist() == [[0, 1], [2, 3]]
     with pytest.raises(InputError, match="must have 3 neighbouring slices with a label"):
-        BlockDataset(slices, 3)
+        BlockDataset(*given, 3)
     with pytest.raises(OptionError, match="at least 1, got 0 and 1"):
-        BlockDataset(slices, 0)
+        BlockDataset(*given, 0)
+
+
+def test_blocks_have_one_class() -> None:
+    image = LabelledImage("p", Path("RAS"), {0: 0, 1: 1, 2: 2, 3: 0, 4: 0}, (2, 3, 4, 5, 6))
+    with pytest.raises(InputError, match="one class beside none; got 2"):
+        BlockDataset([image], read_plainly, (6, 8), 2)
 
 
 def test_a_wrong_number_of_labels() -> None:

@@ -47,7 +47,7 @@ class ResampleInPlane(InvertibleTransform):
         """Return the resampled volume (C, X, Y, Z); averages where pixels become larger."""
         old = np.asarray(volume.shape[1:])
         factor = np.asarray(volume.pixdim) / self.pixel_spacing_mm
-        factor[find_slice_axis(old, self.slice_axis)] = 1.0
+        factor[find_slice_axis(old.tolist(), self.slice_axis)] = 1.0
         size = np.maximum(np.round(old * factor), 1).astype(int)
         mode = "area" if (size <= old).all() else "bilinear"
         return self._resize(volume, size.tolist(), mode, self.get_transform_info())

@@ -1,9 +1,14 @@
 """Blocks of neighbouring slices for a classifier in 3D."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from heatmask.data.label_table import LabelledImage
+from heatmask.data.labels import LabelledVolume
 from heatmask.errors import InputError, OptionError
 from heatmask.training.slices import SliceDataset
 
@@ -16,8 +21,8 @@ class BlockDataset(Dataset[dict[str, Tensor]]):
 
     Parameters
     ----------
-    slices
-        Labelled slices of one class: 0 for no finding, 1 for a finding.
+    volumes, preprocessing, image_size
+        As of `heatmask.training.slices.SliceDataset`, with one class.
     block_slices
         Slices a block.
     step
@@ -28,13 +33,26 @@ class BlockDataset(Dataset[dict[str, Tensor]]):
     OptionError
         A number is less than 1.
     InputError
-        No volume has as many neighbouring slices with a label.
+        There are several classes, or no volume has as many neighbouring slices with a label.
     """
 
-    def __init__(self, slices: SliceDataset, block_slices: int = 4, step: int = 1) -> None:
+    def __init__(
+        self,
+        volumes: Sequence[LabelledVolume | LabelledImage],
+        preprocessing: Callable[[Mapping[str, Any]], Any],
+        image_size: tuple[int, int] = (128, 128),
+        block_slices: int = 4,
+        step: int = 1,
+    ) -> None:
         if min(block_slices, step) < 1:
             raise OptionError(
                 f"block_slices and step must be at least 1, got {block_slices} and {step}."
+            )
+        slices = SliceDataset(volumes, preprocessing, image_size)
+        if slices.labels.max() > 1:
+            raise InputError(
+                "The label of a block is a share, so there must be one class beside none; got "
+                f"{int(slices.labels.max())}. Train a bundle for each class, or one on slices."
             )
         first = torch.arange(max(0, len(slices) - block_slices + 1))
         apart = slices.places[first + block_slices - 1] - slices.places[first]

@@ -106,8 +106,11 @@ def adapt_training(
     """Turn the training config of a bundle to a task, in place.
 
     ``labels`` and ``images`` become its knobs in place of ``dataset_dir``; what the bundle says
-    about optimisation, augmentation and checkpoints stays.
+    about optimisation, augmentation and checkpoints stays. What else changes for a task of one's
+    own, it names itself under ``own_task``.
     """
+    for name, value in parser.config.pop("own_task", {}).items():
+        parser[name] = value
     slices = "$@train#dataset.labels"
     shape = {"num_classes": len(task.class_names), "negatives": task.negatives}
     settings = {k: v for k, v in parser["settings"].items() if k not in _OF_THE_BUNDLES_DATA}
@@ -201,7 +204,8 @@ def adapt_preprocessing(
     steps = preprocessing["transforms"]
     loading = _find_step(steps, "LoadSequencesd")
     loading["min_slices"] = 1
-    loading.pop("needed", None)  # that of the bundle's own weights
+    for name in ("needed", "required"):  # those of the bundle's own weights
+        loading.pop(name, None)
     if not task.pictures:
         return
     place = steps.index(_find_step(steps, "ResampleInPlaned", "Resized"))

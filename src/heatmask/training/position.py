@@ -97,12 +97,18 @@ class PositionOffsetLoss(nn.Module):
         that a mean over batches is that over all slices. None weighs all alike.
     negatives
         For several classes: whether a slice may show none of them; that has the logit 0.
+    label_smoothing
+        For several classes: share of a label that all of them have in equal parts.
     """
 
     def __init__(
-        self, class_weights: Sequence[float] | None = None, negatives: bool = True
+        self,
+        class_weights: Sequence[float] | None = None,
+        negatives: bool = True,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        self.label_smoothing = label_smoothing
         weights = None if class_weights is None else torch.as_tensor(class_weights).float()
         self.negatives = negatives
         self.class_weights: Tensor | None
@@ -116,7 +122,9 @@ class PositionOffsetLoss(nn.Module):
             return F.binary_cross_entropy_with_logits(shifted, label)
         scores = add_none_logit(shifted) if self.negatives else shifted
         index = label[:, 0].long() - int(not self.negatives)
-        losses = F.cross_entropy(scores, index, reduction="none")
+        losses = F.cross_entropy(
+            scores, index, reduction="none", label_smoothing=self.label_smoothing
+        )
         if self.class_weights is not None:
             losses = losses * self.class_weights.to(losses.device)[index]
         return losses.mean()

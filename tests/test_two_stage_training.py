@@ -1,0 +1,212 @@
+"""Bundles that are trained in two stages, through `python -m monai.bundle run`."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scan_files import write_nifti
+
+from heatmask.bundle import PROJECT, read_bundle, run_bundle
+from heatmask.data.phantom import make_phantom
+from heatmask.networks.gated_cnn import Gate, GatedCNN
+from heatmask.networks.weights import load_weights
+from heatmask.training.gate import join_gate, start_gate
+
+TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
+RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
+KINDS = ("meningioma", "glioma", "pituitary")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices of three kinds, told by the shape of a bright spot, and labels of each."""
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        image = np.zeros((64, 64), np.uint8)
+        image[6:58, 10:54] = 90 + random.integers(0, 20, (52, 44))
+        top, left = random.integers(12, 40, 2)
+        height, width = ((6, 6), (12, 3), (3, 12))[number % 3]
+        image[top : top + height, left : left + width] = 220
+        Image.fromarray(image).save(folder / f"{number}.png")
+        split = "val" if number >= 18 else "train"
+        rows.append((f"{number}.png", KINDS[number % 3], split, str(number)))
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "label", "split", "group"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four small heads with slice labels, two of them with a second sequence."""
+    folder = tmp_path_factory.mktemp("heads")
+    slices, patients = ["patient,slice,tumour"], ["patient,split"]
+    for seed in range(4):
+        phantom = make_phantom(300 + seed, shape=(46, 58, 18), spacing_mm=(4.5, 4.5, 8.5))
+        name = f"P{seed}"
+        (folder / name).mkdir()
+        write_nifti(folder / name / f"{name}-t2f.nii.gz", phantom.image, phantom.affine)
+        if seed % 2:
+            write_nifti(folder / name / f"{name}-t1c.nii.gz", phantom.image**0.5, phantom.affine)
+        patients.append(f"{name},{'train' if seed < 2 else 'val'}")
+        slices += [f"{name},{i},{label}" for i, label in enumerate(phantom.slice_labels)]
+    (folder / "slice_labels.csv").write_text("\n".join(slices) + "\n", encoding="utf-8")
+    (folder / "patients.csv").write_text("\n".join(patients) + "\n", encoding="utf-8")
+    return folder
+
+
+def train(bundle: Path, output: Path, **words: object) -> str:
+    """Run the bundle's training; return what it said."""
+    words = {
+        "bundle_root": bundle, "output_dir": output, "weights": output / "model.pt",
+        "max_epochs": 2, "batch_size": 6, "device": "cpu", "pixel_spacing_mm": 4.5,
+        "image_size": "[48, 48]", "calibrated_methods": "['saliency']", "calibrated_layers": "[]",
+        "network_def#features": "[4, 8]", **words,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "monai.bundle", "run"]
+    command += ["--config_file", str(bundle / "configs" / "train.json")]
+    for name, value in words.items():
+        command += [f"--{name}", str(value)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def kinds_run(pictures: Path, heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("kinds")
+    words = {"dataset_dir": pictures, "gate_dir": heads, "gate_epochs": 2}
+    train(TYPES, output, **words, **{"network_def#gate_features": "[4, 8]"})
+    return output
+
+
+def test_kinds_then_the_gate(kinds_run: Path) -> None:
+    """The classifier is as its own stage left it, the gate as the second did."""
+    kinds, gate, shipped = (
+        torch.load(path, weights_only=True)["model"]
+        for path in (
+            kinds_run / "best.pt",
+            kinds_run / "gate" / "best.pt",
+            kinds_run / "model.pt",
+        )
+    )
+    assert shipped
+    for name, value in shipped.items():
+        part, _, rest = name.partition(".")
+        wanted = kinds[name] if part == "classifier" else gate[rest]
+        torch.testing.assert_close(value.float(), wanted.float(), rtol=2e-3, atol=1e-4)
+    for name, value in gate.items():
+        if name.startswith("alone.stage"):
+            wanted = kinds[name.replace("alone", "classifier")]
+            torch.testing.assert_close(value, wanted, msg=f"{name} is the classifier's own")
+    assert not torch.equal(gate["alone.fc.weight"], kinds["gate.alone.fc.weight"])
+    assert not torch.equal(gate["every.fc.weight"], kinds["gate.every.fc.weight"])
+    report = json.loads((kinds_run / "training.json").read_text())
+    assert {"val_macro_f1", "gate_val_auroc"} <= set(report["validation"])
+    assert report["calibration"].keys() == {"saliency"}
+    assert (kinds_run / "training.png").stat().st_size > 5_000
+
+
+def test_a_finished_run_is_not_run_again(kinds_run: Path, pictures: Path, heads: Path) -> None:
+    before = (kinds_run / "gate" / "best.pt").stat().st_mtime_ns
+    words = {"dataset_dir": pictures, "gate_dir": heads, "gate_epochs": 2}
+    said = train(TYPES, kinds_run, **words, **{"network_def#gate_features": "[4, 8]"})
+    assert said.count("had finished; nothing is trained") == 2
+    assert (kinds_run / "gate" / "best.pt").stat().st_mtime_ns == before
+
+
+def test_the_trained_kinds_segment_a_picture_and_a_volume(
+    kinds_run: Path, pictures: Path, heads: Path, tmp_path: Path
+) -> None:
+    for scan in (pictures / "20.png", heads / "P1" / "P1-t1c.nii.gz"):
+        knobs = {
+            "input": str(scan), "output_dir": str(tmp_path), "device": "cpu",
+            "weights": str(kinds_run / "model.pt"), "method": "saliency", "pixel_spacing_mm": 4.5,
+            "network_def#features": [4, 8], "network_def#gate_features": [4, 8],
+        }  # fmt: skip
+        (report,) = run_bundle(read_bundle(TYPES, knobs=knobs), "evaluator").run()
+        assert [c["name"] for c in report["classes"]] == [
+            "meningioma",
+            "glioma",
+            "pituitary tumour",
+        ]
+        total = sum(c["probability"] for c in report["classes"])
+        assert total == pytest.approx(1, abs=1e-5) if scan.suffix == ".png" else total > 0
+
+
+def test_the_gate_begins_with_the_classifiers_stages(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = GatedCNN(2, 2, 3, (4, 8, 12), gate_features=(4, 8))
+    torch.save(
+        {"model": trained.state_dict(), "metrics": {"a": 1.0}, "epoch": 3}, tmp_path / "best.pt"
+    )
+    torch.manual_seed(1)
+    network = GatedCNN(2, 2, 3, (4, 8, 12), gate_features=(4, 8))
+    gate = start_gate(network, tmp_path / "best.pt")
+    assert isinstance(gate, Gate)
+    gate.train()
+    assert not any(module.training for module in gate.alone.modules())
+    for stage in ("stage1", "stage2"):
+        pairs = zip(
+            getattr(gate.alone, stage).state_dict().values(),
+            getattr(trained.classifier, stage).state_dict().values(),
+            strict=True,
+        )
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    learns = [name for name, p in gate.named_parameters() if p.requires_grad]
+    assert "alone.fc.weight" in learns
+    assert not any(name.startswith("alone.stage") for name in learns)
+
+    (tmp_path / "gate").mkdir()
+    with torch.no_grad():
+        gate.every.fc.bias.fill_(7.0)
+    torch.save(
+        {"model": gate.state_dict(), "metrics": {"a": 2.0}, "epoch": 5}, tmp_path / "gate/best.pt"
+    )
+    joined = torch.load(join_gate(tmp_path), weights_only=True)
+    assert joined["metrics"] == {"a": 1.0, "gate_a": 2.0}
+    assert joined["model"]["gate.every.fc.bias"].item() == 7.0
+
+
+def test_the_gate_asks_the_network_for_what_is_there() -> None:
+    torch.manual_seed(0)
+    gate = Gate(2, 2, (4, 8), "batch", 0.1).eval()
+    images = torch.rand(3, 2, 8, 8)
+    images[1, 1] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(gate(images)[[0, 2]], gate.every(images[[0, 2]]))
+        torch.testing.assert_close(gate(images)[1], gate.alone(images[1:2, :1])[0])
+
+
+def test_the_classifier_then_its_relevance(heads: Path, tmp_path: Path) -> None:
+    words = {"dataset_dir": heads, "localiser_epochs": 2, "segments": 12}
+    train(RELEVANCE, tmp_path, **words, **{"network_def#localiser_features": "[4, 8]"})
+    first, second, shipped = (
+        torch.load(path, weights_only=True)["model"]
+        for path in (
+            tmp_path / "best.pt",
+            tmp_path / "localiser" / "best.pt",
+            tmp_path / "model.pt",
+        )
+    )
+    for name, value in second.items():
+        if name.startswith("classifier."):
+            torch.testing.assert_close(value, first[name])
+    moved = [n for n in second if n.startswith("localiser.") and second[n].is_floating_point()]
+    assert any(not torch.equal(first[n], second[n]) for n in moved)
+    parser = read_bundle(RELEVANCE, knobs={"device": "cpu", "dataset_dir": str(heads)})
+    parser["network_def::features"] = [4, 8]
+    parser["network_def::localiser_features"] = [4, 8]
+    load_weights(run_bundle(parser, "network_def"), tmp_path / "model.pt")
+    assert shipped.keys() == second.keys()
+    assert set(json.loads((tmp_path / "calibration.json").read_text())) == {"saliency"}
