@@ -8,6 +8,7 @@ judged by the trained classifier.
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,18 +23,18 @@ from torch import Tensor, nn
 from heatmask.attribution import Explainer, list_methods
 from heatmask.attribution.channels import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
-from heatmask.data.labels import list_labelled_volumes
 from heatmask.evaluation.faithfulness import measure_deletion_contrast
 from heatmask.networks.weights import load_weights
 from heatmask.training.engine import seed_network
-from heatmask.training.slices import SliceDataset
 from heatmask.transforms import SmoothHeatmapd
 
 console = Console()
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Folder with patients.csv and slice_labels.csv.")],
+    data: Annotated[
+        Path, typer.Argument(help="What the bundle is trained on: its validation part.")
+    ],
     bundle: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = (
         "brain_mri_resnet_attribution_segmentation"
     ),
@@ -41,7 +42,6 @@ def main(
         list[str] | None, typer.Option(help="Repeatable; default: all methods.")
     ] = None,
     target_layer: Annotated[str | None, typer.Option(help="For the CAM family.")] = None,
-    split: Annotated[str, typer.Option(help="Which patients of patients.csv.")] = "val",
     blur_mm: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
     random: Annotated[bool, typer.Option(help="Explain a network of random weights.")] = False,
 ) -> None:
@@ -51,35 +51,44 @@ def main(
     network = run_bundle(parser, "network_def")
     load_weights(network, folder / "models/model.pt")
     explained = seed_network(copy.deepcopy(network), 0).eval() if random else network
-    volumes = load_positive_slices(parser, network, data, split)
+    volumes = load_positive_slices(parser, network)
     widths = blur_mm or [0.0, 4.0, 8.0]
     names = method or [m.name for m in list_methods() if m.family != "inherent"]
     rows = []
     for name in names:
         explainer = Explainer(name, target_layer)
         rows += measure_method(explainer, explained, network, volumes, widths)
-    show_rows(rows, f"{sum(map(len, volumes))} slices of {len(volumes)} {split} patients")
+    count = sum(len(images) for images in volumes)
+    show_rows(rows, f"{count} slices of {len(volumes)} validation volumes or pictures")
 
 
-def load_positive_slices(parser: Any, network: nn.Module, data: Path, split: str) -> list[Tensor]:
-    """Return, for each patient, the slices (N, C, H, W) that the classifier calls positive."""
-    knobs = {name: parser.get_parsed_content(name) for name in ("slice_labels", "patients")}
-    listed = list_labelled_volumes(
-        data, parser["pattern"], *knobs.values(), split, parser["sequences"]
-    )
-    preprocessing = parser.get_parsed_content("preprocessing")
+def load_positive_slices(parser: Any, network: nn.Module) -> list[Tensor]:
+    """Return, for each validation volume, the slices (N, C, H, W) predicted to show a finding."""
+    slices = parser.get_parsed_content("validate#dataset")
     volumes = []
-    for volume in track(listed, "Reading"):
-        images = SliceDataset([volume], preprocessing, parser["image_size"]).images.float()
-        volumes.append(images[classify(network, images) >= 0.5])
+    for number in slices.places[:, 0].unique():
+        images = slices.images[slices.places[:, 0] == number].float()
+        volumes.append(images[predict(network, images)[0] >= 0.5])
     return volumes
 
 
 @torch.no_grad()
-def classify(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the probability (N,) of the finding."""
-    parts = [network(batch)[:, 0].sigmoid() for batch in images.split(32)]
-    return torch.cat(parts) if parts else images.new_zeros(0)
+def predict(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability of the likeliest class, and which that is, both (N,)."""
+    if not len(images):
+        return images.new_zeros(0), torch.zeros(0, dtype=torch.long)
+    logits = torch.cat([network(batch) for batch in images.split(32)])
+    probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+    found = probabilities.max(dim=1)
+    return found.values, found.indices
+
+
+@torch.no_grad()
+def classify(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """Return the probability (N,) of the class of each image."""
+    logits = torch.cat([network(batch) for batch in images.split(32)])
+    probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+    return probabilities.gather(1, classes[:, None])[:, 0]
 
 
 def measure_method(
@@ -89,22 +98,23 @@ def measure_method(
     volumes: Sequence[Tensor],
     widths: Sequence[float],
 ) -> list[tuple[float, str, float]]:
-    """Return deletion contrast, method and blur for each width, mean over the volumes."""
-    maps = [
-        explain_present_channels(explainer, explained, images).attribution[:, 0]
-        if len(images)
-        else None
-        for images in track(volumes, explainer.method.name)
-    ]
+    """Return deletion contrast of the class predicted, method and blur for each width."""
+    maps, classes = [], [predict(network, images)[1] for images in volumes]
+    for images, chosen in zip(track(volumes, explainer.method.name), classes, strict=True):
+        if len(images):
+            attribution = explain_present_channels(explainer, explained, images).attribution
+            maps.append(attribution[torch.arange(len(images)), chosen])
+        else:
+            maps.append(None)
     rows = []
     for width in widths:
         contrasts = [
             0.0
             if heatmap is None
             else measure_deletion_contrast(
-                lambda x: classify(network, x), images, smooth(heatmap, width)
+                partial(classify, network, classes=chosen), images, smooth(heatmap, width)
             )
-            for images, heatmap in zip(volumes, maps, strict=True)
+            for images, heatmap, chosen in zip(volumes, maps, classes, strict=True)
         ]
         rows.append((sum(contrasts) / len(contrasts), explainer.method.name, width))
     return rows

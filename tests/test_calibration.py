@@ -45,7 +45,13 @@ def test_shipped_ranges_are_ranges(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bundle", ["brain_mri_resnet_attribution_segmentation", "brain_mri_gradcam_segmentation"]
+    "bundle",
+    [
+        "brain_mri_gradcam_segmentation",
+        "brain_mri_relevance3d_segmentation",
+        "brain_mri_resnet_attribution_segmentation",
+        "brain_t1ce_tumour_type_segmentation",
+    ],
 )
 def test_every_choice_offered_has_its_range(bundle: str) -> None:
     """What the options panel lists works, and what training calibrates is what it lists."""

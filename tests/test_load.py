@@ -327,3 +327,33 @@ def test_without_the_sequence_that_the_weights_need_there_is_a_warning(
     out = LoadSequencesd("image", sequences, needed="FLAIR")({"image": {given: volume}})
     said = any("Without FLAIR this network" in text for text in out["scan"].meta["warnings"])
     assert said == warned
+
+
+# --- a sequence that must be there -----------------------------------------------------------
+
+
+def test_a_required_sequence_may_be_there_without_its_name(tmp_path: Path) -> None:
+    scan = write_nifti(tmp_path / "x.nii", draw_waves(AFFINE), AFFINE)
+    step = LoadSequencesd("image", ["T1-Gd", "FLAIR"], required="T1-Gd")
+    assert get_warnings(step({"image": str(scan)})["scan"]) == []
+    scans = write_scans(tmp_path / "both", ["FLAIR", "T1-Gd"])
+    assert step({"image": scans})["scan"].meta["sequences_used"] == ["T1-Gd", "FLAIR"]
+
+
+@pytest.mark.parametrize(
+    ("name", "came"),
+    [
+        ("x_flair.nii", "got FLAIR by the file name 'x_flair.nii'"),
+        ("x_t1.nii", "got T1 by the file name 'x_t1.nii'"),
+        ("x_t2.nii", "got T2 by the file name 'x_t2.nii'"),
+    ],
+)
+def test_another_sequence_than_the_required_one_is_refused(
+    tmp_path: Path, name: str, came: str
+) -> None:
+    scan = write_nifti(tmp_path / name, draw_waves(AFFINE), AFFINE)
+    step = LoadSequencesd("image", ["T1-Gd", "FLAIR"], required="T1-Gd")
+    with pytest.raises(InputError, match=f"needs a T1-Gd scan; {came}. Give the T1-Gd scan"):
+        step({"image": str(scan)})
+    with pytest.raises(InputError, match="needs a T1-Gd scan; got FLAIR, T2"):
+        step({"image": write_scans(tmp_path / "others", ["FLAIR", "T2"])})

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd
 from planted import PlantedClassifier, make_affine, make_volume, store_as
 from scan_files import write_nifti
+from scipy import ndimage
 
 from heatmask.errors import InputError, OptionError
 from heatmask.networks.gp_unet import GPUNet
@@ -85,6 +86,39 @@ def test_there_and_back(axcodes: str, slice_axis: int) -> None:
     inner = tuple(slice(3, -3) for _ in range(3))
     assert (back - volume)[0][inner].abs().max() < 0.2
     assert (back - volume)[0][inner].abs().mean() < 0.03
+
+
+@pytest.mark.parametrize(("plane", "axcodes"), [(0, "PSL"), (1, "LSP"), (2, "LPS"), (2, "RAS")])
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_a_single_slice_is_cut_across_its_own_axis(
+    plane: int, axcodes: str, slice_axis: int
+) -> None:
+    """Whatever the option says: resampling, smoothing, mask and summary see one image."""
+    whole = draw_waves(make_affine(SPACING)).astype(np.float32)
+    single = np.take(whole, [6], plane)
+    volume = make_volume(*store_as(single, make_affine(SPACING), axcodes))
+    chain = Compose([
+        Orientationd("image", axcodes="RAS", labels=None),
+        ResampleInPlaned("image", 2.0, slice_axis),
+    ])  # fmt: skip
+    there = chain({"image": volume})
+    image = there["image"]
+    expected = [1 if a == plane else round(SHAPE[a] * SPACING[a] / 2.0) for a in range(3)]
+    assert list(image.shape[1:]) == expected
+    assert float(image.pixdim[plane]) == pytest.approx(SPACING[plane])
+    smooth = SmoothHeatmapd("image", 3.0, slice_axis)(there)["image"]
+    across = ndimage.gaussian_filter(
+        image[0].numpy(), [0 if a == plane else 3.0 / float(image.pixdim[a]) for a in range(3)]
+    )
+    np.testing.assert_allclose(smooth[0], across, atol=1e-4)
+    back = chain.inverse(there)["image"]
+    assert back.shape == volume.shape
+    assert (back - volume).abs().mean() < 0.05
+    mask = HeatmapToMaskd("heatmap", slice_axis=slice_axis, **RULES)(
+        {"heatmap": back - 2, "scan": volume, "shown": np.ones((1, 1), bool)}
+    )["mask"]
+    assert mask.shape == volume.shape
+    assert 0 < mask.float().mean() < 1
 
 
 def test_a_heatmap_is_inverted_by_the_images_history() -> None:

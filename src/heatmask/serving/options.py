@@ -19,6 +19,8 @@ Value = bool | float | str
 RANGES: dict[str, tuple[float, float]] = {
     "threshold_level": (-100.0, 100.0),
     "min_volume_mm3": (0.0, 1e7),
+    "gate_probability": (0.0, 1.0),
+    "overlap": (0.0, 0.9),
 }
 """Lowest and highest value of the numeric options, by name; others must only be finite."""
 
