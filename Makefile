@@ -7,6 +7,7 @@
 IMAGE   ?=
 STUDIES ?=
 DATA    ?= ../shared/data/lgg
+TYPES   ?= ../shared/data/figshare
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
 DEVICE  ?=
@@ -18,7 +19,7 @@ BIN  := $(VENV)/bin
 READY := $(VENV)/.installed
 DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
 
-SHIPPED := $(notdir $(wildcard bundles/brain_mri_*))
+SHIPPED := $(notdir $(wildcard bundles/brain_*))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,7 +31,7 @@ help:  ## list the jobs
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Options: IMAGE=scan.nii.gz  STUDIES=folder  DATA=folder  HOST=$(HOST)  PORT=$(PORT)"
+	@echo "Options: IMAGE=scan.nii.gz  STUDIES=folder  DATA=folder  TYPES=folder  HOST=$(HOST)  PORT=$(PORT)"
 	@echo "         DEVICE=auto|cpu|cuda  ARGS='further options'  PYTHON=path/to/python3.11"
 
 demo: $(READY)  ## heatmap and pseudo-mask of a synthetic brain, or of IMAGE=scan
@@ -65,7 +66,11 @@ train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
 
 train-all: $(READY)  ## train every shipped bundle anew and replace its weights; goes on where it stopped
 	@set -e; for bundle in $(SHIPPED); do \
-	  $(BIN)/heatmask train "$(DATA)" --bundle $$bundle --seed 0 \
+	  case $$bundle in \
+	    *_type_*) set -- "$(TYPES)" --set "gate_dir=$(DATA)" ;; \
+	    *) set -- "$(DATA)" ;; \
+	  esac; \
+	  $(BIN)/heatmask train "$$@" --bundle $$bundle --seed 0 \
 	    --weights bundles/$$bundle/models/model.pt $(DEVICE_OPTION) $(ARGS); \
 	done
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from heatmask.bundle import PROJECT, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
-from heatmask.training.gate import join_gate, start_gate
+from heatmask.training.gate import fit_alone, join_gate, start_gate
 
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
@@ -103,13 +104,16 @@ def test_kinds_then_the_gate(kinds_run: Path) -> None:
     assert shipped
     for name, value in shipped.items():
         part, _, rest = name.partition(".")
+        if rest.startswith("alone.fc."):
+            continue
         wanted = kinds[name] if part == "classifier" else gate[rest]
         torch.testing.assert_close(value.float(), wanted.float(), rtol=2e-3, atol=1e-4)
     for name, value in gate.items():
         if name.startswith("alone.stage"):
             wanted = kinds[name.replace("alone", "classifier")]
             torch.testing.assert_close(value, wanted, msg=f"{name} is the classifier's own")
-    assert not torch.equal(gate["alone.fc.weight"], kinds["gate.alone.fc.weight"])
+    fitted = shipped["gate.alone.fc.weight"].float()
+    assert not torch.allclose(fitted, gate["alone.fc.weight"], rtol=0.01)
     assert not torch.equal(gate["every.fc.weight"], kinds["gate.every.fc.weight"])
     report = json.loads((kinds_run / "training.json").read_text())
     assert {"val_macro_f1", "gate_val_auroc"} <= set(report["validation"])
@@ -163,9 +167,8 @@ def test_the_gate_begins_with_the_classifiers_stages(tmp_path: Path) -> None:
             strict=True,
         )
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
-    learns = [name for name, p in gate.named_parameters() if p.requires_grad]
-    assert "alone.fc.weight" in learns
-    assert not any(name.startswith("alone.stage") for name in learns)
+    learns = {name.split(".")[0] for name, p in gate.named_parameters() if p.requires_grad}
+    assert learns == {"every"}
 
     (tmp_path / "gate").mkdir()
     with torch.no_grad():
@@ -173,9 +176,47 @@ def test_the_gate_begins_with_the_classifiers_stages(tmp_path: Path) -> None:
     torch.save(
         {"model": gate.state_dict(), "metrics": {"a": 2.0}, "epoch": 5}, tmp_path / "gate/best.pt"
     )
-    joined = torch.load(join_gate(tmp_path), weights_only=True)
+    slices = make_slices()
+    joined = torch.load(join_gate(tmp_path, network, slices), weights_only=True)
     assert joined["metrics"] == {"a": 1.0, "gate_a": 2.0}
     assert joined["model"]["gate.every.fc.bias"].item() == 7.0
+
+
+def make_slices() -> SimpleNamespace:
+    """Ten slices with a bright spot and ten without, and four of the other sequence alone."""
+    torch.manual_seed(3)
+    images = torch.rand(24, 2, 16, 16)
+    images[:10, 0, 4:9, 5:10] += 3
+    images[20:, 0] = 0
+    labels = torch.tensor([1.0] * 10 + [0.0] * 10 + [1.0] * 4)
+    return SimpleNamespace(images=images.half(), labels=labels)
+
+
+def test_the_last_layer_is_a_logistic_regression() -> None:
+    """At its minimum: the gradient of the balanced, penalised loss is nought."""
+    torch.manual_seed(0)
+    gate, slices = Gate(2, 2, (4, 8), "batch", 0.1).eval(), make_slices()
+    fit_alone(gate, slices, penalty=2.0)
+    images, labels = slices.images[:20, :1].float(), slices.labels[:20]
+    with torch.no_grad():
+        logits = gate.alone(images)[:, 0]
+        features = gate.alone.pooling(
+            gate.alone.stage2(gate.alone.pool1(gate.alone.stage1(images)))
+        )
+    assert logits[:10].min() > logits[10:].max()
+    scaled = (features - features.mean(0)) / features.std(0)
+    weights = (gate.alone.fc.weight[0] * features.std(0)).detach()
+    slope = (scaled * (logits.sigmoid() - labels)[:, None]).sum(0) + 2.0 * weights
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=2e-2, rtol=0)
+    assert (logits.sigmoid() - labels).sum().abs() < 2e-2
+
+
+def test_without_the_sequence_the_last_layer_stays() -> None:
+    gate, slices = Gate(2, 2, (4, 8), "batch", 0.1), make_slices()
+    before = gate.alone.fc.weight.clone()
+    slices.images[:, 0] = 0
+    fit_alone(gate, slices)
+    assert torch.equal(gate.alone.fc.weight, before)
 
 
 def test_the_gate_asks_the_network_for_what_is_there() -> None:

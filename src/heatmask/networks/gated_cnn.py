@@ -54,8 +54,8 @@ class GatedCNN(nn.Module):
 class Gate(nn.Module):
     """Whether there is a finding: a CNN for all sequences, one for the first alone.
 
-    Of the second only the last, linear layer is trained: its stages are those of a classifier that
-    has seen many more images of that sequence (see `heatmask.training.gate`).
+    No gradient reaches the second: its stages are those of a classifier that has seen many more
+    images of that sequence, its last layer is fitted to them (see `heatmask.training.gate`).
 
     Parameters
     ----------
@@ -74,11 +74,10 @@ class Gate(nn.Module):
         super().__init__()
         self.every = CNN(spatial_dims, in_channels, 1, features, norm, top_fraction)
         self.alone = CNN(spatial_dims, 1, 1, features, norm, top_fraction)
-        for name, parameter in self.alone.named_parameters():
-            parameter.requires_grad = name.startswith("fc.")
+        self.alone.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; what is not trained keeps its batch statistics."""
+        """Set the mode; the CNN for the first sequence alone keeps its batch statistics."""
         super().train(mode)
         self.alone.eval()
         return self
