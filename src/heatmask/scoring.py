@@ -13,8 +13,9 @@ from rich.progress import track
 from heatmask.data.labels import LabelledVolume
 from heatmask.errors import InputError
 from heatmask.evaluation.classification import compute_relative_positions
-from heatmask.evaluation.protocol import Case, Evaluation, Method, Slices, evaluate_cases
+from heatmask.evaluation.protocol import Case, Evaluation, Slices, evaluate_cases
 from heatmask.evaluation.report import write_evaluation
+from heatmask.evaluation.table import Method
 from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.weights import load_weights
 from heatmask.segmenter import Segmenter
@@ -149,7 +150,7 @@ def _list_positions(volumes: Sequence[LabelledVolume]) -> tuple[np.ndarray, np.n
 def _describe_networks(slices: Mapping[str, Slices]) -> Iterator[str]:
     """Say how well each network classifies slices."""
     for name, record in slices.items():
-        single = Evaluation([], [], {}, record)
+        single = Evaluation([], {}, [], record)
         yield (
             f"{name}: slice AUROC {single.slice_scores['auroc']:.3f}, "
             f"within position deciles {single.deciles.mean:.3f}."
