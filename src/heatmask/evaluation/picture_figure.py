@@ -35,7 +35,7 @@ def _draw_confusion(axes: Axes, evaluation: PictureEvaluation) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylabel("true class", color=INK)
     macro_f1, accuracy = evaluation.classes.macro_f1.mean, evaluation.classes.accuracy.mean
-    title = f"Classes told: macro F1 {macro_f1:.2f}, accuracy {accuracy:.2f}"
+    title = f"Macro F1 {macro_f1:.2f}, accuracy {accuracy:.2f}"
     finish(axes, title, "predicted class")
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)

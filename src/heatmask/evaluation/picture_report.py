@@ -101,8 +101,8 @@ def _explain_table(evaluation: PictureEvaluation) -> list[str]:
     f1 = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, scores.f1, strict=True))
     return [
         f"Dice per picture, {len(evaluation.pictures)} pictures, none left out; intervals are "
-        f"percentile bootstraps over their {len(set(evaluation.groups))} groups. A picture has no "
-        "spacing: nothing here is in mm or ml.",
+        f"percentile bootstraps over their {len(set(evaluation.groups))} groups (what the table "
+        "gives as one patient). A picture has no spacing: nothing here is in mm or ml.",
         "What a mask marks counts as tumour, whichever class it names. The columns "
         f"{', '.join(names)} are mean Dice over the pictures of that true class.",
         f"Rows '{RIGHT_CLASS}': a picture counts 0 where the network tells the wrong class (that "

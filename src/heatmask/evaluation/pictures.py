@@ -64,9 +64,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 1:
-            raise InputError(
-                f"A picture must have the shape (X, Y, 1), got {self.image.shape}."
-            )
+            raise InputError(f"A picture must have the shape (X, Y, 1), got {self.image.shape}.")
         for array in (self.image, *self.masks.values()):
             check_same_shape(array, self.reference)
         if sorted(self.masks) != sorted(self.probabilities):
