@@ -8,9 +8,10 @@ import pytest
 from heatmask.errors import InputError, OutputError
 from heatmask.evaluation.baselines import FLOORS, find_inner_head
 from heatmask.evaluation.figure import draw_evaluation
-from heatmask.evaluation.protocol import Case, Method, evaluate_cases
+from heatmask.evaluation.protocol import Case, evaluate_cases
 from heatmask.evaluation.report import format_csv, format_json, format_markdown, write_evaluation
 from heatmask.evaluation.segmentation import score_mask
+from heatmask.evaluation.table import Method
 
 SHAPE = (48, 40, 10)
 SPACING_MM = (2.5, 3.0, 6.0)

@@ -6,8 +6,10 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from heatmask.bundle import read_bundle, run_bundle
+from heatmask.cli import app
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError
 
@@ -51,6 +53,16 @@ def test_evaluate_scores_what_the_mask_files_say(bundle_dir, archive, tmp_path):
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert "GP-UNet" in json.dumps(summary)
     assert (tmp_path / "scores" / "evaluation.png").stat().st_size > 10_000
+
+
+def test_the_command_prints_what_it_wrote(bundle_dir, archive, tmp_path):
+    options = ["--bundle", str(bundle_dir), "-o", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, ["evaluate", str(archive), *options])
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "Dice per volume, 2 patients, every slice" in words
+    assert "evaluation.md, evaluation.png, per_patient.csv" in words
+    assert (tmp_path / "per_patient.csv").is_file()
 
 
 def test_mean_of_networks_is_the_mean_patient_by_patient(bundle_dir, archive, tmp_path):

@@ -153,13 +153,16 @@ def serve(
 def evaluate(
     data: Annotated[
         Path,
-        typer.Argument(help="Folder with patients.csv, slice_labels.csv and a folder a patient."),
+        typer.Argument(
+            help="Folder with patients.csv, slice_labels.csv and a folder a patient; or, for a "
+            "bundle of 2D pictures, with labels.csv (image, mask, label, split) and its files."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
         "evaluation"
     ),
     bundle: Bundle = DEFAULT_BUNDLE,
-    split: Annotated[str, typer.Option(help="Which patients of patients.csv.")] = "test",
+    split: Annotated[str, typer.Option(help="Which lines of patients.csv or labels.csv.")] = "test",
     weights: Annotated[
         list[Path] | None,
         typer.Option(help="Checkpoints to score instead of the bundle's; repeat for more seeds."),
@@ -172,12 +175,12 @@ def evaluate(
 
     Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
     (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
-    every volume counts, and nothing is tuned on these masks.
+    every volume counts, and nothing is tuned on these masks. Of 2D pictures: Dice and classes
+    per picture, in per_picture.csv.
     """
     from rich.markdown import Markdown
 
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
-    from heatmask.evaluation.report import format_markdown
 
     settings: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(output)}
     settings |= {"split": split, "device": device}
@@ -189,10 +192,10 @@ def evaluate(
     configs = ("inference", "evaluate")
     parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
     (evaluation,) = run_bundle(parser)
-    console.print(Markdown(format_markdown(evaluation)))
-    console.print(
-        f"Written to {escape(str(output))}: evaluation.md, evaluation.png, per_patient.csv"
-    )
+    folder = Path(parser.get_parsed_content("output_dir"))
+    console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))
+    files = f"evaluation.md, evaluation.png, per_{evaluation.unit}.csv"
+    console.print(f"Written to {escape(str(folder))}: {files}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Score a bundle on patients with reference masks, beside the floors without learning."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from rich.progress import track
 from heatmask.data.labels import LabelledVolume
 from heatmask.errors import InputError
 from heatmask.evaluation.classification import compute_relative_positions
-from heatmask.evaluation.protocol import Case, Evaluation, Method, Slices, evaluate_cases
+from heatmask.evaluation.protocol import Case, Evaluation, Slices, evaluate_cases
 from heatmask.evaluation.report import write_evaluation
+from heatmask.evaluation.table import Method, ScoreTable
 from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.weights import load_weights
 from heatmask.segmenter import Segmenter
@@ -61,33 +62,19 @@ class Scorer:
 
     def run(self, output_dir: str | Path) -> Evaluation:
         """Score, write table, figure and per-patient CSV to `output_dir`, return the scores."""
-        segmenters = {self.name: self.segmenter}
-        for number, path in enumerate(self.further_weights, start=2):
-            segmenters[f"{self.name}, network {number}"] = self._with_weights(path)
+        segmenters = list_networks(self.segmenter, self.name, self.further_weights)
         slices = {name: Slices() for name in segmenters}
-        methods = [
-            Method(_join(name, variant)) for variant in ("", *self.variants) for name in segmenters
-        ]
         evaluation = evaluate_cases(
             self._make_cases(segmenters, slices),
-            methods,
+            list_methods(segmenters, self.variants),
             _list_positions(self.training_volumes) if self.training_volumes else None,
             self.notes,
         )
         if len(segmenters) > 1:
             evaluation.notes += tuple(_describe_networks(slices))
-            for variant in reversed(("", *self.variants)):
-                names = [_join(name, variant) for name in segmenters]
-                mean = _join(f"{self.name}, mean of {len(names)} networks", variant)
-                evaluation.add_mean(Method(mean), names)
+            add_means(evaluation, self.name, segmenters, ("", *self.variants))
         write_evaluation(evaluation, Path(output_dir))
         return evaluation
-
-    def _with_weights(self, path: str) -> Segmenter:
-        twin = copy.copy(self.segmenter)
-        twin.network = load_weights(copy.deepcopy(self.segmenter.network).cpu(), path)
-        twin.network.to(twin.device)
-        return twin
 
     def _make_cases(
         self, segmenters: Mapping[str, Segmenter], slices: Mapping[str, Slices]
@@ -98,9 +85,7 @@ class Scorer:
             cases = []
             for name, segmenter in segmenters.items():
                 result = segmenter.segment({"case": volume.patient, "image": volume.image})
-                masks[name] = np.asarray(result["mask"][0])
-                for variant, transform in self.variants.items():
-                    masks[_join(name, variant)] = np.asarray(transform(result)["mask"][0])
+                masks |= make_masks(name, result, self.variants)
                 cases.append(self._make_case(volume, result, masks, reference))
             for case, record in zip(cases, slices.values(), strict=True):
                 record.add(case)
@@ -137,7 +122,45 @@ class Scorer:
         return nib.load(found[0])
 
 
-def _join(name: str, variant: str) -> str:
+def list_networks(
+    segmenter: Segmenter, name: str, further_weights: Sequence[str]
+) -> dict[str, Segmenter]:
+    """Return the segmenter and its twins with other weights, by name."""
+    segmenters = {name: segmenter}
+    for number, path in enumerate(further_weights, start=2):
+        twin = copy.copy(segmenter)
+        twin.network = load_weights(copy.deepcopy(segmenter.network).cpu(), path)
+        twin.network.to(twin.device)
+        segmenters[f"{name}, network {number}"] = twin
+    return segmenters
+
+
+def list_methods(names: Iterable[str], variants: Iterable[str]) -> list[Method]:
+    """Return each network's method, then those of each variant."""
+    networks = list(names)
+    return [Method(join_names(name, variant)) for variant in ("", *variants) for name in networks]
+
+
+def make_masks(name: str, result: Mapping[str, Any], variants: Variants) -> dict[str, np.ndarray]:
+    """Return the mask of a result and those that the variants make of it, by method's name."""
+    masks = {name: np.asarray(result["mask"][0])}
+    for variant, transform in variants.items():
+        masks[join_names(name, variant)] = np.asarray(transform(result)["mask"][0])
+    return masks
+
+
+def add_means(
+    table: ScoreTable, name: str, networks: Collection[str], variants: Sequence[str]
+) -> None:
+    """Put the means over the networks first of all, one for each variant, in their order."""
+    for variant in reversed(variants):
+        names = [join_names(network, variant) for network in networks]
+        mean = join_names(f"{name}, mean of {len(names)} networks", variant)
+        table.add_mean(Method(mean), names)
+
+
+def join_names(name: str, variant: str) -> str:
+    """Return the name of a network's variant; the empty one is the network's own method."""
     return f"{name}, {variant}" if variant else name
 
 
@@ -149,7 +172,7 @@ def _list_positions(volumes: Sequence[LabelledVolume]) -> tuple[np.ndarray, np.n
 def _describe_networks(slices: Mapping[str, Slices]) -> Iterator[str]:
     """Say how well each network classifies slices."""
     for name, record in slices.items():
-        single = Evaluation([], [], {}, record)
+        single = Evaluation([], {}, [], record)
         yield (
             f"{name}: slice AUROC {single.slice_scores['auroc']:.3f}, "
             f"within position deciles {single.deciles.mean:.3f}."

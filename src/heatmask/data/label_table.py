@@ -182,6 +182,28 @@ def read_label_table(
     return LabelTable(class_names, tuple(rows), rule, hashlib.sha256(content).hexdigest())
 
 
+def read_references(
+    labels: str | Path, images: str | Path, column: str = "mask"
+) -> dict[Path, Path]:
+    """Return the reference mask of each image of a table of labels.
+
+    Parameters
+    ----------
+    labels, images
+        As `read_label_table` takes them.
+    column
+        Holds the mask's path, relative to `images`; an image where it is empty is left out.
+
+    Raises
+    ------
+    InputError
+        The file or a column is missing.
+    """
+    folder = Path(images).expanduser()
+    lines = _read_columns(_read_bytes(Path(labels)), labels, ["image", column])
+    return {folder / row["image"]: folder / row[column] for _, row in lines if row[column]}
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.expanduser().read_bytes()
@@ -194,16 +216,23 @@ def _read_bytes(path: Path) -> bytes:
 def _read_lines(
     content: bytes, path: str | Path, patient_column: str
 ) -> list[tuple[int, dict[str, str]]]:
-    """Number and columns of each line that is not empty, without blanks around the values.
+    """Read the lines; the column of the patient is ``patient``, whatever the file calls it."""
+    needed = ["image", "label", *[patient_column] * (patient_column != "patient")]
+    lines = _read_columns(content, path, needed)
+    if patient_column != "patient":
+        lines = [(line, {**row, "patient": row[patient_column]}) for line, row in lines]
+    return lines
 
-    The column of the patient is ``patient``, whatever it is called in the file.
-    """
+
+def _read_columns(
+    content: bytes, path: str | Path, needed: Sequence[str]
+) -> list[tuple[int, dict[str, str]]]:
+    """Number and columns of each line that is not empty, without blanks around the values."""
     try:
         reader = csv.DictReader(content.decode("utf-8-sig").splitlines())  # spreadsheets' mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path} must be text in UTF-8, and is not ({error}).") from error
     found = [name.strip() for name in reader.fieldnames or ()]
-    needed = ["image", "label", *[patient_column] * (patient_column != "patient")]
     missing = [name for name in needed if name not in found]
     if missing:
         raise InputError(
@@ -211,13 +240,10 @@ def _read_lines(
             f"missing. It has: {', '.join(found) or 'none'}."
         )
     reader.fieldnames = found
-    lines = [
+    return [
         (reader.line_num, {n: (v or "").strip() for n, v in row.items() if isinstance(n, str)})
         for row in reader
     ]
-    if patient_column != "patient":
-        lines = [(line, {**row, "patient": row[patient_column]}) for line, row in lines]
-    return lines
 
 
 def _choose_classes(

@@ -5,17 +5,21 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from heatmask.errors import OutputError
 from heatmask.evaluation.bootstrap import Interval
 from heatmask.evaluation.figure import draw_evaluation
-from heatmask.evaluation.protocol import Evaluation, Row
+from heatmask.evaluation.protocol import Evaluation
 from heatmask.evaluation.segmentation import EMPTY_RULE
+from heatmask.evaluation.table import Row, ScoreTable
 
 RULES = {
     "a": "without any mask",
@@ -31,27 +35,17 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     Each file appears whole or not at all. A folder that cannot be written to raises
     `OutputError`.
     """
-    figure = draw_evaluation(evaluation)
-    writers: dict[str, Callable[[Path], Any]] = {
-        "per_patient.csv": lambda path: path.write_text(format_csv(evaluation), "utf-8"),
-        "summary.json": lambda path: path.write_text(format_json(evaluation), "utf-8"),
-        "evaluation.md": lambda path: path.write_text(format_markdown(evaluation), "utf-8"),
-        "evaluation.png": lambda path: figure.savefig(path, format="png", dpi=160),
+    texts = {
+        "per_patient.csv": format_csv(evaluation),
+        "summary.json": format_json(evaluation),
+        "evaluation.md": format_markdown(evaluation),
     }
-    return {name: _write_whole(folder / name, write) for name, write in writers.items()}
+    return write_files(folder, texts, draw_evaluation(evaluation))
 
 
 def format_csv(evaluation: Evaluation) -> str:
     """One line per patient and method; a score that is not counted is left empty."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("patient", "method", "rule", "label_free", *SCORE_KEYS))
-    for number, patient in enumerate(evaluation.patients):
-        for method in evaluation.methods:
-            scores = evaluation.scores[method.name][number]
-            values = ("" if math.isnan(scores[k]) else f"{scores[k]:.6g}" for k in SCORE_KEYS)
-            writer.writerow((patient, method.name, method.rule, method.label_free, *values))
-    return text.getvalue()
+    return format_lines(evaluation, {"patient": evaluation.patients}, SCORE_KEYS)
 
 
 def format_json(evaluation: Evaluation) -> str:
@@ -63,7 +57,10 @@ def format_json(evaluation: Evaluation) -> str:
         "rules": RULES,
         "empty_rule": EMPTY_RULE,
         "best_label_free_floor": evaluation.best_floor.name,
-        "methods": [_summarise_row(row) for row in evaluation.rows],
+        "methods": [
+            summarise_row(row, {"mean_tumour_free_slices_ml": _measure_false_ml(evaluation, row)})
+            for row in evaluation.rows
+        ],
         "slices": {
             **evaluation.slice_scores,
             "position_only_auroc": evaluation.position_auroc,
@@ -72,7 +69,7 @@ def format_json(evaluation: Evaluation) -> str:
         },
         "notes": list(evaluation.notes),
     }
-    return json.dumps(_replace_nan(summary), indent=2, allow_nan=False) + "\n"
+    return dump_strictly(summary)
 
 
 def format_markdown(evaluation: Evaluation) -> str:
@@ -82,20 +79,21 @@ def format_markdown(evaluation: Evaluation) -> str:
         "| false ml | difference to the best floor [95 %] |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
-    parts = [header, *(_format_row(row) for row in evaluation.rows), ""]
-    parts += [f"- {line}" for line in _explain_table(evaluation)]
+    rows = (
+        format_row(row, [f"{_measure_false_ml(evaluation, row):.1f}"]) for row in evaluation.rows
+    )
+    parts = [header, *rows, "", *(f"- {line}" for line in _explain_table(evaluation))]
     return "\n".join(parts) + "\n"
 
 
 def _explain_table(evaluation: Evaluation) -> list[str]:
     scores, deciles = evaluation.slice_scores, evaluation.deciles
-    found = {name: _format_interval(i) for name, i in evaluation.slice_intervals.items()}
+    found = {name: format_interval(i) for name, i in evaluation.slice_intervals.items()}
     position = evaluation.position_auroc
     lines = [
         f"Dice per volume, {len(evaluation.patients)} patients, every slice; intervals are "
         "percentile bootstraps over patients.",
-        "Threshold chosen " + "; ".join(f"({key}) {text}" for key, text in RULES.items()) + ".",
-        f"The best label-free floor is {evaluation.best_floor.name}; differences are paired.",
+        *explain_rules(evaluation),
         f"{EMPTY_RULE} The column patients holds those that are counted.",
         "False ml: mean volume found on slices without tumour.",
         f"Slices ({len(evaluation.slices.labels)}): AUROC {found['auroc']}, average "
@@ -110,7 +108,47 @@ def _explain_table(evaluation: Evaluation) -> list[str]:
     return lines + list(evaluation.notes)
 
 
-def _format_row(row: Row) -> str:
+def _measure_false_ml(evaluation: Evaluation, row: Row) -> float:
+    return float(evaluation.column(row.method.name, "tumour_free_slices_ml").mean())
+
+
+def write_files(folder: Path, texts: Mapping[str, str], figure: Figure) -> dict[str, Path]:
+    """Write texts by file name and ``evaluation.png``, as `write_evaluation` does."""
+    writers: dict[str, Callable[[Path], Any]] = {
+        name: partial(_write_text, text=text) for name, text in texts.items()
+    }
+    writers["evaluation.png"] = lambda path: figure.savefig(path, format="png", dpi=160)
+    return {name: _write_whole(folder / name, write) for name, write in writers.items()}
+
+
+def format_lines(
+    table: ScoreTable, cases: Mapping[str, Sequence[object]], keys: Sequence[str]
+) -> str:
+    """Return a CSV with a line per case and method.
+
+    `cases` holds the columns that tell one case from another; `keys` are the scores.
+    """
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*cases, "method", "rule", "label_free", *keys))
+    for number, case in enumerate(zip(*cases.values(), strict=True)):
+        for method in table.methods:
+            scores = table.scores[method.name][number]
+            values = ("" if math.isnan(scores[k]) else f"{scores[k]:.6g}" for k in keys)
+            writer.writerow((*case, method.name, method.rule, method.label_free, *values))
+    return text.getvalue()
+
+
+def explain_rules(table: ScoreTable) -> list[str]:
+    """Return the sentences on thresholds and on the floor that others are compared with."""
+    return [
+        "Threshold chosen " + "; ".join(f"({key}) {text}" for key, text in RULES.items()) + ".",
+        f"The best label-free floor is {table.best_floor.name}; differences are paired.",
+    ]
+
+
+def format_row(row: Row, further: Sequence[str]) -> str:
+    """Return a line of the Markdown table; `further` cells stand before the difference."""
     method = row.method
     level = "" if method.level is None else f" (mean + {method.level:g} SD)"
     cells = (
@@ -118,30 +156,37 @@ def _format_row(row: Row) -> str:
         f"({method.rule})",
         "yes" if method.label_free else "no",
         str(row.n_counted),
-        _format_interval(row.dice),
+        format_interval(row.dice),
         f"{row.median_dice:.3f}",
         f"{row.mean_iou:.3f}",
-        f"{row.tumour_free_slices_ml:.1f}",
-        "the best floor" if row.difference is None else _format_interval(row.difference, "+"),
+        *further,
+        "the best floor" if row.difference is None else format_interval(row.difference, "+"),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _format_interval(interval: Interval, sign: str = "") -> str:
+def format_interval(interval: Interval, sign: str = "") -> str:
+    """Return "mean [low, high]"."""
     mean, low, high = (format(value, f"{sign}.3f") for value in interval)
     return f"{mean} [{low}, {high}]"
 
 
-def _summarise_row(row: Row) -> dict[str, Any]:
+def summarise_row(row: Row, further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what summary.json holds of a row."""
     return {
         **asdict(row.method),
         "n_counted": row.n_counted,
         "mean_dice": row.dice._asdict(),
         "median_dice": row.median_dice,
         "mean_iou": row.mean_iou,
-        "mean_tumour_free_slices_ml": row.tumour_free_slices_ml,
+        **further,
         "difference_to_best_floor": row.difference and row.difference._asdict(),
     }
+
+
+def dump_strictly(summary: Mapping[str, Any]) -> str:
+    """Return strict JSON: NaN becomes null."""
+    return json.dumps(_replace_nan(dict(summary)), indent=2, allow_nan=False) + "\n"
 
 
 def _replace_nan(value: Any) -> Any:
@@ -150,6 +195,10 @@ def _replace_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_replace_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 def _write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
