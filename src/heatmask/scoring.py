@@ -1,6 +1,7 @@
 """Score a bundle on patients with reference masks, beside the floors without learning."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ class Scorer:
         for each and one for the mean over all, patient by patient.
     slice_axis
         As given to the segmenter's inferer.
+    class_names
+        Of a network with several classes: a note says how many volumes were called which.
     notes
         Sentences for under the table.
     """
@@ -58,18 +61,23 @@ class Scorer:
     variants: Variants = field(default_factory=dict)
     further_weights: Sequence[str] = ()
     slice_axis: int = 2
+    class_names: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def run(self, output_dir: str | Path) -> Evaluation:
         """Score, write table, figure and per-patient CSV to `output_dir`, return the scores."""
         segmenters = list_networks(self.segmenter, self.name, self.further_weights)
         slices = {name: Slices() for name in segmenters}
+        called: Counter[str] = Counter()
         evaluation = evaluate_cases(
-            self._make_cases(segmenters, slices),
+            self._make_cases(segmenters, slices, called),
             list_methods(segmenters, self.variants),
             _list_positions(self.training_volumes) if self.training_volumes else None,
             self.notes,
         )
+        if called:
+            counts = ", ".join(f"{name} {count}" for name, count in called.most_common())
+            evaluation.notes += (f"{self.name}: volumes by the class predicted: {counts}.",)
         if len(segmenters) > 1:
             evaluation.notes += tuple(_describe_networks(slices))
             add_means(evaluation, self.name, segmenters, ("", *self.variants))
@@ -77,7 +85,10 @@ class Scorer:
         return evaluation
 
     def _make_cases(
-        self, segmenters: Mapping[str, Segmenter], slices: Mapping[str, Slices]
+        self,
+        segmenters: Mapping[str, Segmenter],
+        slices: Mapping[str, Slices],
+        called: Counter[str],
     ) -> Iterator[Case]:
         for volume in track(self.volumes, "Scoring"):
             reference = self._load_reference(volume)
@@ -86,6 +97,10 @@ class Scorer:
             for name, segmenter in segmenters.items():
                 result = segmenter.segment({"case": volume.patient, "image": volume.image})
                 masks |= make_masks(name, result, self.variants)
+                if name == self.name and self.class_names:
+                    shown = np.asarray(result["predicted"]).any(axis=0)
+                    names = np.asarray(self.class_names)[shown]
+                    called.update([" and ".join(names) or "none"])
                 cases.append(self._make_case(volume, result, masks, reference))
             for case, record in zip(cases, slices.values(), strict=True):
                 record.add(case)
@@ -99,7 +114,8 @@ class Scorer:
         reference: Any,
     ) -> Case:
         affine = np.asarray(result["scan"].affine)
-        probabilities = np.asarray(result["slice_probabilities"]).max(axis=1)
+        # Of any class: they exclude one another.
+        probabilities = np.asarray(result["slice_probabilities"]).sum(axis=1).clip(max=1)
         return Case(
             patient=volume.patient,
             image=np.asarray(result["scan"][0]),

@@ -17,6 +17,7 @@ def explain_present_channels(
     explainer: Explainer,
     network: nn.Module,
     images: Tensor,
+    class_idx: int | None = None,
     batch_size: int = 16,
     *,
     max_memory_gb: float | None = None,
@@ -28,8 +29,8 @@ def explain_present_channels(
 
     Parameters
     ----------
-    explainer, network, batch_size, max_memory_gb
-        As `heatmask.attribution.batches.explain_in_batches`. Where a channel is absent, a baseline
+    explainer, network, class_idx, batch_size, max_memory_gb
+        As `heatmask.attribution.batches.explain_in_batches`; the class is that of all images. Where a channel is absent, a baseline
         must be one for all channels and images.
 
     Raises
@@ -53,6 +54,7 @@ def explain_present_channels(
                 explainer,
                 network if channels.all() else _fix_absent(network, channels),
                 images[members][:, channels],
+                class_idx,
                 batch_size=batch_size,
                 max_memory_gb=max_memory_gb,
             )

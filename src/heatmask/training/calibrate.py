@@ -92,8 +92,8 @@ def _pick(slices: SliceDataset, wanted: Tensor, count: int) -> Tensor:
 
 
 def _explain(explainer: Explainer, network: nn.Module, images: Tensor, class_idx: int) -> Tensor:
-    explained = explain_present_channels(explainer, network, images, batch_size=16)
-    return explained.attribution[:, class_idx].flatten()
+    explained = explain_present_channels(explainer, network, images, class_idx, batch_size=16)
+    return explained.attribution.flatten()
 
 
 def _sample(values: Tensor) -> Tensor:
