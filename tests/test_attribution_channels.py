@@ -61,6 +61,15 @@ def test_a_gradient_in_an_absent_channel_would_have_counted() -> None:
 
 
 @pytest.mark.parametrize("method", ["guided_backprop", "grad_cam", "occlusion"])
+def test_one_class_alone_has_the_map_that_it_has_among_all(method: str) -> None:
+    network, images = make_network(), make_images((1, 1), (0, 1), (1, 0))
+    everything = explain_present_channels(Explainer(method), network, images)
+    for k in range(2):
+        found = explain_present_channels(Explainer(method), network, images, k)
+        torch.testing.assert_close(found.attribution, everything.attribution[:, k : k + 1])
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "grad_cam", "occlusion"])
 def test_images_of_any_channels_come_back_in_their_order(method: str) -> None:
     network = make_network()
     images = make_images((1, 1), (0, 1), (1, 0), (1, 1), (0, 0), (0, 1))

@@ -16,9 +16,11 @@ from scan_files import write_nifti
 
 from heatmask.bundle import PROJECT, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
+from heatmask.errors import InputError
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
 from heatmask.training.gate import fit_alone, join_gate, start_gate
+from heatmask.training.own_data import OwnData, train_own_bundle
 
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
@@ -148,6 +150,60 @@ def test_the_trained_kinds_segment_a_picture_and_a_volume(
         assert total == pytest.approx(1, abs=1e-5) if scan.suffix == ".png" else total > 0
 
 
+SMALL = {
+    "max_epochs": 2, "batch_size": 6, "pixel_spacing_mm": 4.5, "image_size": [48, 48],
+    "calibrated_methods": ["saliency"], "calibrated_layers": [], "network_def#features": [4, 8],
+    "device": "cpu",
+}  # fmt: skip
+
+
+def test_kinds_of_ones_own_have_no_gate(pictures: Path, tmp_path: Path) -> None:
+    data = OwnData(
+        pictures / "labels.csv", pictures, tmp_path / "mine_segmentation", bundle=TYPES,
+        run_dir=tmp_path / "run", knobs={**SMALL, "patient_column": "group"},
+    )  # fmt: skip
+    bundle = train_own_bundle(data)
+    config = json.loads((bundle / "configs" / "train.json").read_text())
+    assert config["network_def"]["gate_features"] is None
+    assert config["gate"] is None
+    assert not (tmp_path / "run" / "gate").exists()
+    knobs = {"input": str(pictures / "20.png"), "output_dir": str(tmp_path), "method": "saliency"}
+    parser = read_bundle(bundle, knobs={**knobs, "device": "cpu"})
+    assert run_bundle(parser, "inferer").one_class is False
+    (report,) = run_bundle(parser, "evaluator").run()
+    assert {c["name"] for c in report["classes"]} == set(KINDS)
+
+
+def write_slice_table(heads: Path, path: Path, label: str) -> Path:
+    rows = csv.DictReader((heads / "slice_labels.csv").open(encoding="utf-8"))
+    lines = ["image,slice,label,patient"]
+    for row in rows:
+        name, found = row["patient"], (label if row["tumour"] == "1" else "none")
+        found = found.format(int(row["slice"]) % 2)
+        lines.append(f"{name}/{name}-t2f.nii.gz,{row['slice']},{found},{name}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_3d_bundle_of_ones_own(heads: Path, tmp_path: Path) -> None:
+    knobs = {
+        **SMALL,
+        "localiser_epochs": 1,
+        "segments": 8,
+        "network_def#localiser_features": [4, 8],
+    }
+    given = {"images": heads, "output": tmp_path / "mine_segmentation", "bundle": RELEVANCE}
+    several = write_slice_table(heads, tmp_path / "several.csv", "kind{}")
+    with pytest.raises(InputError, match="must be one class beside none; got 2"):
+        train_own_bundle(OwnData(several, run_dir=tmp_path / "wrong", knobs=knobs, **given))
+    labels = write_slice_table(heads, tmp_path / "labels.csv", "lesion")
+    bundle = train_own_bundle(OwnData(labels, run_dir=tmp_path / "run", knobs=knobs, **given))
+    scan = heads / "P0" / "P0-t2f.nii.gz"
+    knobs = {"input": str(scan), "output_dir": str(tmp_path), "method": "saliency"}
+    (report,) = run_bundle(read_bundle(bundle, knobs={**knobs, "device": "cpu"}), "evaluator").run()
+    assert [c["name"] for c in report["classes"]] == ["lesion"]
+
+
 def test_the_gate_begins_with_the_classifiers_stages(tmp_path: Path) -> None:
     torch.manual_seed(0)
     trained = GatedCNN(2, 2, 3, (4, 8, 12), gate_features=(4, 8))
@@ -236,7 +292,7 @@ def test_the_classifier_then_its_relevance(heads: Path, tmp_path: Path) -> None:
         torch.load(path, weights_only=True)["model"]
         for path in (
             tmp_path / "best.pt",
-            tmp_path / "localiser" / "best.pt",
+            tmp_path / "relevance.pt",
             tmp_path / "model.pt",
         )
     )

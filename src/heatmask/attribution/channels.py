@@ -30,8 +30,8 @@ def explain_present_channels(
     Parameters
     ----------
     explainer, network, class_idx, batch_size, max_memory_gb
-        As `heatmask.attribution.batches.explain_in_batches`; the class is that of all images. Where a channel is absent, a baseline
-        must be one for all channels and images.
+        As `heatmask.attribution.batches.explain_in_batches`; the class is that of all images.
+        Where a channel is absent, a baseline must be one for all channels and images.
 
     Raises
     ------

@@ -56,7 +56,7 @@ class KeepBest:
             if math.isnan(loss) or loss >= best:
                 return
         state = self.network.state_dict()
-        _save_whole({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, self.path)
+        save_whole({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, self.path)
 
 
 class SaveEpochs:
@@ -76,7 +76,7 @@ class SaveEpochs:
     def __call__(self, engine: Engine) -> None:
         """Save."""
         path = self.folder / f"checkpoint_epoch={engine.state.epoch}.pt"
-        _save_whole({name: item.state_dict() for name, item in self.state.items()}, path)
+        save_whole({name: item.state_dict() for name, item in self.state.items()}, path)
         for older in self.folder.glob("checkpoint_epoch=*.pt"):
             if older != path:
                 older.unlink()
@@ -196,7 +196,8 @@ def export_best(
     return report
 
 
-def _save_whole(content: Mapping[str, Any], path: Path) -> None:
+def save_whole(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint first beside its place, then in place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     torch.save(content, partial)

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from heatmask.networks.gated_cnn import Gate, GatedCNN
+from heatmask.training.checkpoints import save_whole
 from heatmask.training.slices import SliceDataset
 
 
@@ -62,7 +63,7 @@ def join_gate(folder: str | Path, network: GatedCNN, slices: SliceDataset) -> Pa
         "metrics": {**kinds["metrics"], **metrics},
     }
     path = folder / "joined.pt"
-    torch.save(joined, path)
+    save_whole(joined, path)
     return path
 
 
