@@ -43,6 +43,7 @@ def main(
     ] = None,
     target_layer: Annotated[str | None, typer.Option(help="For the CAM family.")] = None,
     blur_mm: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
+    stride: Annotated[int, typer.Option(help="Take every nth volume or picture alone.")] = 1,
     random: Annotated[bool, typer.Option(help="Explain a network of random weights.")] = False,
 ) -> None:
     """Print the deletion contrast of methods on a bundle's weights, the best first."""
@@ -51,22 +52,22 @@ def main(
     network = run_bundle(parser, "network_def")
     load_weights(network, folder / "models/model.pt")
     explained = seed_network(copy.deepcopy(network), 0).eval() if random else network
-    volumes = load_positive_slices(parser, network)
-    widths = blur_mm or [0.0, 4.0, 8.0]
+    volumes = load_positive_slices(parser, network, stride)
+    widths, spacing = blur_mm or [0.0, 4.0, 8.0], parser["pixel_spacing_mm"]
     names = method or [m.name for m in list_methods() if m.family != "inherent"]
     rows = []
     for name in names:
         explainer = Explainer(name, target_layer)
-        rows += measure_method(explainer, explained, network, volumes, widths)
+        rows += measure_method(explainer, explained, network, volumes, widths, spacing)
     count = sum(len(images) for images in volumes)
     show_rows(rows, f"{count} slices of {len(volumes)} validation volumes or pictures")
 
 
-def load_positive_slices(parser: Any, network: nn.Module) -> list[Tensor]:
+def load_positive_slices(parser: Any, network: nn.Module, stride: int) -> list[Tensor]:
     """Return, for each validation volume, the slices (N, C, H, W) predicted to show a finding."""
     slices = parser.get_parsed_content("validate#dataset")
     volumes = []
-    for number in slices.places[:, 0].unique():
+    for number in slices.places[:, 0].unique()[::stride]:
         images = slices.images[slices.places[:, 0] == number].float()
         volumes.append(images[predict(network, images)[0] >= 0.5])
     return volumes
@@ -97,6 +98,7 @@ def measure_method(
     network: nn.Module,
     volumes: Sequence[Tensor],
     widths: Sequence[float],
+    pixel_spacing_mm: float,
 ) -> list[tuple[float, str, float]]:
     """Return deletion contrast of the class predicted, method and blur for each width."""
     maps, classes = [], [predict(network, images)[1] for images in volumes]
@@ -112,7 +114,9 @@ def measure_method(
             0.0
             if heatmap is None
             else measure_deletion_contrast(
-                partial(classify, network, classes=chosen), images, smooth(heatmap, width)
+                partial(classify, network, classes=chosen),
+                images,
+                smooth(heatmap, width, pixel_spacing_mm),
             )
             for images, heatmap, chosen in zip(volumes, maps, classes, strict=True)
         ]
@@ -120,7 +124,7 @@ def measure_method(
     return rows
 
 
-def smooth(heatmap: Tensor, blur_mm: float, pixel_spacing_mm: float = 2.0) -> Tensor:
+def smooth(heatmap: Tensor, blur_mm: float, pixel_spacing_mm: float) -> Tensor:
     """Return maps (N, H, W), smoothed as the bundle does it."""
     affine = torch.diag(torch.tensor([1.0, pixel_spacing_mm, pixel_spacing_mm, 1.0]))
     volume = MetaTensor(heatmap[None], affine)
