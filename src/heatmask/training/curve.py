@@ -12,28 +12,32 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-_PANELS = (
-    ("val_loss", "Validation loss (slices, with position offset)"),
-    ("val_auroc", "Validation AUROC (slices, network alone)"),
-)
+_PANELS = {
+    "val_loss": "Validation loss (with position offset, if any)",
+    "val_auroc": "Validation AUROC (network alone)",
+    "val_macro_f1": "Validation macro F1",
+}
 
 
 def draw_curves(runs: Sequence[str | Path], picture: str | Path) -> None:
-    """Draw validation loss and AUROC by epoch, a line for each run, to `picture`.
+    """Draw validation loss and scores by epoch, a line for each run, to `picture`.
 
-    Runs that logged nothing draw nothing.
+    Runs that logged nothing draw nothing, and what none logged has no panel, but for the loss.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(_PANELS))
-    for run in runs:
-        events = EventAccumulator(str(run)).Reload()
-        for axis, (tag, _) in zip(panels, _PANELS, strict=True):
+    logs = [EventAccumulator(str(run)).Reload() for run in runs]
+    found = {tag for events in logs for tag in events.Tags()["scalars"]}
+    tags = [tag for tag in _PANELS if tag in found] or ["val_loss"]
+    figure = Figure(figsize=(4.5 * len(tags), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(tags), squeeze=False)[0]
+    for number, (run, events) in enumerate(zip(runs, logs, strict=True)):
+        look = {"marker": ".", "label": Path(run).name, "color": f"C{number}"}
+        for axis, tag in zip(panels, tags, strict=True):
             if tag in events.Tags()["scalars"]:
                 points = {point.step: point.value for point in events.Scalars(tag)}
                 epochs = sorted(points)
-                axis.plot(epochs, [points[e] for e in epochs], marker=".", label=Path(run).name)
-    for axis, (_, title) in zip(panels, _PANELS, strict=True):
-        axis.set_title(title, fontsize=10)
+                axis.plot(epochs, [points[e] for e in epochs], **look)
+    for axis, tag in zip(panels, tags, strict=True):
+        axis.set_title(_PANELS[tag], fontsize=10)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
