@@ -94,7 +94,7 @@ def test_all_formats_give_the_same_scan(tmp_path_factory, angles_deg, spacing_mm
 
 def test_one_file_of_a_series_is_a_slice_where_it_lies(tmp_path):
     array, affine = make_array(), make_affine()
-    folder = write_dicom_series(tmp_path, array, affine, SpacingBetweenSlices=5)
+    folder = write_dicom_series(tmp_path, array, affine, SliceThickness=5)
     for index in range(array.shape[2]):
         (path,) = folder.glob(f"*_{array.shape[2] - index}.dcm")
         volume = load(path, min_slices=1)

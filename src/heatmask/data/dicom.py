@@ -27,7 +27,7 @@ _TAGS = (
     "Rows Columns NumberOfFrames SamplesPerPixel "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "ScanningSequence SequenceVariant InversionTime EchoTime RepetitionTime "
-    "ContrastBolusAgent"
+    "ContrastBolusAgent SliceThickness"
 ).split()
 
 

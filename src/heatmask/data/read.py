@@ -167,7 +167,11 @@ def _read_dicom(path: Path) -> RawScan:
     # Float from the start: ITK would give all slices the type that the first one needs,
     # and cut off the fractions of slices with another RescaleSlope.
     image = itk.imread(files, itk.F)
-    return RawScan(*_read_itk_image(image, path), series.header)
+    array, affine = _read_itk_image(image, path)
+    thickness_mm = float(series.header.get("SliceThickness") or 0)
+    if len(files) == 1 and thickness_mm > 0:  # ITK takes the distance to slices that are not there
+        affine[:3, 2] *= thickness_mm / np.linalg.norm(affine[:3, 2])
+    return RawScan(array, affine, series.header)
 
 
 def _read_flat(path: Path) -> RawScan:
