@@ -1,6 +1,7 @@
 """The picture of one result: scan, heatmap and mask outline on the most telling slices."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import nibabel as nib
@@ -44,7 +45,8 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
         axis.set_title(title, fontsize=11)
     bar = figure.colorbar(image, ax=axes[:, 1], location="bottom", fraction=0.04, pad=0.01)
     bar.set_label("heatmap, 0 to 1 by the bundle's fixed calibration", fontsize=8)
-    figure.suptitle(f"{result['case']}\n{summary['finding']}", fontsize=12, fontweight="bold")
+    title = "\n".join([result["case"], *wrap(summary["finding"], 92)])
+    figure.suptitle(title, fontsize=12, fontweight="bold")
     figure.supxlabel("\n".join([*summary["warnings"], NOTICE]), fontsize=8, wrap=True)
     return figure
 
