@@ -75,8 +75,18 @@ def _list_below(item: Any) -> list[str]:
     if not isinstance(item, dict):
         return []
     target = locate(str(item.get("_target_", "")))
-    arguments = inspect.signature(target).parameters if callable(target) else ()
-    return list(dict.fromkeys([*item, *arguments]))
+    return list(dict.fromkeys([*item, *_list_arguments(target)]))
+
+
+def _list_arguments(target: Any) -> list[str]:
+    """Return the arguments of a callable; of a class that hands some on, its parent's too."""
+    if not callable(target):
+        return []
+    arguments = inspect.signature(target).parameters.values()
+    names = [a.name for a in arguments if a.kind is not inspect.Parameter.VAR_KEYWORD]
+    if inspect.isclass(target) and len(names) < len(arguments):
+        names += _list_arguments(target.__base__)
+    return names
 
 
 def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
