@@ -65,16 +65,19 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(bundle: Path, output: Path, **words: object) -> str:
-    """Run the bundle's training; return what it said."""
+def train(bundle: Path, output: Path, processes: int = 1, **words: object) -> str:
+    """Run the bundle's training, in one process or several; return what it said."""
     words = {
         "bundle_root": bundle, "output_dir": output, "weights": output / "model.pt",
         "max_epochs": 2, "batch_size": 6, "device": "cpu", "pixel_spacing_mm": 4.5,
         "image_size": "[48, 48]", "calibrated_methods": "['saliency']", "calibrated_layers": "[]",
         "network_def#features": "[4, 8]", **words,
     }  # fmt: skip
-    command = [sys.executable, "-m", "monai.bundle", "run"]
-    command += ["--config_file", str(bundle / "configs" / "train.json")]
+    configs = [str(bundle / "configs" / "train.json")]
+    configs += [str(bundle / "configs" / "multi_gpu_train.json")] * (processes > 1)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *torchrun * (processes > 1), "-m", "monai.bundle", "run"]
+    command += ["--config_file", str(configs)]
     for name, value in words.items():
         command += [f"--{name}", str(value)]
     done = subprocess.run(
@@ -273,6 +276,25 @@ def test_without_the_sequence_the_last_layer_stays() -> None:
     slices.images[:, 0] = 0
     fit_alone(gate, slices)
     assert torch.equal(gate.alone.fc.weight, before)
+
+
+@pytest.mark.parametrize("bundle", [TYPES, RELEVANCE], ids=["types", "relevance"])
+def test_several_processes_train_the_first_stage_and_one_the_second(
+    bundle: Path, pictures: Path, heads: Path, tmp_path: Path
+) -> None:
+    words: dict[str, object] = {"dataset_dir": heads, "localiser_epochs": 1, "segments": 8}
+    if bundle == TYPES:
+        words = {"dataset_dir": pictures, "gate_dir": heads, "gate_epochs": 1}
+        words["network_def#gate_features"] = "[4, 8]"
+    else:
+        words["network_def#localiser_features"] = "[4, 8]"
+    train(bundle, tmp_path, processes=2, **words)
+    assert (tmp_path / "best.pt").is_file()
+    assert not (tmp_path / "model.pt").exists()
+    before = (tmp_path / "best.pt").stat().st_mtime_ns
+    assert train(bundle, tmp_path, **words).count("had finished; nothing is trained") == 1
+    assert (tmp_path / "best.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "model.pt").is_file()
 
 
 def test_the_gate_asks_the_network_for_what_is_there() -> None:
