@@ -350,6 +350,15 @@ def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: in
     assert "Not a diagnosis" in texts[1]
 
 
+def test_a_long_finding_is_broken_into_lines() -> None:
+    result = make_result()
+    summary = summarise_result(result, ["tumour"], 2)
+    summary["finding"] = "No tumour predicted (p = 0.39). " * 5
+    title = draw_overview(result, summary, 2).get_suptitle()
+    assert max(map(len, title.splitlines())) <= 92
+    assert " ".join(title.split()) == f"{result['case']} {summary['finding'].strip()}"
+
+
 def test_the_picture_of_nothing_found(tmp_path: Path) -> None:
     result = make_result(tumour=False)
     summary = summarise_result(result, ["tumour"], 2)

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,10 @@ from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
+from heatmask.training.curve import draw_curves
 from heatmask.training.gate import fit_alone, join_gate, start_gate
 from heatmask.training.own_data import OwnData, train_own_bundle
+from heatmask.training.position import PositionOffsetLoss
 
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
@@ -329,3 +333,60 @@ def test_the_classifier_then_its_relevance(heads: Path, tmp_path: Path) -> None:
     load_weights(run_bundle(parser, "network_def"), tmp_path / "model.pt")
     assert shipped.keys() == second.keys()
     assert set(json.loads((tmp_path / "calibration.json").read_text())) == {"saliency"}
+
+
+def test_an_evaluation_takes_pictures_and_volumes(
+    kinds_run: Path, pictures: Path, heads: Path, tmp_path: Path
+) -> None:
+    """One config for both layouts; a class is told of every volume with tumour slices."""
+    small = {
+        "weights": str(kinds_run / "model.pt"), "method": "saliency", "pixel_spacing_mm": 4.5,
+        "network_def#features": [4, 8], "network_def#gate_features": [4, 8], "device": "cpu",
+        "output_dir": str(tmp_path), "split": "val",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="column.* mask"):
+        score(small, pictures)
+    for name in ("P2", "P3"):
+        scan = nib.load(heads / name / f"{name}-t2f.nii.gz")
+        write_nifti(heads / name / f"{name}-seg.nii.gz", scan.get_fdata() > 900, scan.affine)
+    with pytest.raises(InputError, match="needs a T1-Gd scan; got FLAIR"):
+        score(small, heads)
+    write_nifti(
+        heads / "P2" / "P2-t1c.nii.gz",
+        nib.load(heads / "P2" / "P2-t2f.nii.gz").get_fdata(),
+        nib.load(heads / "P2" / "P2-t2f.nii.gz").affine,
+    )
+    evaluation = score({**small, "gate_probability": 0.0}, heads)
+    (note,) = evaluation.notes
+    assert re.fullmatch(
+        r"CNN, saliency: volumes by the class predicted: "
+        r"((meningioma|glioma|pituitary tumour) \d(, )?)+\.", note
+    )  # fmt: skip
+    probabilities = np.array(evaluation.slices.probabilities)
+    assert 0 < probabilities.max() <= 1
+    closed = score({**small, "gate_probability": 1.0}, heads)
+    assert closed.notes == ("CNN, saliency: volumes by the class predicted: none 2.",)
+    np.testing.assert_allclose(closed.slices.probabilities, probabilities, atol=1e-6)
+
+
+def score(knobs: dict[str, object], data: Path) -> object:
+    (evaluation,) = run_bundle(
+        read_bundle(TYPES, ("inference", "evaluate"), {**knobs, "dataset_dir": str(data)})
+    )
+    return evaluation
+
+
+def test_curves_have_a_panel_for_what_was_logged(kinds_run: Path, tmp_path: Path) -> None:
+    sizes = []
+    for runs in ([kinds_run, kinds_run / "gate"], [kinds_run / "gate"], [tmp_path]):
+        draw_curves(runs, tmp_path / "training.png")
+        with Image.open(tmp_path / "training.png") as picture:
+            sizes.append(round(picture.width / 585))
+    assert sizes == [3, 2, 1], "loss, AUROC of the gate, macro F1 of the classifier"
+
+
+def test_smoothed_labels_are_shared_by_all_classes() -> None:
+    logits, labels = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[2.0]])
+    loss = PositionOffsetLoss(negatives=False, label_smoothing=0.3)(logits, labels)
+    told = logits.log_softmax(1)[0]
+    torch.testing.assert_close(loss, -(0.7 * told[1] + 0.1 * told.sum()))
