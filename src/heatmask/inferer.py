@@ -59,6 +59,11 @@ class HeatmapInferer(Inferer):
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.preflight`).
 
+    control
+        A network of the same build whose attribution is shown in place of the classifier's, on
+        the slices that the classifier lets through: with random weights it tells how much of a
+        mask the classifier has no part in (Adebayo et al. 2018, arXiv 1810.03292).
+
     Notes
     -----
     The inferer holds no state between calls, so that threads may share it.
@@ -77,6 +82,7 @@ class HeatmapInferer(Inferer):
         check: bool = True,
         none_logit: bool = False,
         one_class: bool = False,
+        control: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if slice_axis not in (0, 1, 2):
@@ -94,6 +100,7 @@ class HeatmapInferer(Inferer):
             )
         self.explainer, self.one_class = explainer or Explainer("inherent"), one_class
         self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
+        self.control = control
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
@@ -185,8 +192,9 @@ class HeatmapInferer(Inferer):
         Only slices that will be shown are explained, unless that costs no more than the logits.
         """
         look_first = self.gate and not self.explainer.method.in_one_forward
+        shows = network if self.control is None else self.control
         with self._autocast(slices):
-            if not look_first:
+            if not look_first and shows is network:
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
                 explanation = self._explain(slices, network, everything)
                 return explanation.logits, explanation.attribution, everything
@@ -194,7 +202,7 @@ class HeatmapInferer(Inferer):
             explained = self._predict(logits, present)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
-            return logits, self._explain(slices, network, explained).attribution, explained
+            return logits, self._explain(slices, shows, explained).attribution, explained
 
     def _get_image_shape(self, slices: Tensor) -> torch.Size:
         """Return the shape (C, ...) of what the network gets of slices (N, C, H, W)."""

@@ -90,6 +90,27 @@ def bootstrap_clusters(
     return Interval(value, *map(float, ends))
 
 
+def bootstrap_cluster_mean(
+    values: ArrayLike, clusters: ArrayLike, n: int = 1_000, seed: int = 0
+) -> Interval:
+    """Return the mean of values (N,), NaN left out, with its 95 % interval over clusters (N,).
+
+    What `bootstrap_clusters` gives for a mean, of the same draws, without a loop over them.
+    """
+    numbers = np.asarray(values, float)
+    counted = ~np.isnan(numbers)
+    order = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums = np.bincount(order, np.where(counted, numbers, 0))
+    sizes = np.bincount(order, counted)
+    mean = float(sums.sum() / sizes.sum()) if counted.any() else float("nan")
+    if sums.size < 2 or not counted.any():
+        return Interval(mean, float("nan"), float("nan"))
+    drawn = np.random.default_rng(seed).integers(sums.size, size=(n, sums.size))
+    totals, counts = sums[drawn].sum(axis=1), sizes[drawn].sum(axis=1)
+    found = totals[counts > 0] / counts[counts > 0]
+    return Interval(mean, *(float(end) for end in np.percentile(found, (2.5, 97.5))))
+
+
 def paired_difference(a: ArrayLike, b: ArrayLike, n: int = 10_000, seed: int = 0) -> Interval:
     """Return the mean of ``a - b`` over patients with its interval, as `bootstrap_mean` does.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heatmask.errors import InputError
 from heatmask.evaluation.baselines import SCALP_MM
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
+from heatmask.evaluation.bootstrap import Interval, bootstrap_cluster_mean
 from heatmask.evaluation.multiclass import ClassScores, score_classes
 from heatmask.evaluation.segmentation import check_same_shape, score_mask
 from heatmask.evaluation.table import (
@@ -108,7 +108,7 @@ class PictureEvaluation(ScoreTable):
 
     def find_interval(self, values: NDArray[np.float64]) -> Interval:
         """Bootstrap over groups; NaN where there is but one, or nothing is counted."""
-        return bootstrap_clusters(lambda chosen: mean_counted(values[chosen]), self.groups)
+        return bootstrap_cluster_mean(values, self.groups)
 
     def find_class_dice(self, name: str) -> list[float]:
         """Return the mean Dice of the method `name` over the pictures of each class, (K,)."""

@@ -91,6 +91,28 @@ def check_same_affine(affine: ArrayLike, reference_affine: ArrayLike, shape: Seq
         )
 
 
+def check_same_grid(
+    shape: Sequence[int],
+    affine: ArrayLike,
+    reference_shape: Sequence[int],
+    reference_affine: ArrayLike,
+) -> None:
+    """Refuse a mask that does not lie on its scan's grid, with an `InputError` that names both.
+
+    Shapes (X, Y, Z) must be equal, and affines agree as `check_same_affine` asks.
+    """
+    if tuple(shape) != tuple(reference_shape):
+        ours, theirs = (
+            f"{tuple(s)} voxels with the affine\n{_format(np.asarray(a, float))}"
+            for s, a in ((shape, affine), (reference_shape, reference_affine))
+        )
+        raise InputError(
+            f"A mask must lie on the grid of its scan, got {ours}\nfor a scan of {theirs}.\n"
+            "Resample the mask to the scan's grid first."
+        )
+    check_same_affine(affine, reference_affine, reference_shape)
+
+
 def measure_spacing_mm(affine: ArrayLike) -> NDArray[np.float64]:
     """Return the voxel's edge lengths (3,) in mm of a 4 x 4 affine, rotated or not."""
     return np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)

@@ -1,0 +1,51 @@
+"""Networks that have forgotten: all of their weights drawn anew, or those nearest to the output.
+
+Adebayo et al. 2018 (arXiv 1810.03292): what an attribution shows without the learnt weights is not
+what the classifier has learnt.
+"""
+
+import copy
+
+from torch import nn
+
+from heatmask.errors import OptionError
+from heatmask.training.engine import seed_network
+
+
+def make_control(network: nn.Module, control: str) -> nn.Module | None:
+    """Return a copy of a network as `control` says, in eval mode; None for ``""``.
+
+    Parameters
+    ----------
+    network
+        With trained weights; left as it is.
+    control
+        ``"random:SEED"`` draws all weights anew; ``"cascade:DEPTH"`` those of the last DEPTH
+        stages (`list_stages`), with seed 0.
+    """
+    if not control:
+        return None
+    kind, _, number = control.partition(":")
+    if kind not in ("random", "cascade") or not number.isdecimal():
+        raise OptionError(f"control must be random:SEED or cascade:DEPTH, got {control!r}.")
+    forgetful = copy.deepcopy(network)
+    if kind == "random":
+        return seed_network(forgetful, int(number)).eval()
+    stages = list_stages(forgetful)
+    for stage in stages[len(stages) - int(number) :]:
+        seed_network(forgetful.get_submodule(stage), 0)
+    return forgetful.eval()
+
+
+def list_stages(network: nn.Module) -> list[str]:
+    """Return the parts of a network that have weights, from the input to the output.
+
+    A classifier within a larger network stands for its own parts; a gate explains nothing.
+    """
+    names = []
+    for name, child in network.named_children():
+        if name == "gate" or not any(True for _ in child.parameters()):
+            continue
+        inner = list_stages(child) if name == "classifier" else []
+        names += [f"{name}.{part}" for part in inner] or [name]
+    return names

@@ -1,0 +1,188 @@
+"""What makes heatmaps: a bundle with one of its methods, and the weights that are looked into."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heatmask.attribution.registry import get_method, list_methods
+from heatmask.bundle import PROJECT, find_bundle, read_bundle
+from heatmask.comparison.store import digest, digest_file
+from heatmask.errors import InputError, OptionError
+
+CONFIGS = ("inference", "evaluate")
+_NOT_RESULTS = {"bundle_root", "weights", "dataset_dir", "input", "device", "pattern", "batch_size"}
+_REFERENCE = re.compile(r"[@%]([A-Za-z_][\w#]*)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A bundle, a method and the weights whose attribution is shown.
+
+    Attributes
+    ----------
+    bundle
+        The bundle's folder.
+    method
+        One of the registry; ``"inherent"`` is the heatmap that a network carries.
+    control
+        ``""`` for the trained weights, else what `heatmask.comparison.controls` makes of them:
+        ``"random:SEED"``, or ``"cascade:DEPTH"``.
+    """
+
+    bundle: Path
+    method: str
+    control: str = ""
+
+    @property
+    def label(self) -> str:
+        """The bundle's name without what all bundles share."""
+        return re.sub(r"^brain_(mri|t1ce)_|_segmentation$", "", self.bundle.name)
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        shown = "own heatmap" if self.method == "inherent" else self.method
+        return f"{self.label}, {shown}" + (f" ({self.control})" if self.control else "")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that has no numbers, and why."""
+
+    bundle: str
+    method: str
+    reason: str
+
+
+@dataclass
+class Plan:
+    """What is to be compared.
+
+    Attributes
+    ----------
+    bundles
+        Folders; the first entry of each in `entries` has its own method.
+    entries
+        With trained weights.
+    refused
+        What a bundle cannot do.
+    """
+
+    bundles: list[Path]
+    entries: list[Entry] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+
+def find_bundles(names: Sequence[str], pictures: bool) -> list[Path]:
+    """Return the folders of bundles; without names, all that are evaluated on such data.
+
+    Raises
+    ------
+    InputError
+        There is none of that name, or none at all.
+    """
+    if names:
+        return [find_bundle(name) for name in names]
+    folders = sorted(
+        path.parents[1] for path in (PROJECT / "bundles").glob("*/configs/evaluate.json")
+    )
+    found = [folder for folder in folders if takes_pictures(folder) == pictures]
+    if not found:
+        raise InputError("There must be a bundle to compare, and bundles/ has none for such data.")
+    return found
+
+
+def takes_pictures(bundle: Path) -> bool:
+    """Whether a bundle is evaluated on tables of 2D pictures."""
+    return "pictures" in read_bundle(bundle, CONFIGS).get()
+
+
+def make_plan(bundles: Sequence[Path], methods: Sequence[str], quick: bool = False) -> Plan:
+    """Return the entries of bundles and methods.
+
+    Parameters
+    ----------
+    methods
+        Names of methods; without any, the bundle's own for each bundle, and all that it offers
+        for those with a plain classifier.
+    quick
+        Without `methods`: only those that take a single pass forward and back.
+    """
+    plan = Plan(list(bundles))
+    for bundle in bundles:
+        own, offered = read_methods(bundle)
+        wanted = list(methods) or [own, *(m for m in offered if not quick or is_single_pass(m))]
+        for name in dict.fromkeys(wanted):
+            get_method(name)
+            if name in offered:
+                plan.entries.append(Entry(bundle, name))
+            else:
+                plan.refused.append(Refusal(bundle.name, name, _explain_refusal(own, offered)))
+    return plan
+
+
+def read_methods(bundle: Path) -> tuple[str, list[str]]:
+    """Return a bundle's own method, and all that it offers."""
+    config = read_bundle(bundle).get()
+    own = str(config.get("method", "inherent"))
+    return own, list(config["displayable_configs"].get("method", [own]))
+
+
+def is_single_pass(method: str) -> bool:
+    """Whether a method's cost does not grow with samples, steps, windows or channels."""
+    cost = get_method(method).cost
+    return not any(words in cost for words in ("n forwards", "for each"))
+
+
+def read_entry(entry: Entry, knobs: Mapping[str, Any]) -> Any:
+    """Return the config parser of an entry, for evaluation."""
+    config = read_bundle(entry.bundle, CONFIGS).get()
+    chosen = {"method": entry.method} if "method" in config else {}
+    return read_bundle(entry.bundle, CONFIGS, {**knobs, **chosen})
+
+
+def digest_entry(entry: Entry, parser: Any) -> str:
+    """Return a digest of what decides the raw heatmap: weights, method, preparation, inference."""
+    config = parser.get()
+    used = _collect(config, ("network_def", "preprocessing", "inferer"))
+    weights = Path(parser.get_parsed_content("weights"))
+    calibration = weights.with_name("calibration.json")
+    return digest(
+        {
+            "config": used,
+            "weights": digest_file(weights),
+            "calibration": digest_file(calibration) if calibration.is_file() else None,
+            "control": entry.control,
+        }
+    )
+
+
+def _collect(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return config items with all that they refer to, but for places and the device."""
+    found: dict[str, Any] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop().split("#")[0]
+        if name in found or name in _NOT_RESULTS or name not in config:
+            continue
+        found[name] = config[name]
+        waiting += _REFERENCE.findall(str(config[name]))
+    return found
+
+
+def _explain_refusal(own: str, offered: Sequence[str]) -> str:
+    if len(offered) == 1:
+        return (
+            "the network carries its own heatmap" if own == "inherent" else f"it offers {own} alone"
+        )
+    return f"not offered by this bundle, which has {', '.join(offered)}"
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuse names that no method has, with an `OptionError`."""
+    known = [method.name for method in list_methods()]
+    wrong = [name for name in methods if name not in known]
+    if wrong:
+        raise OptionError(f"method must be one of {', '.join(known)}; got {', '.join(wrong)}.")
