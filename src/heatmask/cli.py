@@ -199,6 +199,73 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    data: Annotated[
+        Path,
+        typer.Argument(help="As for evaluate: a folder with patients.csv or labels.csv and masks."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report goes.")] = Path(
+        "comparison"
+    ),
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; default: all that fit the data.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeatable, for every bundle; default: each bundle's own and grad_cam, and "
+            "all of the bundle that offers the most."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Only single-pass methods, and one seed of retraining.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="Of retraining on filtered images.")] = 3,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out few-masks, retraining, faithfulness or cascade; repeatable."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="What is reported on.")] = "test",
+    given: Annotated[str, typer.Option(help="Whose masks rule (b) may use.")] = "val",
+    cache: Annotated[
+        Path | None, typer.Option(help="Results of earlier runs; default: OUTPUT/cache.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: one a core, one on a GPU.")
+    ] = None,
+    pattern: Pattern = None,
+    device: Device = "auto",
+) -> None:
+    """Compare bundles, attribution methods and thresholds on masks, with every control.
+
+    Writes report.html (one file, also for a phone), rows.csv, compare.csv and summary.json: Dice,
+    outlines, pointing, floors, random weights, a U-Net on a few masks, retraining on filtered
+    images, classification, confidence and faithfulness. What is computed is kept in CACHE under
+    the hash of weights, settings, data and code: a run that stopped goes on, and a second one
+    computes nothing.
+    """
+    from heatmask.comparison.gather import PARTS, Request, compare
+    from heatmask.comparison.page import write_report
+    from heatmask.comparison.sentences import summarise
+    from heatmask.comparison.work import Place
+
+    unknown = sorted({*(without or ())} - {*PARTS})
+    if unknown:
+        raise OptionError(f"--without must be of {', '.join(PARTS)}, got {', '.join(unknown)}.")
+    if seeds < 1:
+        raise OptionError(f"--seeds must be at least 1, got {seeds}.")
+    parts = tuple(part for part in PARTS if part not in (without or ()))
+    folder = cache or output / "cache"
+    request = Request(tuple(bundle or ()), tuple(method or ()), quick, seeds, jobs, parts)
+    place = Place(str(data.resolve()), str(folder.resolve()), split, given, pattern, device)
+    comparison = compare(request, place)
+    paths = write_report(comparison, output, shlex.join(["heatmask", *sys.argv[1:]]))
+    for line in summarise(comparison):
+        console.print(f"  {escape(line)}")
+    console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
+
+
+@app.command()
 def train(
     data: Annotated[
         Path | None,

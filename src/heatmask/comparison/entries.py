@@ -12,6 +12,8 @@ from heatmask.comparison.store import digest, digest_file
 from heatmask.errors import InputError, OptionError
 
 CONFIGS = ("inference", "evaluate")
+RANDOM = "random:0"
+"""The control that every explanation is set against."""
 _NOT_RESULTS = {"bundle_root", "weights", "dataset_dir", "input", "device", "pattern", "batch_size"}
 _REFERENCE = re.compile(r"[@%]([A-Za-z_][\w#]*)")
 
@@ -105,17 +107,21 @@ def make_plan(bundles: Sequence[Path], methods: Sequence[str], quick: bool = Fal
     Parameters
     ----------
     methods
-        Names of methods; without any, the bundle's own for each bundle, and all that it offers
-        for those with a plain classifier.
+        Names, for every bundle. Without any: each bundle's own and Grad-CAM, and all that the
+        bundle with the most offers: methods are compared on one and the same network.
     quick
-        Without `methods`: only those that take a single pass forward and back.
+        Without `methods`: of that bundle only those that take a single pass forward and back.
     """
     plan = Plan(list(bundles))
+    check_methods(methods)
+    most = max(bundles, key=lambda bundle: len(read_methods(bundle)[1]))
     for bundle in bundles:
         own, offered = read_methods(bundle)
-        wanted = list(methods) or [own, *(m for m in offered if not quick or is_single_pass(m))]
+        further = offered if bundle == most else [name for name in offered if name == "grad_cam"]
+        if quick:
+            further = [name for name in further if is_single_pass(name)]
+        wanted = list(methods) or [own, *further]
         for name in dict.fromkeys(wanted):
-            get_method(name)
             if name in offered:
                 plan.entries.append(Entry(bundle, name))
             else:

@@ -1,4 +1,4 @@
-"""Does the classifier's answer hang on the pixels that a heatmap calls important?"""
+"""Whether the classifier's answer hangs on the pixels that a heatmap calls important."""
 
 from functools import partial
 

@@ -9,7 +9,6 @@ from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from monai.utils import convert_to_dst_type
 from numpy.typing import NDArray
 from rich.progress import track
-from torch import nn
 
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.scores import Scores, bring_to_scan, find_slices, score_whole
@@ -19,6 +18,7 @@ from heatmask.evaluation.baselines import FLOORS, SCALP_MM, centre_gaussian, fin
 from heatmask.evaluation.classification import compute_relative_positions
 from heatmask.evaluation.pictures import RIM_SHARE
 from heatmask.evaluation.segmentation import measure_spacing_mm
+from heatmask.networks.gp_unet import GPUNet
 from heatmask.training.few_masks import predict_masks, train_unet
 from heatmask.training.position import PositionPrior
 
@@ -69,9 +69,9 @@ class FloorScoring:
         image, affine = scan[0].numpy(), np.asarray(scan.affine)
         pictures, axis = self.subjects.pictures, find_slices(scan)
         reference = subject.load_reference()
-        edges = measure_spacing_mm(affine)
+        edges: Sequence[float] = measure_spacing_mm(affine).tolist()
         if pictures:  # A picture has no millimetres: the rim is a share of its side
-            edges = np.full(3, SCALP_MM / (RIM_SHARE * max(image.shape)))
+            edges = [SCALP_MM / (RIM_SHARE * max(image.shape))] * 3
         head = find_inner_head(image, edges, slice_axis=axis)
         found: dict[str, list[Scores]] = {}
         for name, floor in FLOORS.items():
@@ -114,7 +114,7 @@ class FewMasks:
             name: config.get(name) for name in ("preprocessing", "pixel_spacing_mm", "sequences")
         }
         self.digest = digest([files, used, FEW_MASKS_SLICES, digest_code(_UNET_CODE)])
-        self._network: nn.Module | None = None
+        self._network: GPUNet | None = None
 
     def find_key(self, subject: Subject) -> str:
         """Return what the scores of a subject are kept under."""
@@ -144,7 +144,7 @@ class FewMasks:
         affine, axis = np.asarray(scan.affine), find_slices(scan)
         return score_whole(mask, subject.load_reference(), affine, axis, pictures)
 
-    def _get_network(self) -> nn.Module:
+    def _get_network(self) -> GPUNet:
         if self._network is None:
             images, masks = self._load_slices()
             epochs = max(1, FEW_MASKS_SLICES // len(images))

@@ -151,7 +151,7 @@ def measure_range(heatmaps: Sequence[Heatmap]) -> tuple[float, float]:
     `low` is the median over what is shown, `high` the 99.5th percentile; neither label nor mask is
     looked at. (1.0 apart where the maps are constant.)
     """
-    values = np.concatenate([heatmap.maps.ravel() for heatmap in heatmaps] or [np.zeros(1)])
+    values = np.concatenate([np.zeros(0, np.float32), *(h.maps.ravel() for h in heatmaps)])
     if not values.size:
         return 0.0, 1.0
     low, high = np.percentile(values[:: max(1, values.size // 2**24)], (50, 99.5))

@@ -136,7 +136,8 @@ def make_mask(result: Mapping[str, Any], masker: HeatmapToMaskd, **changes: Any)
     settings = masker.settings
     try:
         masker.settings = replace(settings, **changes)
-        return np.asarray(masker(result)["mask"][0])
+        data: Any = dict(result)  # whose keys are words
+        return np.asarray(masker(data)["mask"][0])
     finally:
         masker.settings = settings
 
@@ -194,7 +195,7 @@ def score_whole(
     outline: bool = True,
 ) -> Scores:
     """Return overlap, sizes and, if asked, distances of one mask; ml and mm, of pictures pixels."""
-    edges = measure_spacing_mm(affine)
+    edges: Sequence[float] = measure_spacing_mm(affine).tolist()
     found = score_mask(mask, reference, _PIXEL_EDGES if pictures else edges, slice_axis)
     unit = (1.0, 1.0, 1.0) if pictures else edges
     return {
@@ -259,7 +260,7 @@ def _check_grid(
 
 
 def find_best_level(by_subject: Sequence[Scores], clusters: Sequence[str]) -> int:
-    """Return the number of the level with the highest mean Dice over clusters, the first of equals."""
+    """Return the number of the level with the highest mean Dice over clusters."""
     dice = np.array([scores["levels"] for scores in by_subject])
     names = np.array(clusters)
     means = [np.nanmean(dice[names == name], axis=0) for name in dict.fromkeys(clusters)]

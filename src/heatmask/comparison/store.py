@@ -57,7 +57,7 @@ class Store:
     def write_arrays(self, key: str, arrays: Mapping[str, NDArray]) -> None:
         """Keep arrays by name."""
         with _Draft(self._place(key, ".npz")) as draft, draft.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, **arrays)
 
     def read_json(self, key: str) -> Any:
         """Return what `write_json` kept, None for nothing."""

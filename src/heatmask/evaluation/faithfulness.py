@@ -48,7 +48,7 @@ def measure_insertion(
     fractions: Sequence[float] = FRACTIONS,
     fill: float = 1.0,
 ) -> float:
-    """Return the mean probability of a flat head with the hottest pixels put back: high is faithful.
+    """Return the mean probability with the hottest pixels of a flat head put back: high is good.
 
     As `measure_deletion`.
     """

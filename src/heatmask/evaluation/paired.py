@@ -1,4 +1,4 @@
-"""Is one method better than another on the same cases, when many are asked about?"""
+"""Whether one method is better than another on the same cases, when many are asked about."""
 
 from collections.abc import Sequence
 

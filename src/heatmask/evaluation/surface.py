@@ -12,8 +12,8 @@ from heatmask.evaluation.segmentation import check_same_shape
 
 NAN = float("nan")
 SURFACE_RULE = (
-    "HD95 is not counted where the mask or the reference is empty, for an outline is wanting; surface "
-    "Dice is then 0, and not counted where both are empty."
+    "HD95 is not counted where the mask or the reference is empty, for an outline is wanting; "
+    "surface Dice is then 0, and not counted where both are empty."
 )
 
 

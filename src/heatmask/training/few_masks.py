@@ -38,9 +38,12 @@ def train_unet(
     torch.nn.Module
         The U-Net of GP-UNet, in eval mode: its heatmap (B, 1, H, W) holds the mask's logits.
     """
-    network = seed_network(GPUNet(2, images.shape[1], 1, (16, 32, 64, 128), "batch"), seed)
+    network = GPUNet(2, images.shape[1], 1, (16, 32, 64, 128), "batch")
+    seed_network(network, seed)
     share = masks.float().mean().clamp(1e-4, 1 - 1e-4)
-    torch.nn.init.constant_(network.head.bias, float(share.logit()))  # else hundreds of steps go by
+    nn.init.constant_(
+        network.get_parameter("head.bias"), float(share.logit())
+    )  # else hundreds of steps go by
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=0.01)
     steps = epochs * -(-len(images) // batch_size)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -60,7 +63,8 @@ def train_unet(
             loss.backward()
             optimizer.step()
             scheduler.step()
-    return network.eval()
+    network.eval()
+    return network
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Retrain a classifier on images filtered by heatmaps: is what it needs where the heatmap is hot?
+"""Retrain a classifier on images filtered by heatmaps: does it need what is hot, or the rest.
 
-Guan and Loew, AIPR 2021 (arXiv 2201.02771), with controls: without them a mask's shape, or that there
-is one at all, passes for what it shows.
+Guan and Loew, AIPR 2021 (arXiv 2201.02771), with controls: without them a mask's shape, or
+that there is one at all, passes for what it shows.
 """
 
 from collections.abc import Callable, Mapping

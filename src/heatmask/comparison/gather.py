@@ -1,0 +1,342 @@
+"""From a plan to a comparison: compute what is wanting, then read everything from the store."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heatmask.attribution.memory import measure_peak
+from heatmask.comparison.controls import list_stages
+from heatmask.comparison.entries import (
+    RANDOM,
+    Entry,
+    Plan,
+    Refusal,
+    find_bundles,
+    is_single_pass,
+    make_plan,
+    read_methods,
+)
+from heatmask.comparison.floors import FEW_MASKS, choose_candidates
+from heatmask.comparison.heatmaps import Explanations
+from heatmask.comparison.results import KEYS, Classifier, Comparison, Depth, Row
+from heatmask.comparison.retraining import METHOD, list_trials, summarise_trials
+from heatmask.comparison.scores import N_LEVELS, OWN, find_best_level
+from heatmask.comparison.store import digest
+from heatmask.comparison.work import (
+    Place,
+    Task,
+    do_tasks,
+    open_explanations,
+    open_retraining,
+    open_scoring,
+    read_subjects,
+)
+from heatmask.errors import HeatmaskError, InputError
+from heatmask.evaluation.baselines import FLOORS
+from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
+
+CASCADED = ("guided_backprop", "grad_cam", "saliency")
+"""Methods of the plain classifiers whose networks are made to forget stage by stage."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `heatmask compare` was asked.
+
+    Attributes
+    ----------
+    bundles, methods
+        Names; none for all that fit the data.
+    quick
+        Single-pass methods, one seed.
+    seeds
+        Of retraining.
+    jobs
+        Processes; None for one a core.
+    parts
+        What is looked into beside the masks: of `PARTS`.
+    """
+
+    bundles: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    quick: bool = False
+    seeds: int = 3
+    jobs: int | None = None
+    parts: tuple[str, ...] = ("few-masks", "retraining", "faithfulness", "cascade")
+
+
+PARTS = Request.parts
+
+
+def compare(request: Request, place: Place) -> Comparison:
+    """Compute what is not in the store, and return everything.
+
+    Raises
+    ------
+    HeatmaskError
+        The data cannot be compared at all. What one method or bundle cannot do is a refusal.
+    """
+    start = time.perf_counter()
+    pictures = (Path(place.data) / "labels.csv").is_file()
+    plan = make_plan(find_bundles(request.bundles, pictures), request.methods, request.quick)
+    if not plan.entries:
+        raise InputError("There must be a method to compare; none of those given can be done.")
+    first = plan.entries[0].bundle
+    subjects = read_subjects(first, place, place.split)
+    try:
+        given = read_subjects(first, place, place.given)
+    except HeatmaskError:
+        given = None
+    tasks = list_tasks(plan, request, place, given is not None)
+    refused = do_tasks(tasks, place, request.jobs)
+    done = [task for task in tasks if task not in refused]
+    comparison = Comparison(subjects, given, refused=[*plan.refused, *_explain(refused)])
+    _add_rows(comparison, done, place)
+    _add_experiments(comparison, done, place)
+    comparison.memory_gb = {
+        task.entry: _measure_memory(open_explanations(task.entry, place), comparison)
+        for task in done
+        if task.kind == "masks" and task.split == place.split and not task.entry.control
+    }
+    comparison.position_auroc = _measure_position(comparison)
+    comparison.settings = {
+        "data": Path(place.data).name, "split": place.split, "pattern": place.pattern or "none",
+        "quick": request.quick, "seconds": time.perf_counter() - start,
+        "computed": sum(1 for _ in tasks),
+    }  # fmt: skip
+    return comparison
+
+
+def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> list[Task]:
+    """Return every task of a plan, the dearest last."""
+    first, split = plan.entries[0], place.split
+    controls = [Entry(entry.bundle, entry.method, RANDOM) for entry in plan.entries]
+    tasks = [Task("floors", first, split)]
+    tasks += [Task("masks", entry, split) for entry in [*plan.entries, *controls]]
+    if has_given:
+        tasks += [Task("masks", e, place.given) for e in plan.entries if is_single_pass(e.method)]
+    if "faithfulness" in request.parts:
+        flat = [e for e in [*plan.entries, *controls] if _is_flat(e, place)]
+        tasks += [Task("faithfulness", entry, split) for entry in flat]
+    if "cascade" in request.parts:
+        for entry in _choose_cascaded(plan, place):
+            forgetful = [
+                Entry(entry.bundle, entry.method, f"cascade:{n + 1}")
+                for n in range(len(_list_stages(entry, place)))
+            ]
+            tasks += [Task("masks", other, split) for other in forgetful]
+            tasks += [Task("similarity", other, split) for other in forgetful]
+    if "few-masks" in request.parts and has_given:
+        tasks.append(Task("few masks", first, split))
+    if "retraining" in request.parts and has_given:
+        tasks += _list_retraining(plan, request, place)
+    return tasks
+
+
+def _list_retraining(plan: Plan, request: Request, place: Place) -> list[Task]:
+    """Return one task a seed, for the first bundle of slices that offers Grad-CAM."""
+    able = [b for b in plan.bundles if METHOD in read_methods(b)[1]]
+    flat = [b for b in able if _is_flat(Entry(b, METHOD), place)]
+    if not flat:
+        return []
+    trials = list_trials(range(1 if request.quick else request.seeds))
+    entry = Entry(flat[0], read_methods(flat[0])[0])
+    by_seed = [
+        tuple(trial for trial in trials if trial.seed == seed)
+        for seed in sorted({trial.seed for trial in trials})
+    ]
+    return [Task("retraining", entry, place.split, own) for own in by_seed]
+
+
+def _is_flat(entry: Entry, place: Place) -> bool:
+    """Whether a bundle's network takes slices: what is asked of single images needs that."""
+    parser = open_explanations(entry, place).parser
+    return int(parser["network_def"]["spatial_dims"]) == 2
+
+
+def _choose_cascaded(plan: Plan, place: Place) -> list[Entry]:
+    """Return own heatmaps, and a few methods of the bundle that offers the most."""
+    flat = [entry for entry in plan.entries if _is_flat(entry, place)]
+    most = max(plan.bundles, key=lambda bundle: len(read_methods(bundle)[1]))
+    return [
+        entry
+        for entry in flat
+        if entry.method == "inherent" or (entry.bundle == most and entry.method in CASCADED)
+    ]
+
+
+def _list_stages(entry: Entry, place: Place) -> list[str]:
+    return list_stages(open_explanations(entry, place).parser.get_parsed_content("network_def"))
+
+
+def _explain(refused: Mapping[Task, str]) -> list[Refusal]:
+    found = [
+        Refusal(task.entry.bundle.name, task.entry.name.split(", ", 1)[-1], reason.splitlines()[0])
+        for task, reason in refused.items()
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _read(task: Task, place: Place) -> list[Any]:
+    scoring = open_scoring(task.kind, task.entry, place, task.split)
+    subjects = read_subjects(task.entry.bundle, place, task.split).subjects
+    return [scoring.score(subject) for subject in subjects]
+
+
+def _add_rows(comparison: Comparison, done: Sequence[Task], place: Place) -> None:
+    masks = {(t.entry, t.split): t for t in done if t.kind == "masks"}
+    for (entry, split), task in masks.items():
+        if split != place.split:
+            continue
+        found = _read(task, place)
+        comparison.rows += _make_rows(entry, found)
+        if entry.control:
+            continue
+        best = int(np.nanmean([one["levels"] for one in found], axis=0).argmax())
+        chosen = {"c": (best, "best on these masks")}
+        if (entry, place.given) in masks and comparison.given is not None:
+            given = _read(masks[entry, place.given], place)
+            level = find_best_level(given, comparison.given.clusters)
+            chosen["b"] = (level, "chosen on validation masks")
+        comparison.rows += [
+            _make_level_row(entry, found, level, rule, words)
+            for rule, (level, words) in sorted(chosen.items())
+        ]
+        if not any(one.name == entry.label for one in comparison.classifiers):
+            comparison.classifiers.append(_make_classifier(entry, found, comparison))
+    for task in done:
+        if task.kind == "floors":
+            comparison.rows += _make_floors(_read(task, place))
+        if task.kind == "few masks":
+            scores = _stack(_read(task, place))
+            comparison.rows.append(Row(FEW_MASKS, "masks", "b", "probability 0.5", scores))
+
+
+def _make_rows(entry: Entry, found: Sequence[Mapping[str, Any]]) -> list[Row]:
+    rows = []
+    for rule in found[0]["rules"]:
+        scores = _stack([one["rules"][rule] for one in found])
+        if rule == OWN:
+            scores |= _stack([{**one["heatmap"], **_pick(one)} for one in found])
+        dice = [one["slice_dice"][rule] for one in found]
+        owner = np.repeat(np.arange(len(dice)), [len(part) for part in dice])
+        rows.append(
+            Row(
+                entry.name,
+                "control" if entry.control else "method",
+                "a",
+                rule,
+                scores,
+                entry,
+                (np.concatenate([np.zeros(0), *map(np.asarray, dice)]), owner),
+            )
+        )
+    return rows
+
+
+def _pick(one: Mapping[str, Any]) -> dict[str, float]:
+    return {"confidence": one["confidence"], "seconds": one["seconds"]}
+
+
+def _stack(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    keys = [key for key in KEYS if key in found[0]]
+    return {key: np.array([one[key] for one in found], float) for key in keys}
+
+
+def _make_level_row(
+    entry: Entry, found: Sequence[Mapping[str, Any]], level: int, rule: Any, words: str
+) -> Row:
+    dice = np.array([one["levels"][level] for one in found], float)
+    share = (level + 0.5) / N_LEVELS
+    return Row(
+        entry.name, "method", rule, f"{words}: {share:.3g} of the range", {"dice": dice}, entry
+    )
+
+
+def _make_floors(found: Sequence[Mapping[str, Any]]) -> list[Row]:
+    rows = []
+    for name, (number, scores) in choose_candidates(found).items():
+        levels = FLOORS[name].levels if name in FLOORS else ()
+        how = f"mean + {levels[number]:g} SD, best on these masks" if levels else "none"
+        rows.append(Row(name, "floor", "c" if levels else "a", how, _stack(scores)))
+    return rows
+
+
+def _make_classifier(
+    entry: Entry, found: Sequence[Mapping[str, Any]], comparison: Comparison
+) -> Classifier:
+    subjects = comparison.subjects.subjects
+    labels = [np.array(subject.labels) for subject in subjects]
+    positions = [compute_relative_positions(len(part)) for part in labels]
+    return Classifier(
+        entry.label,
+        np.concatenate(labels),
+        np.concatenate([np.array(one["probabilities"]) for one in found]),
+        np.concatenate(positions),
+        [s.cluster for s, part in zip(subjects, labels, strict=True) for _ in part],
+    )
+
+
+def _add_experiments(comparison: Comparison, done: Sequence[Task], place: Place) -> None:
+    for task in done:
+        if task.kind == "faithfulness":
+            comparison.faithfulness[task.entry] = _read(task, place)
+    retraining = [task for task in done if task.kind == "retraining"]
+    if retraining:
+        experiment = open_retraining(retraining[0].entry, place)
+        results = {trial: experiment.run(trial) for task in retraining for trial in task.trials}
+        comparison.outcomes = summarise_trials(results)
+    for task in done:
+        if task.kind == "similarity":
+            trained = Entry(task.entry.bundle, task.entry.method)
+            depths = comparison.cascades.setdefault(trained, [_start_cascade(comparison, trained)])
+            depths.append(_make_depth(comparison, task, place))
+
+
+def _start_cascade(comparison: Comparison, trained: Entry) -> Depth:
+    row = comparison.find_row(trained)
+    return Depth(0, "none", row.mean("dice") if row else float("nan"), 1.0)
+
+
+def _make_depth(comparison: Comparison, task: Task, place: Place) -> Depth:
+    number = int(task.entry.control.split(":")[1])
+    stages = _list_stages(task.entry, place)
+    row = comparison.find_row(task.entry)
+    similarity = np.array(_read(task, place), float)
+    return Depth(
+        number,
+        stages[len(stages) - number],
+        row.mean("dice") if row else float("nan"),
+        float(np.nanmean(similarity)) if np.isfinite(similarity).any() else float("nan"),
+    )
+
+
+def _measure_memory(explanations: Explanations, comparison: Comparison) -> float:
+    """Return what explaining the first subject takes at most, in 10^9 bytes; kept in the store."""
+    subject = comparison.subjects.subjects[0]
+    key = digest([explanations.find_key(subject), "memory"])
+    kept = explanations.store.read_json(key)
+    if kept is None:
+        segmenter, image = explanations.segmenter, explanations.prepare(subject)["image"][None]
+        image = image.to(segmenter.device)
+        with measure_peak(segmenter.device) as read_peak:
+            segmenter.inferer(image, segmenter.network)
+        kept = read_peak() / 1e9
+        explanations.store.write_json(key, kept)
+    return float(kept)
+
+
+def _measure_position(comparison: Comparison) -> float:
+    training = comparison.subjects.training_labels
+    if not training:
+        return float("nan")
+    tested = [subject.labels for subject in comparison.subjects.subjects]
+    known, asked = (
+        np.concatenate([compute_relative_positions(len(part)) for part in parts])
+        for parts in (training, tested)
+    )
+    return position_only_auroc(known, np.concatenate(training), asked, np.concatenate(tested))

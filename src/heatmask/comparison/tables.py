@@ -1,0 +1,409 @@
+"""The tables of a report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from heatmask.comparison.entries import RANDOM, Entry
+from heatmask.comparison.published import PUBLISHED
+from heatmask.comparison.results import Classifier, Comparison, Row
+from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
+from heatmask.evaluation.classification import (
+    auroc_within_position_deciles,
+    expected_calibration_error,
+    slice_auroc,
+)
+from heatmask.evaluation.paired import adjust_holm, compare_paired
+from heatmask.evaluation.selective import measure_risk_coverage
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as texts.
+
+    Attributes
+    ----------
+    title
+        What it shows.
+    header
+        (C,).
+    rows
+        Each (C,).
+    note
+        What the reader has to know beside it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def show(value: float, digits: int = 3) -> str:
+    """Return a number, a dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def show_interval(interval: Interval) -> str:
+    """Return "mean [low, high]"."""
+    mean, low, high = map(show, interval)
+    return mean if low == "–" else f"{mean} [{low}, {high}]"
+
+
+def tabulate_masks(comparison: Comparison) -> Table:
+    """Masks by each bundle's own label-free rule, the best first, then what needs no classifier."""
+    unit = comparison.unit
+    size = "pixels" if comparison.subjects.pictures else "ml"
+    floors = [row for row in comparison.rows if row.kind in ("floor", "masks")]
+    rows = [*comparison.find_headlines(), *sorted(floors, key=lambda row: -row.mean("dice"))]
+    best = rows[0]
+    p_values = comparison.compare(rows, best)
+    lines = []
+    for row, p in zip(rows, p_values, strict=True):
+        dice = row.scores["dice"]
+        lines.append(
+            (
+                row.name, f"({row.rule})", show_interval(comparison.find_interval(dice)),
+                show(float(np.nanmedian(dice))), show(row.mean("iou")), show(row.mean("hd95"), 1),
+                show(row.mean("surface_dice")), show(row.mean("auprc")),
+                show(row.mean("pointing"), 2), show(row.mean("energy"), 2),
+                show(row.mean("false_size"), 1), _show_p(p),
+            )
+        )  # fmt: skip
+    return Table(
+        "Masks",
+        (
+            "masks from", "rule", "mean Dice [95 %]", "median", "IoU", f"HD95, {unit}",
+            "surface Dice", "pixel AUPRC", "pointing", "energy", f"false {size}",
+            "p against the first",
+        ),
+        tuple(lines),
+        "Explanations of trained networks by the bundle's own label-free rule, then floors and "
+        "networks trained on masks. p: Wilcoxon's signed-rank test over clusters, adjusted for "
+        "the number of rows by Holm's method.",
+    )  # fmt: skip
+
+
+def tabulate_rules(comparison: Comparison) -> Table:
+    """The same heatmaps by other thresholds, (a), (b) and (c) apart."""
+    lines = []
+    for headline in comparison.find_headlines():
+        same = [row for row in comparison.rows if row.entry == headline.entry]
+        lines += [
+            (
+                row.name if row is headline else "", f"({row.rule})", row.how,
+                show_interval(comparison.find_interval(row.scores["dice"])),
+                show(float(np.nanmedian(row.scores["dice"]))),
+            )
+            for row in sorted(same, key=lambda row: row.rule)
+        ]  # fmt: skip
+    return Table(
+        "Thresholds",
+        ("heatmap", "rule", "threshold", "mean Dice [95 %]", "median"),
+        tuple(lines),
+        "(a) no mask was looked at; (b) chosen on the masks of validation patients; (c) chosen on "
+        "the very masks reported on: an upper bound and no result. The level of (b) and (c) is one "
+        "of 20 over the heatmap's range, the rest of the way to the mask is the bundle's own.",
+    )
+
+
+def tabulate_strata(comparison: Comparison, count: int = 8) -> Table:
+    """Dice by the size of the lesion, in thirds of the subjects."""
+    rows = comparison.find_headlines()[:count]
+    rows += [comparison.best_floor] if comparison.best_floor else []
+    sizes = rows[0].scores["reference_size"]
+    edges = np.quantile(sizes, (1 / 3, 2 / 3))
+    third = np.digitize(sizes, edges)
+    unit = "pixels" if comparison.subjects.pictures else "ml"
+    names = [
+        f"{word} ({sizes[third == k].min():.0f} to {sizes[third == k].max():.0f} {unit}, "
+        f"n = {(third == k).sum()})"
+        for k, word in enumerate(("small", "middle", "large"))
+        if (third == k).any()
+    ]
+    lines = tuple(
+        (
+            row.name,
+            *(
+                show(float(np.nanmean(row.scores["dice"][third == k])))
+                for k in range(3)
+                if (third == k).any()
+            ),
+        )
+        for row in rows
+    )
+    return Table(
+        "By size of the lesion", ("masks from", *names), lines, "Mean Dice; thirds of the subjects."
+    )
+
+
+def tabulate_controls(comparison: Comparison) -> Table:
+    """Each method beside the same on random weights."""
+    rows = comparison.find_headlines()
+    pairs = [(row, other) for row in rows if (other := comparison.find_control(row.entry))]
+    p_values = _compare_pairs(comparison, pairs)
+    lines = []
+    for (row, other), p in zip(pairs, p_values, strict=True):
+        difference = comparison.find_interval(row.scores["dice"] - other.scores["dice"])
+        memory = comparison.memory_gb.get(row.entry, NAN) if row.entry else NAN
+        lines.append(
+            (
+                row.name, show(row.mean("dice")), show(other.mean("dice")),
+                show_interval(difference), _show_p(p), show(row.mean("auprc")),
+                show(other.mean("auprc")), show(row.mean("seconds"), 2), show(1000 * memory, 0),
+            )
+        )  # fmt: skip
+    what = "picture" if comparison.subjects.pictures else "volume"
+    return Table(
+        "The control with random weights",
+        (
+            "explanation", "Dice", "Dice, random weights", "difference [95 %]", "p",
+            "AUPRC", "AUPRC, random weights", f"seconds a {what}", "memory, MB",
+        ),
+        tuple(lines),
+        "The control explains a network whose weights were drawn anew, on the slices that the "
+        "trained network lets through, with a range measured on its own heatmaps. Snapping and "
+        "clean-up are the same, so that what the control scores is owed to the scan and the gate. "
+        "Seconds: on one core of the machine that made this report, others at work beside, to "
+        "classify every slice and explain those shown; p as above, adjusted for the rows here.",
+    )  # fmt: skip
+
+
+def tabulate_classes(comparison: Comparison) -> Table:
+    """How well each bundle's network classifies."""
+    if comparison.subjects.pictures:
+        names = comparison.subjects.classes
+        header = ("network", "macro F1 [95 %]", *(f"F1, {name}" for name in names))
+        header += ("accuracy [95 %]", "calibration error")
+        lines = [_describe_pictures(c, len(names)) for c in comparison.classifiers]
+        note = "Accuracy among tumours: every picture shows one."
+    else:
+        header = ("network", "AUROC [95 %]", "within tenths of the stack", "average precision",
+                  "macro F1 [95 %]", "F1, tumour", "F1, none", "accuracy [95 %]",
+                  "calibration error")  # fmt: skip
+        lines = [_describe_slices(c) for c in comparison.classifiers]
+        position = comparison.position_auroc
+        note = f"At probability 0.5. Position alone has an AUROC of {show(position)}."
+    return Table("Classification", header, tuple(lines), note)
+
+
+def _describe_slices(classifier: Classifier) -> tuple[str, ...]:
+    labels, told = classifier.labels, classifier.probabilities.sum(axis=1).clip(max=1)
+    deciles = auroc_within_position_deciles(labels, told, classifier.positions)
+    said = (told >= 0.5).astype(int)
+    f1 = metrics.f1_score(labels, said, average=None, labels=[0, 1], zero_division=0)
+    clusters = classifier.clusters
+
+    def find(statistic: str) -> str:
+        def measure(chosen: np.ndarray) -> float:
+            if statistic == "auroc":
+                return slice_auroc(labels[chosen], told[chosen])
+            if statistic == "accuracy":
+                return float((labels[chosen] == said[chosen]).mean())
+            return float(
+                metrics.f1_score(
+                    labels[chosen], said[chosen], average="macro", labels=[0, 1], zero_division=0
+                )
+            )
+
+        return show_interval(bootstrap_clusters(measure, clusters, n=300))
+
+    return (
+        classifier.name, find("auroc"), show(deciles.mean),
+        show(float(metrics.average_precision_score(labels, told))), find("macro F1"),
+        show(f1[1]), show(f1[0]), find("accuracy"),
+        show(expected_calibration_error(labels, told)),
+    )  # fmt: skip
+
+
+def _describe_pictures(classifier: Classifier, count: int) -> tuple[str, ...]:
+    labels, told = classifier.labels, classifier.probabilities
+    said, clusters = told.argmax(axis=1), classifier.clusters
+    f1 = metrics.f1_score(labels, said, average=None, labels=range(count), zero_division=0)
+    macro = bootstrap_clusters(
+        lambda i: float(metrics.f1_score(labels[i], said[i], average="macro", zero_division=0)),
+        clusters, n=300,
+    )  # fmt: skip
+    accuracy = bootstrap_clusters(lambda i: float((labels[i] == said[i]).mean()), clusters, n=300)
+    ece = expected_calibration_error(labels == said, told.max(axis=1))
+    return (
+        classifier.name, show_interval(macro), *map(show, f1), show_interval(accuracy), show(ece),
+    )  # fmt: skip
+
+
+def tabulate_slices(comparison: Comparison) -> Table:
+    """Median slice Dice as the third paper reports it, and ours beside it."""
+    lines = []
+    for row in comparison.rows:
+        if row.kind != "method" or row.slice_dice is None or row.how not in ("own", "paper"):
+            continue
+        if row.entry and row.entry.method != "inherent" and not comparison.subjects.pictures:
+            continue
+        dice, owner = row.slice_dice
+        clusters = np.array(comparison.subjects.clusters)[owner]
+        median = bootstrap_clusters(partial(_find_median, dice), clusters, n=300)
+        lines.append(
+            (
+                row.name, row.how, show_interval(median), show(float(dice.mean())),
+                show(row.mean("dice")),
+            )
+        )  # fmt: skip
+    return Table(
+        "Median Dice of slices with a lesion",
+        (
+            "heatmap", "steps to the mask", "median slice Dice [95 %]", "mean slice Dice",
+            "our protocol",
+        ),
+        tuple(lines),
+        "The paper takes the median over slices with a tumour. Our protocol, in the last column: "
+        "mean over volumes (pictures) with every slice counted, split by patient.",
+    )  # fmt: skip
+
+
+def _find_median(values: NDArray[np.float64], chosen: NDArray[np.int64]) -> float:
+    return float(np.median(values[chosen]))
+
+
+def tabulate_confidence(comparison: Comparison, count: int = 8) -> Table:
+    """Confidence against Dice."""
+    lines = []
+    for row in comparison.find_headlines()[:count]:
+        found = measure_risk_coverage(row.scores["confidence"], row.scores["dice"])
+        half = found.dice[max(0, len(found.dice) // 2 - 1)] if found.dice.size else NAN
+        lines.append(
+            (
+                row.name, show(found.rank_correlation, 2), show(row.mean("dice")),
+                show(float(half)), show(found.area), show(found.ideal),
+            )
+        )  # fmt: skip
+    return Table(
+        "Confidence against Dice",
+        (
+            "masks from", "rank correlation", "Dice of all", "of the more confident half",
+            "area under the curve", "area, ranked by Dice itself",
+        ),
+        tuple(lines),
+        "Confidence: the mean probability of what is shown. Area: mean Dice over all coverages.",
+    )  # fmt: skip
+
+
+def tabulate_outcomes(comparison: Comparison) -> Table:
+    """Retraining on filtered images."""
+    score = "macro F1" if comparison.subjects.pictures else "AUROC"
+    lines = tuple(
+        (
+            found.name,
+            show_interval(found.score),
+            ", ".join(show(value) for value in found.seeds),
+            show(found.within_deciles),
+        )
+        for found in comparison.outcomes
+    )
+    return Table(
+        "Retraining on filtered images",
+        ("images, for training and test", f"{score} [95 %]", "each seed", "within tenths"),
+        lines,
+        "Masks: Grad-CAM of the trained classifier, the same share of every head, with a tumour "
+        "and without. What is removed is 0. A random blob has the same area; another patient's "
+        "mask comes from a slice of the same label and nearest height; the shape alone is the "
+        "mask with its pixels in one grey. Reference masks exist for validation and test patients "
+        "only: those rows learn from the validation patients, and take another patient's reference "
+        "where a slice has no tumour, for an empty mask would tell the label.",
+    )
+
+
+def tabulate_faithfulness(comparison: Comparison) -> Table:
+    """Deletion and insertion."""
+    found = comparison.faithfulness
+    trained = [entry for entry in found if not entry.control]
+    lines = []
+    for entry in sorted(trained, key=lambda e: mean_of(found[e], "deletion")):
+        control = _find_twin(found, entry)
+        random = found[control] if control else []
+        lines.append(
+            (
+                entry.name,
+                *(
+                    show(mean_of(scores, name)) if scores else "–"
+                    for name in ("deletion", "insertion")
+                    for scores in (found[entry], random)
+                ),
+            )
+        )
+    return Table(
+        "Deletion and insertion",
+        (
+            "explanation", "deletion (low is good)", "deletion, random weights",
+            "insertion (high is good)", "insertion, random weights",
+        ),
+        tuple(lines),
+        "Mean probability that the trained network gives the class shown, while 1, 2, 5, 10, 20 "
+        "and 40 % of the head's pixels, the hottest first, are filled with ordinary tissue, or are "
+        "all that a flat head gets back.",
+    )  # fmt: skip
+
+
+def _find_twin(found: Mapping[Entry, object], entry: Entry) -> Entry | None:
+    """Return the same entry with random weights."""
+    twin = Entry(entry.bundle, entry.method, RANDOM)
+    return twin if twin in found else None
+
+
+def mean_of(scores: Sequence[Mapping[str, float]], name: str) -> float:
+    """Return the mean over subjects, NaN left out."""
+    values = np.array([one[name] for one in scores], float)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else NAN
+
+
+def tabulate_cascades(comparison: Comparison) -> Table:
+    """Cascading randomisation."""
+    lines = [
+        (
+            entry.name if depth.stages == 0 else "", str(depth.stages), depth.last,
+            show(depth.dice), show(depth.similarity),
+        )
+        for entry, depths in comparison.cascades.items()
+        for depth in sorted(depths, key=lambda depth: depth.stages)
+    ]  # fmt: skip
+    return Table(
+        "Cascading randomisation",
+        ("explanation", "stages forgotten", "down to", "Dice", "rank correlation with the trained"),
+        tuple(lines),
+        "The stages nearest to the output forget first. An explanation that hardly changes shows "
+        "what no weights are needed for (Adebayo et al. 2018).",
+    )
+
+
+def tabulate_refused(comparison: Comparison) -> Table:
+    """What was not done."""
+    lines = tuple((one.bundle, one.method, one.reason) for one in comparison.refused)
+    return Table("What could not be done", ("bundle", "method", "why"), lines)
+
+
+def tabulate_published() -> Table:
+    """The published numbers."""
+    return Table(
+        "Published numbers",
+        ("method", "data", "number", "source", "caveat"),
+        tuple(tuple(one) for one in PUBLISHED),
+        "Not comparable with ours or with one another: other data, other splits, other rules.",
+    )
+
+
+def _show_p(p: float) -> str:
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _compare_pairs(comparison: Comparison, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
+    clusters = comparison.subjects.clusters
+    found = [compare_paired(a.scores["dice"], b.scores["dice"], clusters) for a, b in pairs]
+    return adjust_holm(found).tolist()

@@ -1,0 +1,191 @@
+"""What has to be computed, cut into tasks that several processes share through the store."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from heatmask.bundle import read_bundle, run_bundle
+from heatmask.comparison.cascade import SimilarityScoring
+from heatmask.comparison.entries import CONFIGS, Entry
+from heatmask.comparison.faithfulness import FaithfulnessScoring
+from heatmask.comparison.floors import FewMasks, FloorScoring
+from heatmask.comparison.heatmaps import Explanations
+from heatmask.comparison.retraining import Retraining, Trial
+from heatmask.comparison.scores import Scoring
+from heatmask.comparison.store import Store
+from heatmask.comparison.subjects import Subjects, list_subjects
+from heatmask.device import resolve_device
+from heatmask.errors import HeatmaskError
+
+Kind = Literal["masks", "faithfulness", "similarity", "floors", "few masks", "retraining"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data are, and where results are kept.
+
+    Attributes
+    ----------
+    data
+        Folder, as `heatmask evaluate` takes it.
+    cache
+        Folder of the store.
+    split, given
+        The split that is reported on, and the one whose masks rule (b) may use.
+    pattern, device
+        As the bundles' configs take them.
+    """
+
+    data: str
+    cache: str
+    split: str = "test"
+    given: str = "val"
+    pattern: str | None = None
+    device: str = "auto"
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Knobs of a bundle's config."""
+        pattern = {"pattern": self.pattern} if self.pattern else {}
+        return {"dataset_dir": self.data, "device": self.device, **pattern}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work.
+
+    Attributes
+    ----------
+    kind
+        What is computed.
+    entry
+        Of what; of floors and learnt baselines, whose preprocessing.
+    split
+        On which subjects.
+    trials
+        Of retraining alone.
+    """
+
+    kind: Kind
+    entry: Entry
+    split: str
+    trials: tuple[Trial, ...] = ()
+
+
+@lru_cache
+def read_subjects(bundle: Path, place: Place, split: str) -> Subjects:
+    """Return the subjects of a split, as a bundle's evaluation lists them."""
+    parser = read_bundle(bundle, CONFIGS, {**place.knobs, "split": split})
+    return list_subjects(run_bundle(parser, "scorer"), split)
+
+
+def open_explanations(entry: Entry, place: Place) -> Explanations:
+    """Return the heatmaps of an entry."""
+    return Explanations(entry, place.knobs, Store(place.cache))
+
+
+def open_scoring(kind: Kind, entry: Entry, place: Place, split: str) -> Any:
+    """Return what scores a subject: it has ``is_done`` and ``score``."""
+    own = open_explanations(entry, place)
+    subjects = read_subjects(entry.bundle, place, split)
+    if kind == "masks":
+        return Scoring(own, subjects, levels=not entry.control)
+    if kind == "faithfulness":
+        return FaithfulnessScoring(own)
+    if kind == "similarity":
+        return SimilarityScoring(open_explanations(Entry(entry.bundle, entry.method), place), own)
+    if kind == "floors":
+        return FloorScoring(own, subjects)
+    return FewMasks(own, read_subjects(entry.bundle, place, place.given), subjects)
+
+
+def open_retraining(entry: Entry, place: Place) -> Retraining:
+    """Return the experiment of a bundle."""
+    given, subjects = (read_subjects(entry.bundle, place, s) for s in (place.given, place.split))
+    return Retraining(open_explanations(entry, place), place.knobs, given, subjects)
+
+
+def list_steps(task: Task, place: Place) -> Iterator[Callable[[], Any]]:
+    """Yield what is left to do of a task, one step for each subject or training."""
+    if task.kind == "retraining":
+        retraining = open_retraining(task.entry, place)
+        for trial in task.trials:
+            if not retraining.is_done(trial):
+                yield partial(retraining.run, trial)
+        return
+    scoring = open_scoring(task.kind, task.entry, place, task.split)
+    for subject in read_subjects(task.entry.bundle, place, task.split).subjects:
+        if not scoring.is_done(subject):
+            yield partial(scoring.score, subject)
+
+
+def do_task(task: Task, place: Place) -> str:
+    """Compute what is left of a task; return the reason where it cannot be done, else nothing."""
+    try:
+        for step in list_steps(task, place):
+            step()
+    except HeatmaskError as error:
+        return str(error)
+    return ""
+
+
+def count_steps(task: Task, place: Place) -> int:
+    """Return how much of a task is left to do."""
+    try:
+        return sum(1 for _ in list_steps(task, place))
+    except HeatmaskError:
+        return 1  # Said again by `do_task`, whose answer is kept
+
+
+def do_tasks(tasks: Sequence[Task], place: Place, jobs: int | None = None) -> dict[Task, str]:
+    """Compute everything that is left, with a progress bar.
+
+    Parameters
+    ----------
+    tasks
+        The later ones may use what the earlier computed, and do not have to.
+    jobs
+        Processes; by default one for each core, and one alone on a GPU, which they would share.
+
+    Returns
+    -------
+    dict
+        Why a task could not be done, of those that could not.
+    """
+    left = {task: count for task in tasks if (count := count_steps(task, place))}
+    if not left:
+        return {}
+    if jobs is None:
+        jobs = 1 if resolve_device(place.device).type == "cuda" else os.cpu_count() or 1
+    refused: dict[Task, str] = {}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn()) as progress:
+        bar = progress.add_task("Comparing", total=sum(left.values()))
+        for task, reason in _run(list(left), place, min(jobs, len(left))):
+            progress.update(bar, description=f"Comparing: {task.kind}, {task.entry.name}")
+            progress.advance(bar, left[task])
+            if reason:
+                refused[task] = reason
+    return refused
+
+
+def _run(tasks: Sequence[Task], place: Place, jobs: int) -> Iterator[tuple[Task, str]]:
+    if jobs == 1:
+        for task in tasks:
+            yield task, do_task(task, place)
+        return
+    # One thread each: two networks that share cores by threads take several times as long.
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+        waiting = {pool.submit(do_task, task, place): task for task in tasks}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
