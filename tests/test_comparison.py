@@ -2,23 +2,42 @@
 
 import csv
 import json
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from conftest import PROJECT
+from scan_files import write_nifti
 from typer.testing import CliRunner
 
-from scan_files import write_nifti
+from heatmask.attribution import Explainer
 from heatmask.cli import app
 from heatmask.comparison import floors, retraining
+from heatmask.comparison.controls import list_stages, make_control
+from heatmask.comparison.entries import Entry, make_plan
+from heatmask.comparison.faithfulness import FaithfulnessScoring
+from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.gather import Request, compare
-from heatmask.comparison.results import Comparison
-from heatmask.comparison.work import Place
+from heatmask.comparison.heatmaps import Explanations
+from heatmask.comparison.retraining import Retraining
+from heatmask.comparison.scores import Scoring
+from heatmask.comparison.sentences import summarise
+from heatmask.comparison.store import Store, digest_code, digest_file
+from heatmask.comparison.work import Place, open_explanations, read_subjects
 from heatmask.data.phantom import make_phantom
-from heatmask.errors import HeatmaskError, InputError
+from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.inferer import HeatmapInferer
+from heatmask.networks.cnn import CNN
+from heatmask.networks.weights import save_weights
+from heatmask.segmenter import Segmenter
 
+GP_UNET = PROJECT / "bundles" / "brain_mri_gp_unet_segmentation"
 SPLITS = ("train", "train", "train", "val", "val", "test", "test", "test")
 METHODS = ("inherent", "grad_cam", "guided_backprop")
 
@@ -54,15 +73,336 @@ def run(heads: Path, output: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def report(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
+def small() -> Iterator[None]:
+    """Trainings that take a moment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floors, "FEW_MASKS_SLICES", 200)
         patch.setattr(retraining, "EPOCHS", 1)
-        patch.setattr(retraining, "QUANTILES", (0.1,))
-        run(heads, folder)
+        yield
+
+
+@pytest.fixture(scope="module")
+def report(heads: Path, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    run(heads, folder)
     return folder
 
 
+def read(report: Path) -> dict[str, dict]:
+    """The sections of summary.json by title."""
+    content = json.loads((report / "summary.json").read_text(encoding="utf-8"))
+    return {section["title"]: section for section in content["sections"]}
+
+
+def read_rows(report: Path) -> list[dict[str, str]]:
+    with (report / "rows.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_one_page_tells_everything(report: Path) -> None:
-    assert (report / "report.html").stat().st_size > 50_000
+    sections = read(report)
+    assert list(sections) == [
+        "In short", "Masks", "Thresholds", "Lesion size",
+        "Attribution methods and random weights", "Retraining on filtered images",
+        "Classification", "Confidence", "Faithfulness", "Published numbers", "Left out",
+    ]  # fmt: skip
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("https://", "").split("<main>")[0], "nothing from elsewhere"
+    assert 'name="viewport"' in page
+    for section in sections.values():
+        for table in section["tables"]:
+            assert all(len(row) == len(table["header"]) for row in table["rows"])
+
+
+def test_rows_are_what_evaluate_says(report: Path, heads: Path, tmp_path: Path) -> None:
+    """The default mask's Dice comes out of two doors alike."""
+    command = ["evaluate", str(heads), "-o", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
+    assert done.exit_code == 0, done.output
+    wanted = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["methods"]
+    found = {(row["name"], row["threshold"]): row for row in read_rows(report)}
+    pairs = {
+        ("gp_unet, own heatmap", "own"): "GP-UNet",
+        ("gp_unet, own heatmap", "not snapped"): "GP-UNet, not snapped",
+        ("90th percentile in the head", "none"): "90th percentile in the head",
+        ("centre Gaussian", "none"): "centre Gaussian",
+    }
+    by_name = {method["name"]: method for method in wanted}
+    for ours, theirs in pairs.items():
+        dice = by_name[theirs]["mean_dice"]
+        assert float(found[ours]["dice"]) == pytest.approx(dice["mean"], abs=5e-3)
+        assert float(found[ours]["dice_low"]) == pytest.approx(dice["low"], abs=5e-3)
+        assert float(found[ours]["false_size"]) == pytest.approx(
+            by_name[theirs]["mean_tumour_free_slices_ml"], abs=0.5
+        )
+    oracle = next(row for row in read_rows(report) if row["name"] == "best threshold")
+    assert oracle["rule"] == "c"
+    assert f"mean + {by_name['best threshold']['level']:g} SD" in oracle["threshold"]
+
+
+def test_the_three_rules_stand_apart(report: Path) -> None:
+    rows = [r for r in read_rows(report) if r["name"] == "resnet_attribution, guided_backprop"]
+    by_rule = {(row["rule"], row["threshold"].split(":")[0]) for row in rows}
+    assert by_rule == {
+        ("a", "own"), ("a", "not snapped"), ("a", "multi-Otsu"),
+        ("b", "chosen on validation masks"), ("c", "best on these masks"),
+    }  # fmt: skip
+    dice = {row["rule"]: float(row["dice"]) for row in rows}
+    assert dice["c"] >= dice["b"], "(c) is the upper bound of its family"
+    masks = next(r for r in read_rows(report) if r["kind"] == "masks")
+    assert masks["rule"] == "b"
+
+
+def test_every_explanation_has_its_control(report: Path) -> None:
+    rows = read_rows(report)
+    trained = {row["name"] for row in rows if row["kind"] == "method"}
+    controls = {
+        row["name"].removesuffix(" (random:0)") for row in rows if "random:0" in row["name"]
+    }
+    assert trained == controls
+    lines = read(report)["Attribution methods and random weights"]["lines"]
+    assert any("Guided backprop" in line and "the control." in line for line in lines)
+
+
+def test_what_a_bundle_cannot_do_is_said(report: Path) -> None:
+    (table,) = read(report)["Left out"]["tables"]
+    reasons = {(bundle, method): why for bundle, method, why in table["rows"]}
+    assert "carries its own heatmap" in reasons["brain_mri_gp_unet_segmentation", "grad_cam"]
+    resnet = "brain_mri_resnet_attribution_segmentation"
+    assert "no heatmap of its own" in reasons[resnet, "inherent"]
+
+
+def test_each_subject_has_a_line_for_each_row(report: Path) -> None:
+    with (report / "compare.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * len(read_rows(report))
+    assert {line["subject"] for line in lines} == {"P5", "P6", "P7"}
+    for row in read_rows(report):
+        own = [
+            float(x["dice"])
+            for x in lines
+            if (x["name"], x["threshold"]) == (row["name"], row["threshold"])
+        ]
+        assert np.mean(own) == pytest.approx(float(row["dice"]), abs=1e-5)
+
+
+def test_a_second_run_computes_nothing(
+    report: Path, heads: Path, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    for kind in (Explanations, Scoring, FloorScoring, FewMasks, FaithfulnessScoring):
+        monkeypatch.setattr(kind, "_compute", fail)
+    monkeypatch.setattr(Retraining, "_train", fail)
+    monkeypatch.setattr(Segmenter, "__init__", fail)
+    run(heads, tmp_path, "--cache", str(report / "cache"))
+    for name in ("rows.csv", "compare.csv"):
+        assert (tmp_path / name).read_bytes() == (report / name).read_bytes()
+
+
+def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Path) -> None:
+    """The cache is by content: a changed checkpoint, scan or knob is computed anew."""
+    bundle = Path(shutil.copytree(GP_UNET, tmp_path / GP_UNET.name))
+    place = Place(str(heads), str(report / "cache"), device="cpu")
+    entry = Entry(bundle, "inherent")
+    (subject, *_) = read_subjects(bundle, place, "test").subjects
+    before = open_explanations(entry, place)
+    assert before.is_done(subject), "a copy of the bundle is the same bundle"
+    weights = bundle / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)["model"]
+    state["head.bias"] += 1
+    save_weights(state, weights)
+    digest_file.cache_clear()
+    after = open_explanations(entry, place)
+    assert not after.is_done(subject)
+    assert open_explanations(Entry(GP_UNET, "inherent"), place).is_done(subject)
+    knobs = {**place.knobs, "pixel_spacing_mm": 3.0}
+    assert not Explanations(Entry(GP_UNET, "inherent"), knobs, after.store).is_done(subject)
+
+
+def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    (data / "P6" / "P6-seg.nii.gz").unlink()
+    request = Request(("brain_mri_gp_unet_segmentation",), jobs=1, parts=())
+    place = Place(str(data), str(tmp_path / "cache"), device="cpu")
+    comparison = compare(request, place)
+    assert comparison.subjects.missing == ("P6",)
+    assert [subject.name for subject in comparison.subjects.subjects] == ["P5", "P7"]
+    assert any("1 volumes" in line and "P6" in line for line in summarise(comparison))
+    for name in ("P5", "P7"):
+        (data / name / f"{name}-seg.nii.gz").unlink()
+    read_subjects.cache_clear()
+    with pytest.raises(InputError, match="none of 3 has"):
+        compare(request, place)
+
+
+def test_a_mask_on_another_grid_is_refused(heads: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    path = data / "P6" / "P6-seg.nii.gz"
+    mask = nib.load(path)
+    write_nifti(path, np.asarray(mask.dataobj)[:, ::2], mask.affine @ np.diag([1, 2.0, 1, 1]))
+    command = ["compare", str(data), "-o", str(tmp_path / "out"), "--jobs", "1"]
+    done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
+    message = str(done.exception)
+    assert "P6" in message
+    assert "(52, 31, 12)" in message
+    assert "(52, 62, 12)" in message
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_options_that_cannot_be() -> None:
+    for words, message in (
+        (["--without", "sleep"], "--without must be of"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+    ):
+        done = CliRunner().invoke(app, ["compare", ".", *words])
+        assert message in str(done.exception)
+    with pytest.raises(OptionError, match="method must be one of"):
+        make_plan([GP_UNET], ["grad_camm"])
+
+
+def test_no_prediction_is_a_dice_of_nought_and_no_outline(heads: Path, tmp_path: Path) -> None:
+    """A gate that lets nothing through: empty masks, counted as such."""
+    place = Place(str(heads), str(tmp_path), device="cpu")
+    entry = Entry(GP_UNET, "inherent")
+    subjects = read_subjects(GP_UNET, place, "test")
+    explanations = Explanations(entry, {**place.knobs, "gate_probability": 1.0}, Store(tmp_path))
+    scores = Scoring(explanations, subjects, levels=True).score(subjects.subjects[0])
+    own = scores["rules"]["own"]
+    assert own["dice"] == own["iou"] == own["surface_dice"] == own["mask_size"] == 0
+    assert np.isnan(own["hd95"])
+    assert scores["confidence"] == 0
+    assert set(scores["levels"]) == {0.0}
+    assert scores["heatmap"]["energy"] == 0
+
+
+def test_a_control_keeps_the_decision_and_changes_the_heatmap() -> None:
+    torch.manual_seed(0)
+    network = CNN(2, 1, 1, (4, 8)).eval()
+    control = make_control(network, "random:3")
+    assert control is not None
+    volume = torch.rand(1, 1, 16, 16, 3)
+    plain, other = (
+        HeatmapInferer(gate=False, explainer=Explainer("saliency"), check=False, control=c)
+        for c in (None, control)
+    )
+    ours, theirs = plain(volume, network), other(volume, network)
+    torch.testing.assert_close(ours["slice_probabilities"], theirs["slice_probabilities"])
+    wanted = plain(volume, control)["heatmap"]
+    torch.testing.assert_close(theirs["heatmap"], wanted)
+    assert not torch.allclose(ours["heatmap"], wanted)
+
+
+def test_networks_forget_from_the_output() -> None:
+    torch.manual_seed(5)  # not the seed that they forget by
+    network = CNN(2, 1, 1, (4, 8, 12)).eval()
+    stages = list_stages(network)
+    assert stages == ["stage1", "stage2", "stage3", "fc"]
+    for depth in range(len(stages) + 1):
+        control = make_control(network, f"cascade:{depth}")
+        assert control is not None
+        changed = [
+            any(
+                not torch.equal(a, b)
+                for a, b in zip(
+                    network.get_submodule(stage).parameters(),
+                    control.get_submodule(stage).parameters(),
+                    strict=True,
+                )
+            )
+            for stage in stages
+        ]
+        assert changed == [False] * (4 - depth) + [True] * depth
+    assert make_control(network, "") is None
+    with pytest.raises(OptionError, match="random:SEED"):
+        make_control(network, "shuffled")
+
+
+def test_half_written_results_are_not_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    class Broken:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        store.write_arrays("abcd", {"maps": Broken()})  # type: ignore[dict-item]
+    assert store.read_arrays("abcd") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    store.write_json("abcd", {"a": float("nan")})
+    assert np.isnan(store.read_json("abcd")["a"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cache must be a folder"):
+        Store(tmp_path / "file" / "below")
+
+
+def test_words_and_layout_of_code_do_not_empty_the_cache(tmp_path: Path) -> None:
+    digests = []
+    for text in (
+        '"""Doc."""\nx = 1  # why\n',
+        '"""Other."""\n\nx = (\n    1\n)\n',
+        '"""Doc."""\nx = 2\n',
+    ):
+        (tmp_path / "module.py").write_text(text)
+        digest_code.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("heatmask.comparison.store.PACKAGE", tmp_path)
+            digests.append(digest_code(("module.py",)))
+    digest_code.cache_clear()
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_retraining_alone(heads: Path, tmp_path: Path, small: None) -> None:
+    command = ["retrain", str(heads), "-o", str(tmp_path), "--seeds", "2", "--quantile", "0.2"]
+    done = CliRunner().invoke(
+        app,
+        [*command, "--bundle", "brain_mri_gradcam_segmentation", "--jobs", "1", "--device", "cpu"],
+    )
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    with (tmp_path / "retraining.csv").open(encoding="utf-8") as file:
+        names = [row[0] for row in csv.reader(file)][1:]
+    assert names[:4] == [
+        "whole image", "keep the hottest 20%", "remove the hottest 20%",
+        "keep a random blob of 20%",
+    ]  # fmt: skip
+    assert sum("trained on the validation patients" in name for name in names) == 5
+    assert (tmp_path / "retraining.png").stat().st_size > 5_000
+    assert "Do dark regions contribute?" in done.output
+    done = CliRunner().invoke(
+        app, ["retrain", str(heads), "--bundle", "brain_mri_gp_unet_segmentation"]
+    )
+    assert "offers grad_cam" in str(done.exception)
+
+
+def test_the_page_opens_on_a_phone(report: Path, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    common = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=412,900",
+        "--virtual-time-budget=2000",
+    ]  # fmt: skip
+    probe = tmp_path / "probe.html"
+    page = (report / "report.html").read_text(encoding="utf-8")
+    script = (
+        "<script>addEventListener('load', () => {"
+        "const broken = [...document.images].filter(i => !i.naturalWidth).length;"
+        "document.title = [document.documentElement.scrollWidth <= innerWidth, broken,"
+        "document.images.length, document.querySelectorAll('table').length,"
+        "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length]"
+        ".join(' ');});</script></body>"
+    )
+    probe.write_text(page.replace("</body>", script), encoding="utf-8")
+    done = subprocess.run(
+        [*common, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    title = re.search("<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr
+    fits, broken, images, tables, fetched = title[1].split()
+    assert fits == "true", "the page is wider than a phone"
+    assert broken == fetched == "0"
+    assert int(images) >= 6
+    assert int(tables) >= 10

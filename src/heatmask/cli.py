@@ -266,6 +266,55 @@ def compare(
 
 
 @app.command()
+def retrain(
+    data: Annotated[Path, typer.Argument(help="As for compare.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "retraining"
+    ),
+    bundle: Annotated[
+        str | None, typer.Option(help="Default: the first of slices that offers grad_cam.")
+    ] = None,
+    quantile: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the head that a mask holds; repeatable. Default: .05 .15 .4"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each condition.")] = 3,
+    cache: Annotated[Path | None, typer.Option(help="As for compare.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="As for compare.")] = None,
+    pattern: Pattern = None,
+    device: Device = "auto",
+) -> None:
+    """Train a bundle's network anew on images filtered by its Grad-CAM, beside the controls.
+
+    Keeps or removes the hottest part of every head, a random blob of the same area, another
+    patient's mask, the mask's shape alone, and reference masks; writes retraining.csv and
+    retraining.png. A classifier that does as well on the hottest part needs no more; one that
+    does as well without it does not need it.
+    """
+    from rich.table import Table
+
+    from heatmask.comparison.gather import retrain
+    from heatmask.comparison.page import write_retraining
+    from heatmask.comparison.retraining import QUANTILES
+    from heatmask.comparison.sentences import judge_retraining
+    from heatmask.comparison.tables import tabulate_outcomes
+    from heatmask.comparison.work import Place
+
+    folder = cache or output / "cache"
+    place = Place(str(data.resolve()), str(folder.resolve()), pattern=pattern, device=device)
+    comparison = retrain(bundle, place, seeds, tuple(quantile or QUANTILES), jobs)
+    found = tabulate_outcomes(comparison)
+    table = Table(*found.header)
+    for row in found.rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in judge_retraining(comparison):
+        console.print(f"  {escape(line)}")
+    paths = write_retraining(comparison, output)
+    console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
+
+
+@app.command()
 def train(
     data: Annotated[
         Path | None,

@@ -40,12 +40,14 @@ def make_control(network: nn.Module, control: str) -> nn.Module | None:
 def list_stages(network: nn.Module) -> list[str]:
     """Return the parts of a network that have weights, from the input to the output.
 
-    A classifier within a larger network stands for its own parts; a gate explains nothing.
+    A list of modules and a classifier within a larger network stand for their own parts; a gate
+    explains nothing.
     """
     names = []
     for name, child in network.named_children():
         if name == "gate" or not any(True for _ in child.parameters()):
             continue
-        inner = list_stages(child) if name == "classifier" else []
+        opened = name == "classifier" or isinstance(child, nn.ModuleList)
+        inner = list_stages(child) if opened else []
         names += [f"{name}.{part}" for part in inner] or [name]
     return names

@@ -125,7 +125,9 @@ def make_plan(bundles: Sequence[Path], methods: Sequence[str], quick: bool = Fal
             if name in offered:
                 plan.entries.append(Entry(bundle, name))
             else:
-                plan.refused.append(Refusal(bundle.name, name, _explain_refusal(own, offered)))
+                plan.refused.append(
+                    Refusal(bundle.name, name, _explain_refusal(name, own, offered))
+                )
     return plan
 
 
@@ -178,12 +180,12 @@ def _collect(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _explain_refusal(own: str, offered: Sequence[str]) -> str:
-    if len(offered) == 1:
-        return (
-            "the network carries its own heatmap" if own == "inherent" else f"it offers {own} alone"
-        )
-    return f"not offered by this bundle, which has {', '.join(offered)}"
+def _explain_refusal(method: str, own: str, offered: Sequence[str]) -> str:
+    if own == "inherent" and len(offered) == 1:
+        return "the network carries its own heatmap, and the bundle offers nothing else"
+    if method == "inherent":
+        return "the network carries no heatmap of its own"
+    return f"the bundle does not offer it (its knob method has {len(offered)} others)"
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from heatmask.comparison.entries import (
 from heatmask.comparison.floors import FEW_MASKS, choose_candidates
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.results import KEYS, Classifier, Comparison, Depth, Row
-from heatmask.comparison.retraining import METHOD, list_trials, summarise_trials
+from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials, summarise_trials
 from heatmask.comparison.scores import N_LEVELS, OWN, find_best_level
 from heatmask.comparison.store import digest
 from heatmask.comparison.work import (
@@ -111,6 +111,46 @@ def compare(request: Request, place: Place) -> Comparison:
     return comparison
 
 
+def retrain(
+    bundle: str | None,
+    place: Place,
+    seeds: int = 3,
+    quantiles: Sequence[float] = QUANTILES,
+    jobs: int | None = None,
+) -> Comparison:
+    """Run the experiment of retraining on filtered images alone.
+
+    Parameters
+    ----------
+    bundle
+        Name or folder; None for the first bundle of slices that offers Grad-CAM.
+    quantiles
+        Shares of the head that masks hold.
+
+    Raises
+    ------
+    InputError
+        The bundle cannot do it, or a subject lacks its reference mask.
+    """
+    pictures = (Path(place.data) / "labels.csv").is_file()
+    plan = Plan(find_bundles([bundle] if bundle else [], pictures))
+    tasks = _list_retraining(plan, Request(seeds=seeds), place, quantiles)
+    if not tasks:
+        raise InputError(
+            f"Retraining needs a bundle of slices that offers {METHOD}; "
+            f"{', '.join(folder.name for folder in plan.bundles)} is none."
+        )
+    refused = do_tasks(tasks, place, jobs)
+    for reason in refused.values():
+        raise InputError(reason)
+    first = tasks[0].entry.bundle
+    given, subjects = (read_subjects(first, place, s) for s in (place.given, place.split))
+    comparison = Comparison(subjects, given)
+    _add_experiments(comparison, tasks, place)
+    comparison.position_auroc = _measure_position(comparison)
+    return comparison
+
+
 def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> list[Task]:
     """Return every task of a plan, the dearest last."""
     first, split = plan.entries[0], place.split
@@ -137,13 +177,15 @@ def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> l
     return tasks
 
 
-def _list_retraining(plan: Plan, request: Request, place: Place) -> list[Task]:
+def _list_retraining(
+    plan: Plan, request: Request, place: Place, quantiles: Sequence[float] | None = None
+) -> list[Task]:
     """Return one task a seed, for the first bundle of slices that offers Grad-CAM."""
     able = [b for b in plan.bundles if METHOD in read_methods(b)[1]]
     flat = [b for b in able if _is_flat(Entry(b, METHOD), place)]
     if not flat:
         return []
-    trials = list_trials(range(1 if request.quick else request.seeds))
+    trials = list_trials(range(1 if request.quick else request.seeds), quantiles or QUANTILES)
     entry = Entry(flat[0], read_methods(flat[0])[0])
     by_seed = [
         tuple(trial for trial in trials if trial.seed == seed)

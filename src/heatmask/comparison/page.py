@@ -1,5 +1,6 @@
 """A comparison on paper: report.html, which needs nothing beside it, two CSVs and summary.json."""
 
+import base64
 import csv
 import json
 import math
@@ -67,6 +68,16 @@ def write_report(comparison: Comparison, folder: str | Path, command: str) -> li
         "summary.json": format_summary(comparison, command),
     }
     return [_write(Path(folder) / name, text) for name, text in texts.items()]
+
+
+def write_retraining(comparison: Comparison, folder: str | Path) -> list[Path]:
+    """Write retraining.csv and retraining.png; see `write_report`."""
+    table = tables.tabulate_outcomes(comparison)
+    picture = base64.b64decode(figures.draw_outcomes(comparison).data)
+    return [
+        _write(Path(folder) / "retraining.csv", _format_csv(table.header, table.rows)),
+        _write(Path(folder) / "retraining.png", picture),
+    ]
 
 
 def format_page(comparison: Comparison, command: str) -> str:
@@ -225,12 +236,12 @@ def _format_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str
     return text.getvalue()
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, content: str | bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
             draft = Path(beside) / path.name
-            draft.write_text(text, encoding="utf-8")
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(draft, path)
     except OSError as error:
         raise OutputError(

@@ -120,27 +120,26 @@ def judge_retraining(comparison: Comparison) -> list[str]:
             lines.append(_judge_share(found, outcome, share))
     dark = [o for name, o in found.items() if name.startswith("remove the hottest")]
     if dark:
-        last = dark[-1]
-        shape = found.get("only the shape of the hottest " + last.name.rsplit(" ", 1)[-1])
-        against = (
-            f", while the shape of that mask alone gives {show(shape.score.mean)}" if shape else ""
-        )
-        position = comparison.position_auroc
-        above = not math.isnan(position) and last.score.low > position
-        verdict = _judge_dark(above, shape, last)
+        last = max(dark, key=lambda outcome: float(outcome.name.split()[-1].rstrip("%")))
+        shape = found["only the shape of the hottest " + last.name.split()[-1]]
+        bars = [shape.score.mean, comparison.position_auroc]
         lines.append(
-            f"Do dark regions contribute? Without {last.name.removeprefix('remove ')} the score is "
-            f"{show_interval(last.score)}{against}: {verdict}."
+            "Do dark regions contribute? Without "
+            f"{last.name.removeprefix('remove ')} of the head the "
+            f"score is {show_interval(last.score)}; the shape of the hole alone gives "
+            f"{show(bars[0])}"
+            + ("" if math.isnan(bars[1]) else f", position alone {show(bars[1])}")
+            + f": {_judge_dark(last, max(bar for bar in bars if not math.isnan(bar)))}."
         )
     return lines
 
 
-def _judge_dark(above: bool, shape: Outcome | None, last: Outcome) -> str:
-    if shape is not None and shape.score.high >= last.score.low:
-        return (
-            "what is left may be no more than the shape of the hole, so that this does not prove it"
-        )
-    return "they do" if above or shape is not None else "no more than position explains"
+def _judge_dark(last: Outcome, bar: float) -> str:
+    if last.score.low > bar:
+        return "they do"
+    if last.score.high < bar:
+        return "they do not"
+    return "it cannot be told, for what the hole or the position tells lies within the interval"
 
 
 def _judge_share(found: dict[str, Outcome], kept: Outcome, share: str) -> str:
