@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROJECT
+from PIL import Image
 from scan_files import write_nifti
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.gather import Request, compare
 from heatmask.comparison.heatmaps import Explanations
+from heatmask.comparison.page import write_report
 from heatmask.comparison.retraining import Retraining
 from heatmask.comparison.scores import Scoring
 from heatmask.comparison.sentences import summarise
@@ -32,6 +34,7 @@ from heatmask.comparison.store import Store, digest_code, digest_file
 from heatmask.comparison.work import Place, open_explanations, read_subjects
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.evaluation.bootstrap import bootstrap_clusters
 from heatmask.inferer import HeatmapInferer
 from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
@@ -406,3 +409,59 @@ def test_the_page_opens_on_a_phone(report: Path, tmp_path: Path) -> None:
     assert broken == fetched == "0"
     assert int(images) >= 6
     assert int(tables) >= 10
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads with a bright spot, three classes, two pictures a group; one has no mask."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    lines = ["image,mask,label,split,group"]
+    for number in range(24):
+        image = np.zeros((96, 96), np.uint8)
+        image[8:88, 16:80] = 90 + rng.integers(0, 20, (80, 64))
+        mask = np.zeros_like(image)
+        top, left = rng.integers(20, 60, 2)
+        mask[top : top + 14, left : left + 12] = 255
+        image[mask > 0] = 230
+        Image.fromarray(image).save(folder / f"{number}.png")
+        Image.fromarray(mask).save(folder / f"{number}_mask.png")
+        label = ("meningioma", "glioma", "pituitary")[number % 3]
+        split = ("train", "val", "test")[number // 8]
+        name = "" if number == 23 else f"{number}_mask.png"
+        lines.append(f"{number}.png,{name},{label},{split},g{number // 2}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_pictures_are_scored_in_pixels_by_group(
+    pictures: Path, small: None, tmp_path: Path
+) -> None:
+    place = Place(str(pictures), str(tmp_path / "cache"), device="cpu")
+    request = Request(methods=("saliency",), jobs=1, parts=())
+    comparison = compare(request, place)
+    assert len(comparison.subjects.missing) == 1
+    assert comparison.unit == "pixels"
+    (headline,) = comparison.find_headlines()
+    dice = headline.scores["dice"]
+    wanted = bootstrap_clusters(lambda i: float(dice[i].mean()), comparison.subjects.clusters)
+    np.testing.assert_allclose(comparison.find_interval(dice), wanted)
+    assert (headline.scores["reference_size"] == 14 * 12).all(), "pixels"
+    (classifier,) = comparison.classifiers
+    assert classifier.probabilities.shape == (7, 3)
+    (path, *_) = write_report(comparison, tmp_path / "out", "heatmask compare")
+    sections = read(path.parent)
+    (table, *_) = sections["Classification"]["tables"]
+    assert "F1, glioma" in table["header"]
+    assert "HD95, pixels" in sections["Masks"]["tables"][0]["header"]
+    assert any("never mm" in line for line in sections["Masks"]["lines"])
+    assert any("1 pictures" in line for line in sections["In short"]["lines"])
+    assert "Retraining on filtered images" not in sections
+
+
+def test_several_processes_give_the_same_numbers(report: Path, heads: Path, tmp_path: Path) -> None:
+    place = Place(str(heads), str(tmp_path), device="cpu")
+    request = Request(("brain_mri_gp_unet_segmentation",), jobs=2, parts=())
+    dice = compare(request, place).find_headlines()[0].mean("dice")
+    row = next(r for r in read_rows(report) if r["name"] == "gp_unet, own heatmap")
+    assert dice == pytest.approx(float(row["dice"]), abs=1e-6)

@@ -13,7 +13,7 @@ from heatmask.evaluation.faithfulness import measure_deletion, measure_insertion
 from heatmask.geometry import find_slice_axis
 
 _CODE = ("evaluation/faithfulness.py", "comparison/faithfulness.py")
-MAX_SLICES = 8
+MAX_SLICES = 4
 """Of a volume, evenly over those where a class is shown."""
 
 Scores = dict[str, float]
