@@ -1,7 +1,7 @@
 """What the numbers say, in words that are made from them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from heatmask.attribution.registry import get_method
 from heatmask.comparison.results import Comparison, Row
@@ -9,6 +9,7 @@ from heatmask.comparison.retraining import Outcome
 from heatmask.comparison.tables import show, show_interval
 
 ALPHA = 0.05
+Outcomes = Mapping[str, Outcome]
 
 
 def summarise(comparison: Comparison) -> list[str]:
@@ -118,20 +119,51 @@ def judge_retraining(comparison: Comparison) -> list[str]:
         if name.startswith("keep the hottest") and "validation" not in name:
             share = name.rsplit(" ", 1)[-1]
             lines.append(_judge_share(found, outcome, share))
-    dark = [o for name, o in found.items() if name.startswith("remove the hottest")]
-    if dark:
-        last = max(dark, key=lambda outcome: float(outcome.name.split()[-1].rstrip("%")))
-        shape = found["only the shape of the hottest " + last.name.split()[-1]]
-        bars = [shape.score.mean, comparison.position_auroc]
-        lines.append(
-            "Do dark regions contribute? Without "
-            f"{last.name.removeprefix('remove ')} of the head the "
-            f"score is {show_interval(last.score)}; the shape of the hole alone gives "
-            f"{show(bars[0])}"
-            + ("" if math.isnan(bars[1]) else f", position alone {show(bars[1])}")
-            + f": {_judge_dark(last, max(bar for bar in bars if not math.isnan(bar)))}."
-        )
+    lines += _judge_shapes(found, whole)
+    lines += _judge_dark_regions(found, comparison.position_auroc)
+    lines += _judge_references(found)
     return lines
+
+
+def _judge_shapes(found: Outcomes, whole: Outcome) -> list[str]:
+    shapes = [o for name, o in found.items() if name.startswith("only the shape of the hottest")]
+    telling = max(shapes, key=lambda outcome: outcome.score.mean, default=None)
+    if telling is None or telling.score.high < whole.score.mean:
+        return []
+    return [
+        f"{telling.name.capitalize()} scores {show_interval(telling.score)}, as much as whole "
+        "images: the shape of a heatmap's mask tells the label by itself, so that what filtered "
+        "images score does not tell what is inside."
+    ]
+
+
+def _judge_dark_regions(found: Outcomes, position_auroc: float) -> list[str]:
+    dark = [o for name, o in found.items() if name.startswith("remove the hottest")]
+    if not dark:
+        return []
+    last = max(dark, key=lambda outcome: float(outcome.name.split()[-1].rstrip("%")))
+    shape = found["only the shape of the hottest " + last.name.split()[-1]].score.mean
+    known = not math.isnan(position_auroc)
+    position = f", position alone {show(position_auroc)}" if known else ""
+    return [
+        f"Do dark regions contribute? Without {last.name.removeprefix('remove ')} of the head the "
+        f"score is {show_interval(last.score)}; the shape of the hole alone gives {show(shape)}"
+        f"{position}: {_judge_dark(last, max(shape, position_auroc) if known else shape)}."
+    ]
+
+
+def _judge_references(found: Outcomes) -> list[str]:
+    kinds = ("whole image", "keep the reference mask", "remove the reference mask",
+             "only the shape of the reference mask")  # fmt: skip
+    scores = [found.get(f"{kind}, trained on the validation patients") for kind in kinds]
+    if None in scores:
+        return []
+    whole, lesion, rest, shape = (show(one.score.mean) for one in scores if one is not None)
+    return [
+        "Trained on the few validation patients, who have reference masks: whole images score "
+        f"{whole}, the lesion alone {lesion}, everything but the lesion {rest}, the lesion's shape "
+        f"alone {shape}."
+    ]
 
 
 def _judge_dark(last: Outcome, bar: float) -> str:
@@ -142,7 +174,7 @@ def _judge_dark(last: Outcome, bar: float) -> str:
     return "it cannot be told, for what the hole or the position tells lies within the interval"
 
 
-def _judge_share(found: dict[str, Outcome], kept: Outcome, share: str) -> str:
+def _judge_share(found: Outcomes, kept: Outcome, share: str) -> str:
     def get(name: str) -> str:
         outcome = found.get(f"{name} {share}")
         return show(outcome.score.mean) if outcome else "–"
