@@ -39,7 +39,7 @@ from heatmask.errors import HeatmaskError, InputError
 from heatmask.evaluation.baselines import FLOORS
 from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
 
-CASCADED = ("guided_backprop", "grad_cam", "saliency")
+CASCADED = ("guided_backprop", "grad_cam")
 """Methods of the plain classifiers whose networks are made to forget stage by stage."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from heatmask.attribution.registry import get_method
 from heatmask.comparison.results import Comparison, Row
-from heatmask.comparison.retraining import Outcome
+from heatmask.comparison.retraining import METHOD, Outcome
 from heatmask.comparison.tables import show, show_interval
 
 ALPHA = 0.05
@@ -114,7 +114,9 @@ def judge_retraining(comparison: Comparison) -> list[str]:
     whole = found.get("whole image")
     if whole is None:
         return []
-    lines = [f"On whole images the retrained classifier scores {show(whole.score.mean)}."]
+    cams = [row for row in comparison.find_headlines() if row.entry and row.entry.method == METHOD]
+    lines = [f"Mean Dice of the masks of {row.name}: {show(row.mean('dice'))}." for row in cams]
+    lines.append(f"On whole images the retrained classifier scores {show(whole.score.mean)}.")
     for name, outcome in found.items():
         if name.startswith("keep the hottest") and "validation" not in name:
             share = name.rsplit(" ", 1)[-1]

@@ -59,35 +59,35 @@ def show_interval(interval: Interval) -> str:
 
 def tabulate_masks(comparison: Comparison) -> Table:
     """Masks by each bundle's own label-free rule, the best first, then what needs no classifier."""
-    unit = comparison.unit
-    size = "pixels" if comparison.subjects.pictures else "ml"
     floors = [row for row in comparison.rows if row.kind in ("floor", "masks")]
     rows = [*comparison.find_headlines(), *sorted(floors, key=lambda row: -row.mean("dice"))]
-    best = rows[0]
-    p_values = comparison.compare(rows, best)
-    lines = []
-    for row, p in zip(rows, p_values, strict=True):
-        dice = row.scores["dice"]
-        lines.append(
-            (
-                row.name, f"({row.rule})", show_interval(comparison.find_interval(dice)),
-                show(float(np.nanmedian(dice))), show(row.mean("iou")), show(row.mean("hd95"), 1),
-                show(row.mean("surface_dice")), show(row.mean("auprc")),
-                show(row.mean("pointing"), 2), show(row.mean("energy"), 2),
-                show(row.mean("false_size"), 1), _show_p(p),
-            )
-        )  # fmt: skip
+    p_values = comparison.compare(rows, rows[0])
+    # A picture shows a lesion: there are no slices without one.
+    false = () if comparison.subjects.pictures else ("false ml",)
+    lines = [
+        (
+            row.name, f"({row.rule})",
+            show_interval(comparison.find_interval(row.scores["dice"])),
+            show(float(np.nanmedian(row.scores["dice"]))),
+            show_interval(comparison.find_interval(row.scores["iou"])),
+            show(row.mean("hd95"), 1), show(row.mean("surface_dice")), show(row.mean("auprc")),
+            show(row.mean("pointing"), 2), show(row.mean("energy"), 2),
+            *(show(row.mean("false_size"), 1) for _ in false), _show_p(p),
+        )
+        for row, p in zip(rows, p_values, strict=True)
+    ]  # fmt: skip
     return Table(
         "Masks",
         (
-            "masks from", "rule", "mean Dice [95 %]", "median", "IoU", f"HD95, {unit}",
-            "surface Dice", "pixel AUPRC", "pointing", "energy", f"false {size}",
+            "masks from", "rule", "mean Dice [95 %]", "median", "mean IoU [95 %]",
+            f"HD95, {comparison.unit}", "surface Dice", "pixel AUPRC", "pointing", "energy", *false,
             "p against the first",
         ),
         tuple(lines),
         "Explanations of trained networks by the bundle's own label-free rule, then floors and "
-        "networks trained on masks. p: Wilcoxon's signed-rank test over clusters, adjusted for "
-        "the number of rows by Holm's method.",
+        "networks trained on masks. False ml: mean volume found on slices without a lesion. p: "
+        "Wilcoxon's signed-rank test over clusters, adjusted for the number of rows by Holm's "
+        "method.",
     )  # fmt: skip
 
 
