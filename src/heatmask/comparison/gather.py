@@ -26,6 +26,7 @@ from heatmask.comparison.results import KEYS, Classifier, Comparison, Depth, Row
 from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials, summarise_trials
 from heatmask.comparison.scores import N_LEVELS, OWN, find_best_level
 from heatmask.comparison.store import digest
+from heatmask.comparison.subjects import Subjects
 from heatmask.comparison.work import (
     Place,
     Task,
@@ -87,15 +88,15 @@ def compare(request: Request, place: Place) -> Comparison:
         raise InputError("There must be a method to compare; none of those given can be done.")
     first = plan.entries[0].bundle
     subjects = read_subjects(first, place, place.split)
-    try:
-        given = read_subjects(first, place, place.given)
-    except HeatmaskError:
-        given = None
+    given, notes = _read_given(first, place)
     tasks = list_tasks(plan, request, place, given is not None)
-    refused = do_tasks(tasks, place, request.jobs)
+    refused, computed = do_tasks(tasks, place, request.jobs)
     done = [task for task in tasks if task not in refused]
     comparison = Comparison(subjects, given, refused=[*plan.refused, *_explain(refused)])
     _add_rows(comparison, done, place)
+    if not comparison.find_headlines():
+        reasons = "\n  ".join(dict.fromkeys(refused.values()))
+        raise InputError(f"There must be a method that can be scored; none could:\n  {reasons}")
     _add_experiments(comparison, done, place)
     comparison.memory_gb = {
         task.entry: _measure_memory(open_explanations(task.entry, place), comparison)
@@ -105,10 +106,35 @@ def compare(request: Request, place: Place) -> Comparison:
     comparison.position_auroc = _measure_position(comparison)
     comparison.settings = {
         "data": Path(place.data).name, "split": place.split, "pattern": place.pattern or "none",
-        "quick": request.quick, "seconds": time.perf_counter() - start,
-        "computed": sum(1 for _ in tasks),
+        "quick": request.quick, "seconds": round(time.perf_counter() - start, 1),
+        "computed": computed,
     }  # fmt: skip
+    comparison.notes = [*notes, *_describe_run(comparison, request)]
     return comparison
+
+
+def _read_given(bundle: Path, place: Place) -> tuple[Subjects | None, list[str]]:
+    """Return the subjects whose masks may be used, or None and a sentence that says why."""
+    try:
+        return read_subjects(bundle, place, place.given), []
+    except HeatmaskError as error:
+        reason = str(error).splitlines()[0]
+        return None, [f"No rule (b), few masks or retraining, for want of masks: {reason}"]
+
+
+def _describe_run(comparison: Comparison, request: Request) -> list[str]:
+    settings = comparison.settings
+    lines = [
+        f"This run took {settings['seconds'] / 60:.1f} minutes; it computed {settings['computed']} "
+        "results anew and took the others from the cache."
+    ]
+    if request.quick:
+        lines.append("Quick: methods of a single pass, and one seed of retraining.")
+    if left := [part for part in PARTS if part not in request.parts]:
+        lines.append(f"Left out on request: {', '.join(left)}.")
+    if comparison.given is not None:
+        lines.append("Rule (b) was asked of methods of a single pass alone.")
+    return lines
 
 
 def retrain(
@@ -140,7 +166,7 @@ def retrain(
             f"Retraining needs a bundle of slices that offers {METHOD}; "
             f"{', '.join(folder.name for folder in plan.bundles)} is none."
         )
-    refused = do_tasks(tasks, place, jobs)
+    refused, _ = do_tasks(tasks, place, jobs)
     for reason in refused.values():
         raise InputError(reason)
     first = tasks[0].entry.bundle

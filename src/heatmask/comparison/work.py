@@ -145,7 +145,9 @@ def count_steps(task: Task, place: Place) -> int:
         return 1  # Said again by `do_task`, whose answer is kept
 
 
-def do_tasks(tasks: Sequence[Task], place: Place, jobs: int | None = None) -> dict[Task, str]:
+def do_tasks(
+    tasks: Sequence[Task], place: Place, jobs: int | None = None
+) -> tuple[dict[Task, str], int]:
     """Compute everything that is left, with a progress bar.
 
     Parameters
@@ -159,10 +161,12 @@ def do_tasks(tasks: Sequence[Task], place: Place, jobs: int | None = None) -> di
     -------
     dict
         Why a task could not be done, of those that could not.
+    int
+        How many results were not there yet.
     """
     left = {task: count for task in tasks if (count := count_steps(task, place))}
     if not left:
-        return {}
+        return {}, 0
     if jobs is None:
         jobs = 1 if resolve_device(place.device).type == "cuda" else os.cpu_count() or 1
     refused: dict[Task, str] = {}
@@ -174,7 +178,7 @@ def do_tasks(tasks: Sequence[Task], place: Place, jobs: int | None = None) -> di
             progress.advance(bar, left[task])
             if reason:
                 refused[task] = reason
-    return refused
+    return refused, sum(left.values())
 
 
 def _run(tasks: Sequence[Task], place: Place, jobs: int) -> Iterator[tuple[Task, str]]:
