@@ -58,7 +58,8 @@ def draw_masks(comparison: Comparison) -> Picture:
         axes.plot([], [], mark, color=colour, label=name)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.set_xlim(0, 1)
-    axes.set_xlabel("mean Dice, 95 % interval")
+    axes.set_xlabel("mean Dice, 95 % interval", fontsize=9)
+    axes.set_ylim(-0.8, len(rows) - 0.2)
     axes.grid(axis="x", color=FAINT)
     return _encode(figure, "Mean Dice of the masks, each by its own label-free rule")
 
@@ -120,10 +121,12 @@ def draw_outcomes(comparison: Comparison) -> Picture:
         axes.plot(outcome.seeds, [height] * len(outcome.seeds), ".", color=INK, markersize=3)
     axes.set_yticks(heights, [outcome.name for outcome in found], fontsize=8)
     score = "macro F1" if comparison.subjects.pictures else "AUROC of the slices"
-    axes.set_xlabel(f"{score}, 95 % interval; dots are seeds")
+    axes.set_xlabel(f"{score}, 95 % interval; dots: seeds", fontsize=9, loc="right")
     if not comparison.subjects.pictures:
         axes.axvline(comparison.position_auroc, color=MUTED, linestyle="--", linewidth=1)
-        axes.text(comparison.position_auroc, len(found) - 0.3, "position alone", fontsize=8)
+        axes.text(
+            comparison.position_auroc, len(found) - 0.4, "position alone", fontsize=8, ha="right"
+        )
     axes.grid(axis="x", color=FAINT)
     return _encode(figure, "Retraining on filtered images, and its controls")
 
