@@ -195,9 +195,8 @@ def test_a_second_run_computes_nothing(
     def fail(*_: object) -> None:
         raise AssertionError("computed again")
 
-    for kind in (Explanations, Scoring, FloorScoring, FewMasks, FaithfulnessScoring):
+    for kind in (Explanations, Scoring, FloorScoring, FewMasks, FaithfulnessScoring, Retraining):
         monkeypatch.setattr(kind, "_compute", fail)
-    monkeypatch.setattr(Retraining, "_train", fail)
     monkeypatch.setattr(Segmenter, "__init__", fail)
     run(heads, tmp_path, "--cache", str(report / "cache"))
     for name in ("rows.csv", "compare.csv"):
@@ -271,7 +270,7 @@ def test_no_prediction_is_a_dice_of_nought_and_no_outline(heads: Path, tmp_path:
     entry = Entry(GP_UNET, "inherent")
     subjects = read_subjects(GP_UNET, place, "test")
     explanations = Explanations(entry, {**place.knobs, "gate_probability": 1.0}, Store(tmp_path))
-    scores = Scoring(explanations, subjects, levels=True).score(subjects.subjects[0])
+    scores = Scoring(explanations, subjects, levels=True).get(subjects.subjects[0])
     own = scores["rules"]["own"]
     assert own["dice"] == own["iou"] == own["surface_dice"] == own["mask_size"] == 0
     assert np.isnan(own["hd95"])

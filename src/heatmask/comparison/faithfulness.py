@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmask.comparison.heatmaps import Explanations, Heatmap
-from heatmask.comparison.store import digest, digest_code
+from heatmask.comparison.store import Kept, digest, digest_code
 from heatmask.comparison.subjects import Subject
 from heatmask.evaluation.faithfulness import measure_deletion, measure_insertion
 from heatmask.geometry import find_slice_axis
@@ -19,7 +19,7 @@ MAX_SLICES = 4
 Scores = dict[str, float]
 
 
-class FaithfulnessScoring:
+class FaithfulnessScoring(Kept[Subject]):
     """Deletion and insertion on the slices that an entry explains, asked of the trained network.
 
     Parameters
@@ -29,26 +29,14 @@ class FaithfulnessScoring:
     """
 
     def __init__(self, explanations: Explanations) -> None:
-        self.explanations = explanations
+        self.explanations, self.store = explanations, explanations.store
 
     def find_key(self, subject: Subject) -> str:
         """Return what the scores of a subject are kept under."""
         return digest([self.explanations.find_key(subject), digest_code(_CODE)])
 
-    def is_done(self, subject: Subject) -> bool:
-        """Whether they need not be computed."""
-        return self.explanations.store.find(self.find_key(subject), ".json") is not None
-
-    def score(self, subject: Subject) -> Scores:
-        """Return ``deletion`` and ``insertion``, NaN where no class is shown."""
-        key, store = self.find_key(subject), self.explanations.store
-        kept = store.read_json(key)
-        if kept is None:
-            kept = self._compute(subject)
-            store.write_json(key, kept)
-        return kept
-
     def _compute(self, subject: Subject) -> Scores:
+        """Return ``deletion`` and ``insertion``, NaN where no class is shown."""
         data = self.explanations.prepare(subject)
         heatmap = self.explanations.explain(subject, data)
         if not len(heatmap.maps):

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.scores import Scores, bring_to_scan, find_slices, score_whole
-from heatmask.comparison.store import digest, digest_code, digest_file
+from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects
 from heatmask.evaluation.baselines import FLOORS, SCALP_MM, centre_gaussian, find_inner_head
 from heatmask.evaluation.classification import compute_relative_positions
@@ -32,7 +32,7 @@ _UNET_CODE = ("training/few_masks.py", "training/augment.py", "transforms.py", "
               "comparison/floors.py", "comparison/scores.py")  # fmt: skip
 
 
-class FloorScoring:
+class FloorScoring(Kept[Subject]):
     """Scores of the floors on the subjects of one split.
 
     Parameters
@@ -45,26 +45,15 @@ class FloorScoring:
 
     def __init__(self, explanations: Explanations, subjects: Subjects) -> None:
         self.explanations, self.subjects = explanations, subjects
+        self.store = explanations.store
 
     def find_key(self, subject: Subject) -> str:
         """Return what the scores of a subject are kept under."""
         files = [digest_file(path) for path in subject.files]
         return digest([files, self.subjects.training_labels, digest_code(_CODE)])
 
-    def is_done(self, subject: Subject) -> bool:
-        """Whether they need not be computed."""
-        return self.explanations.store.find(self.find_key(subject), ".json") is not None
-
-    def score(self, subject: Subject) -> dict[str, list[Scores]]:
-        """Return the scores of each floor's candidates: one but for the oracles."""
-        key, store = self.find_key(subject), self.explanations.store
-        kept = store.read_json(key)
-        if kept is None:
-            kept = self._compute(subject)
-            store.write_json(key, kept)
-        return kept
-
     def _compute(self, subject: Subject) -> dict[str, list[Scores]]:
+        """Return the scores of each floor's candidates: one but for the oracles."""
         scan = self.explanations.prepare(subject)["scan"]
         image, affine = scan[0].numpy(), np.asarray(scan.affine)
         pictures, axis = self.subjects.pictures, find_slices(scan)
@@ -93,7 +82,7 @@ class FloorScoring:
         return prior(compute_relative_positions(n_slices).tolist())[:, 0].numpy() > 0
 
 
-class FewMasks:
+class FewMasks(Kept[Subject]):
     """A U-Net that is trained on the validation masks and nothing else.
 
     Parameters
@@ -108,6 +97,7 @@ class FewMasks:
 
     def __init__(self, explanations: Explanations, given: Subjects, subjects: Subjects) -> None:
         self.explanations, self.given, self.subjects = explanations, given, subjects
+        self.store = explanations.store
         files = [digest_file(path) for subject in given.subjects for path in subject.files]
         config = explanations.parser.get()
         used = {
@@ -120,20 +110,8 @@ class FewMasks:
         """Return what the scores of a subject are kept under."""
         return digest([self.digest, [digest_file(path) for path in subject.files]])
 
-    def is_done(self, subject: Subject) -> bool:
-        """Whether they need not be computed."""
-        return self.explanations.store.find(self.find_key(subject), ".json") is not None
-
-    def score(self, subject: Subject) -> Scores:
-        """Return what `score_whole` says of the mask at probability 0.5."""
-        key, store = self.find_key(subject), self.explanations.store
-        kept = store.read_json(key)
-        if kept is None:
-            kept = self._compute(subject)
-            store.write_json(key, kept)
-        return kept
-
     def _compute(self, subject: Subject) -> Scores:
+        """Return what `score_whole` says of the mask at probability 0.5."""
         data = self.explanations.prepare(subject)
         image = data["image"]
         told = predict_masks(self._get_network(), image.as_tensor().movedim(-1, 0))

@@ -32,9 +32,8 @@ from heatmask.comparison.work import (
     Task,
     do_tasks,
     open_explanations,
-    open_retraining,
-    open_scoring,
     read_subjects,
+    read_task,
 )
 from heatmask.errors import HeatmaskError, InputError
 from heatmask.evaluation.baselines import FLOORS
@@ -249,25 +248,19 @@ def _explain(refused: Mapping[Task, str]) -> list[Refusal]:
     return list(dict.fromkeys(found))
 
 
-def _read(task: Task, place: Place) -> list[Any]:
-    scoring = open_scoring(task.kind, task.entry, place, task.split)
-    subjects = read_subjects(task.entry.bundle, place, task.split).subjects
-    return [scoring.score(subject) for subject in subjects]
-
-
 def _add_rows(comparison: Comparison, done: Sequence[Task], place: Place) -> None:
     masks = {(t.entry, t.split): t for t in done if t.kind == "masks"}
     for (entry, split), task in masks.items():
         if split != place.split:
             continue
-        found = _read(task, place)
+        found = read_task(task, place)
         comparison.rows += _make_rows(entry, found)
         if entry.control:
             continue
         best = int(np.nanmean([one["levels"] for one in found], axis=0).argmax())
         chosen = {"c": (best, "best on these masks")}
         if (entry, place.given) in masks and comparison.given is not None:
-            given = _read(masks[entry, place.given], place)
+            given = read_task(masks[entry, place.given], place)
             level = find_best_level(given, comparison.given.clusters)
             chosen["b"] = (level, "chosen on validation masks")
         comparison.rows += [
@@ -278,9 +271,9 @@ def _add_rows(comparison: Comparison, done: Sequence[Task], place: Place) -> Non
             comparison.classifiers.append(_make_classifier(entry, found, comparison))
     for task in done:
         if task.kind == "floors":
-            comparison.rows += _make_floors(_read(task, place))
+            comparison.rows += _make_floors(read_task(task, place))
         if task.kind == "few masks":
-            scores = _stack(_read(task, place))
+            scores = _stack(read_task(task, place))
             comparison.rows.append(Row(FEW_MASKS, "masks", "b", "probability 0.5", scores))
 
 
@@ -352,11 +345,14 @@ def _make_classifier(
 def _add_experiments(comparison: Comparison, done: Sequence[Task], place: Place) -> None:
     for task in done:
         if task.kind == "faithfulness":
-            comparison.faithfulness[task.entry] = _read(task, place)
+            comparison.faithfulness[task.entry] = read_task(task, place)
     retraining = [task for task in done if task.kind == "retraining"]
     if retraining:
-        experiment = open_retraining(retraining[0].entry, place)
-        results = {trial: experiment.run(trial) for task in retraining for trial in task.trials}
+        results = {
+            trial: found
+            for task in retraining
+            for trial, found in zip(task.trials, read_task(task, place), strict=True)
+        }
         comparison.outcomes = summarise_trials(results)
     for task in done:
         if task.kind == "similarity":
@@ -374,7 +370,7 @@ def _make_depth(comparison: Comparison, task: Task, place: Place) -> Depth:
     number = int(task.entry.control.split(":")[1])
     stages = _list_stages(task.entry, place)
     row = comparison.find_row(task.entry)
-    similarity = np.array(_read(task, place), float)
+    similarity = np.array(read_task(task, place), float)
     return Depth(
         number,
         stages[len(stages) - number],

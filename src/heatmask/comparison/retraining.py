@@ -19,7 +19,7 @@ from heatmask.attribution.channels import explain_present_channels
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.comparison.entries import CONFIGS, digest_entry
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.store import digest, digest_code, digest_file
+from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects, list_subjects
 from heatmask.errors import InputError
 from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
@@ -72,7 +72,7 @@ def list_trials(seeds: Sequence[int], quantiles: Sequence[float] = QUANTILES) ->
     ]
 
 
-class Retraining:
+class Retraining(Kept[Trial]):
     """Trains a bundle's network on filtered images and asks it about images filtered alike.
 
     Parameters
@@ -92,7 +92,7 @@ class Retraining:
         given: Subjects,
         subjects: Subjects,
     ) -> None:
-        self.explanations, self.knobs = explanations, knobs
+        self.explanations, self.knobs, self.store = explanations, knobs, explanations.store
         self.parts = {given.split: given, subjects.split: subjects}
         self.test, self.num_classes = subjects, max(1, len(subjects.classes))
         files = [
@@ -110,20 +110,8 @@ class Retraining:
         """Return what a trial's result is kept under."""
         return digest([self.digest, asdict(trial)])
 
-    def is_done(self, trial: Trial) -> bool:
-        """Whether it need not be trained."""
-        return self.explanations.store.find(self.find_key(trial), ".json") is not None
-
-    def run(self, trial: Trial) -> dict[str, Any]:
+    def _compute(self, trial: Trial) -> dict[str, Any]:
         """Return the ``logits`` (N, K) of the test slices, with their labels and patients."""
-        key, store = self.find_key(trial), self.explanations.store
-        kept = store.read_json(key)
-        if kept is None:
-            kept = self._train(trial)
-            store.write_json(key, kept)
-        return kept
-
-    def _train(self, trial: Trial) -> dict[str, Any]:
         learnt, test = self._load("train" if trial.learns == "train" else "val"), self._load("test")
         network = copy.deepcopy(self._network)
         images = filter_images(learnt, trial.condition, seed=0)

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from heatmask.comparison.heatmaps import Explanations, Heatmap, measure_range
-from heatmask.comparison.store import digest, digest_code, digest_file
+from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects
 from heatmask.errors import InputError
 from heatmask.evaluation.heatmaps import score_heatmap
@@ -40,7 +40,7 @@ _PIXEL_EDGES = (10.0, 10.0, 10.0)  # So that a pixel is 1 ml, and `score_mask` c
 Scores = dict[str, Any]
 
 
-class Scoring:
+class Scoring(Kept[Subject]):
     """Scores of one entry.
 
     Parameters
@@ -78,22 +78,10 @@ class Scoring:
              digest_code(_CODE)]
         )  # fmt: skip
 
-    def is_done(self, subject: Subject) -> bool:
-        """Whether they need not be computed."""
-        return self.store.find(self.find_key(subject), ".json") is not None
-
-    def score(self, subject: Subject) -> Scores:
-        """Return the scores of a subject, from the store if they are there (`score_subject`)."""
-        key = self.find_key(subject)
-        kept = self.store.read_json(key)
-        if kept is None:
-            data = self.explanations.prepare(subject)
-            heatmap = self.explanations.explain(subject, data)
-            kept = self._compute(subject, data, heatmap)
-            self.store.write_json(key, kept)
-        return kept
-
-    def _compute(self, subject: Subject, data: Mapping[str, Any], heatmap: Heatmap) -> Scores:
+    def _compute(self, subject: Subject) -> Scores:
+        """Return what `score_subject` and `describe_classes` say, and Dice by level if asked."""
+        data = self.explanations.prepare(subject)
+        heatmap = self.explanations.explain(subject, data)
         masker, low, high = self._prepare_masker()
         image: Any = data["image"]
         filled = heatmap.fill(image, self.explanations.slice_axis, low)

@@ -4,16 +4,18 @@ import ast
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.errors import OutputError
 
+Item = TypeVar("Item")
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -71,6 +73,39 @@ class Store:
 
     def _place(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / (key + suffix)
+
+
+class Kept(ABC, Generic[Item]):
+    """Results by item, each computed once and read from a store from then on.
+
+    Attributes
+    ----------
+    store
+        Where they are.
+    """
+
+    store: Store
+
+    @abstractmethod
+    def find_key(self, item: Item) -> str:
+        """Return what the result of an item is kept under: a digest of all it depends on."""
+
+    @abstractmethod
+    def _compute(self, item: Item) -> Any:
+        """Return the result of an item; JSON must be able to hold it."""
+
+    def is_done(self, item: Item) -> bool:
+        """Whether the result need not be computed."""
+        return self.store.find(self.find_key(item), ".json") is not None
+
+    def get(self, item: Item) -> Any:
+        """Return the result of an item, computed only if it is not in the store."""
+        key = self.find_key(item)
+        kept = self.store.read_json(key)
+        if kept is None:
+            kept = self._compute(item)
+            self.store.write_json(key, kept)
+        return kept
 
 
 class _Draft:

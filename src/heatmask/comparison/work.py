@@ -20,7 +20,7 @@ from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.retraining import Retraining, Trial
 from heatmask.comparison.scores import Scoring
-from heatmask.comparison.store import Store
+from heatmask.comparison.store import Kept, Store
 from heatmask.comparison.subjects import Subjects, list_subjects
 from heatmask.device import resolve_device
 from heatmask.errors import HeatmaskError
@@ -92,39 +92,41 @@ def open_explanations(entry: Entry, place: Place) -> Explanations:
     return Explanations(entry, place.knobs, Store(place.cache))
 
 
-def open_scoring(kind: Kind, entry: Entry, place: Place, split: str) -> Any:
-    """Return what scores a subject: it has ``is_done`` and ``score``."""
-    own = open_explanations(entry, place)
-    subjects = read_subjects(entry.bundle, place, split)
-    if kind == "masks":
+def open_kept(task: Task, place: Place) -> Kept[Any]:
+    """Return what computes the results of a task, one for each of `list_items`."""
+    entry, own = task.entry, open_explanations(task.entry, place)
+    subjects = read_subjects(entry.bundle, place, task.split)
+    if task.kind == "masks":
         return Scoring(own, subjects, levels=not entry.control)
-    if kind == "faithfulness":
+    if task.kind == "faithfulness":
         return FaithfulnessScoring(own)
-    if kind == "similarity":
+    if task.kind == "similarity":
         return SimilarityScoring(open_explanations(Entry(entry.bundle, entry.method), place), own)
-    if kind == "floors":
+    if task.kind == "floors":
         return FloorScoring(own, subjects)
-    return FewMasks(own, read_subjects(entry.bundle, place, place.given), subjects)
+    given = read_subjects(entry.bundle, place, place.given)
+    if task.kind == "few masks":
+        return FewMasks(own, given, subjects)
+    return Retraining(own, place.knobs, given, subjects)
 
 
-def open_retraining(entry: Entry, place: Place) -> Retraining:
-    """Return the experiment of a bundle."""
-    given, subjects = (read_subjects(entry.bundle, place, s) for s in (place.given, place.split))
-    return Retraining(open_explanations(entry, place), place.knobs, given, subjects)
+def list_items(task: Task, place: Place) -> Sequence[Any]:
+    """Return the subjects of a task, or the trainings."""
+    return task.trials or read_subjects(task.entry.bundle, place, task.split).subjects
+
+
+def read_task(task: Task, place: Place) -> list[Any]:
+    """Return the results of a task, computed where they are not there yet."""
+    kept = open_kept(task, place)
+    return [kept.get(item) for item in list_items(task, place)]
 
 
 def list_steps(task: Task, place: Place) -> Iterator[Callable[[], Any]]:
     """Yield what is left to do of a task, one step for each subject or training."""
-    if task.kind == "retraining":
-        retraining = open_retraining(task.entry, place)
-        for trial in task.trials:
-            if not retraining.is_done(trial):
-                yield partial(retraining.run, trial)
-        return
-    scoring = open_scoring(task.kind, task.entry, place, task.split)
-    for subject in read_subjects(task.entry.bundle, place, task.split).subjects:
-        if not scoring.is_done(subject):
-            yield partial(scoring.score, subject)
+    kept = open_kept(task, place)
+    for item in list_items(task, place):
+        if not kept.is_done(item):
+            yield partial(kept.get, item)
 
 
 def do_task(task: Task, place: Place) -> str:
