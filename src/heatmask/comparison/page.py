@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heatmask import __version__
-from heatmask.comparison import figures, sentences, tables
+from heatmask.comparison import class_tables, figures, sentences, tables
 from heatmask.comparison.figures import Picture
 from heatmask.comparison.results import KEYS, Comparison, Row
 from heatmask.comparison.tables import Table
@@ -105,7 +105,7 @@ def format_page(comparison: Comparison, command: str) -> str:
 
 def list_sections(comparison: Comparison) -> list[Section]:
     """Return the parts of the page; an experiment that was not run has none."""
-    paper = [tables.tabulate_slices(comparison)]
+    paper = [class_tables.tabulate_slices(comparison)]
     sections = [
         Section("In short", sentences.summarise(comparison), [], [figures.draw_masks(comparison)]),
         Section("Masks", _explain_rules(comparison), [tables.tabulate_masks(comparison)]),
@@ -130,13 +130,13 @@ def list_sections(comparison: Comparison) -> list[Section]:
         Section(
             "Classification",
             (),
-            [tables.tabulate_classes(comparison), *(table for table in paper if table.rows)],
+            [class_tables.tabulate_classes(comparison), *(table for table in paper if table.rows)],
             [figures.draw_curves(comparison)],
         ),
         Section(
             "Confidence",
             (),
-            [tables.tabulate_confidence(comparison)],
+            [class_tables.tabulate_confidence(comparison)],
             [figures.draw_risk(comparison), figures.draw_confidence(comparison)],
         ),
     ]
