@@ -1,0 +1,5 @@
+"""``python -m heatmask.cli``."""
+
+from heatmask.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""What the commands share: options, the console, values from the command line."""
+
+from typing import Annotated, Any
+
+import typer
+from rich import get_console
+
+from heatmask.errors import OptionError
+
+console = get_console()  # The progress bars' own, so that lines appear above the bar
+
+Bundle = Annotated[
+    str, typer.Option(help="Name of a bundle in bundles/, or the path of its folder.")
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
+Knobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KNOB=VALUE",
+        help="Any other knob of the bundle's config, such as batch_size=4 or, below one, "
+        "network_def#features=32. Repeatable.",
+    ),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(help='File names to take from a folder, such as "*-t2f.nii.gz".'),
+]
+
+
+def read_axis(name: str) -> int:
+    """Return the RAS axis that slices of this name are cut across."""
+    from heatmask.geometry import SLICE_AXES
+
+    if name not in SLICE_AXES:
+        raise OptionError(f"slice_axis must be one of {', '.join(SLICE_AXES)}, got {name!r}.")
+    return SLICE_AXES[name]
+
+
+def read_knobs(knobs: list[str] | None) -> dict[str, Any]:
+    """Return ``NAME=VALUE`` texts as a dict, values read as JSON where they are."""
+    import json
+
+    values: dict[str, Any] = {}
+    for knob in knobs or ():
+        name, sign, text = knob.partition("=")
+        if not sign or not name:
+            raise OptionError(f"--set must be given as KNOB=VALUE, got {knob!r}.")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values

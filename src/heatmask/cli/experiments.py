@@ -1,0 +1,175 @@
+"""Commands that score: evaluate, compare, retrain."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from heatmask.bundle import DEFAULT_BUNDLE
+from heatmask.cli.common import Bundle, Device, Knobs, Pattern, console, read_knobs
+from heatmask.errors import OptionError
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with patients.csv, slice_labels.csv and a folder a patient; or, for a "
+            "bundle of 2D pictures, with labels.csv (image, mask, label, split) and its files."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "evaluation"
+    ),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    split: Annotated[str, typer.Option(help="Which lines of patients.csv or labels.csv.")] = "test",
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoints to score instead of the bundle's; repeat for more seeds."),
+    ] = None,
+    pattern: Pattern = None,
+    device: Device = "auto",
+    knobs: Knobs = None,
+) -> None:
+    """Score a bundle on patients with reference masks, beside floors without learning.
+
+    Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
+    (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
+    every volume counts, and nothing is tuned on these masks. Of 2D pictures: Dice and classes
+    per picture, in per_picture.csv.
+    """
+    from rich.markdown import Markdown
+
+    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+
+    settings: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(output)}
+    settings |= {"split": split, "device": device}
+    if pattern:
+        settings["pattern"] = pattern
+    if weights:
+        settings["weights"] = str(weights[0])
+        settings["further_weights"] = [str(path) for path in weights[1:]]
+    configs = ("inference", "evaluate")
+    parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
+    (evaluation,) = run_bundle(parser)
+    folder = Path(parser.get_parsed_content("output_dir"))
+    console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))
+    files = f"evaluation.md, evaluation.png, per_{evaluation.unit}.csv"
+    console.print(f"Written to {escape(str(folder))}: {files}")
+
+
+def compare(
+    data: Annotated[
+        Path,
+        typer.Argument(help="As for evaluate: a folder with patients.csv or labels.csv and masks."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report goes.")] = Path(
+        "comparison"
+    ),
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; default: all that fit the data.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeatable, for every bundle; default: each bundle's own and grad_cam, and "
+            "all of the bundle that offers the most."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Only single-pass methods, and one seed of retraining.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="Of retraining on filtered images.")] = 3,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out few-masks, retraining, faithfulness or cascade; repeatable."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="What is reported on.")] = "test",
+    given: Annotated[str, typer.Option(help="Whose masks rule (b) may use.")] = "val",
+    cache: Annotated[
+        Path | None, typer.Option(help="Results of earlier runs; default: OUTPUT/cache.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: one a core, one on a GPU.")
+    ] = None,
+    pattern: Pattern = None,
+    device: Device = "auto",
+) -> None:
+    """Compare bundles, attribution methods and thresholds on masks, with every control.
+
+    Writes report.html (one file, also for a phone), rows.csv, compare.csv and summary.json: Dice,
+    outlines, pointing, floors, random weights, a U-Net on a few masks, retraining on filtered
+    images, classification, confidence and faithfulness. What is computed is kept in CACHE under
+    the hash of weights, settings, data and code: a run that stopped goes on, and a second one
+    computes nothing.
+    """
+    from heatmask.comparison.gather import PARTS, Request, compare
+    from heatmask.comparison.page import write_report
+    from heatmask.comparison.sentences import summarise
+    from heatmask.comparison.work import Place
+
+    unknown = sorted({*(without or ())} - {*PARTS})
+    if unknown:
+        raise OptionError(f"--without must be of {', '.join(PARTS)}, got {', '.join(unknown)}.")
+    if seeds < 1:
+        raise OptionError(f"--seeds must be at least 1, got {seeds}.")
+    parts = tuple(part for part in PARTS if part not in (without or ()))
+    folder = cache or output / "cache"
+    request = Request(tuple(bundle or ()), tuple(method or ()), quick, seeds, jobs, parts)
+    place = Place(str(data.resolve()), str(folder.resolve()), split, given, pattern, device)
+    comparison = compare(request, place)
+    paths = write_report(comparison, output, shlex.join(["heatmask", *sys.argv[1:]]))
+    for line in summarise(comparison):
+        console.print(f"  {escape(line)}")
+    console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
+
+
+def retrain(
+    data: Annotated[Path, typer.Argument(help="As for compare.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "retraining"
+    ),
+    bundle: Annotated[
+        str | None, typer.Option(help="Default: the first of slices that offers grad_cam.")
+    ] = None,
+    quantile: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the head that a mask holds; repeatable. Default: .05 .15 .4"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each condition.")] = 3,
+    cache: Annotated[Path | None, typer.Option(help="As for compare.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="As for compare.")] = None,
+    pattern: Pattern = None,
+    device: Device = "auto",
+) -> None:
+    """Train a bundle's network anew on images filtered by its Grad-CAM, beside the controls.
+
+    Keeps or removes the hottest part of every head, a random blob of the same area, another
+    patient's mask, the mask's shape alone, and reference masks; writes retraining.csv and
+    retraining.png. A classifier that does as well on the hottest part needs no more; one that
+    does as well without it does not need it.
+    """
+    from rich.table import Table
+
+    from heatmask.comparison.gather import retrain
+    from heatmask.comparison.page import write_retraining
+    from heatmask.comparison.retraining import QUANTILES
+    from heatmask.comparison.sentences import judge_retraining
+    from heatmask.comparison.tables import tabulate_outcomes
+    from heatmask.comparison.work import Place
+
+    folder = cache or output / "cache"
+    place = Place(str(data.resolve()), str(folder.resolve()), pattern=pattern, device=device)
+    comparison = retrain(bundle, place, seeds, tuple(quantile or QUANTILES), jobs)
+    found = tabulate_outcomes(comparison)
+    table = Table(*found.header)
+    for row in found.rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in judge_retraining(comparison):
+        console.print(f"  {escape(line)}")
+    paths = write_retraining(comparison, output)
+    console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")

@@ -1,0 +1,114 @@
+"""Commands on scans: demo, segment, serve."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from heatmask.bundle import DEFAULT_BUNDLE
+from heatmask.cli.common import Bundle, Device, Knobs, Pattern, console, read_axis, read_knobs
+
+
+def demo(
+    image: Annotated[
+        Path | None, typer.Option(help="A scan of your own instead of the synthetic brain.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo"),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    device: Device = "auto",
+) -> None:
+    """Segment a synthetic brain with a known lesion, or your own scan, and show the picture.
+
+    Works offline. The synthetic brain is generated, not a patient; its lesion is known, so the
+    command ends with the Dice of the pseudo-mask against it.
+    """
+    from heatmask.demo import run_demo
+
+    run_demo(image, output, bundle, device, console)
+
+
+def segment(
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            help="A NIfTI, an NRRD, a DICOM series folder, or a folder searched for scans."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "output"
+    ),
+    bundle: Bundle = DEFAULT_BUNDLE,
+    pattern: Pattern = None,
+    device: Device = "auto",
+    threshold_rule: Annotated[
+        str | None, typer.Option(help="otsu, multi_otsu (stricter) or level.")
+    ] = None,
+    threshold_level: Annotated[
+        float | None,
+        typer.Option(help="Heatmap value for the rule level, in logits: 0 is even odds."),
+    ] = None,
+    min_volume_mm3: Annotated[
+        float | None, typer.Option(help="Objects smaller than this are dropped.")
+    ] = None,
+    gate: Annotated[
+        bool | None,
+        typer.Option("--gate/--no-gate", help="Mask only slices predicted to hold a tumour."),
+    ] = None,
+    snap: Annotated[
+        bool | None, typer.Option("--snap/--no-snap", help="Fit the mask's border to the scan.")
+    ] = None,
+    slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
+    knobs: Knobs = None,
+) -> None:
+    """Make heatmap, pseudo-mask, report and picture of a scan, or of every scan in a folder.
+
+    Each case gets a folder in OUTPUT with CASE_mask.nii.gz (labels), CASE_heatmap.nii.gz
+    (0 to 1), report.json and overview.png. A scan that fails is reported at the end and
+    stops no other. Options left out are the bundle's own.
+    """
+    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+
+    given = {
+        "threshold_rule": threshold_rule,
+        "threshold_level": threshold_level,
+        "min_volume_mm3": min_volume_mm3,
+        "gate": gate,
+        "snap": snap,
+        "slice_axis": None if slice_axis is None else read_axis(slice_axis),
+        "pattern": pattern,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    settings |= {"input": str(scan), "output_dir": str(output), "device": device}
+    parser = read_bundle(find_bundle(bundle), knobs={**settings, **read_knobs(knobs)})
+    segmenter = run_bundle(parser, "evaluator")
+    segmenter.run(show_report)
+
+
+def serve(
+    studies: Annotated[Path, typer.Argument(help="A folder searched for scans; it is only read.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    device: Device = "auto",
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where index and labels are kept; default work/serve.")
+    ] = None,
+    pattern: Pattern = None,
+) -> None:
+    """Serve every bundle to 3D Slicer through MONAI Label.
+
+    In Slicer: module MONAI Label, server http://127.0.0.1:8000, Next Sample, Run, correct the
+    mask, Submit Label. There is no authentication: keep it on your own machine.
+    """
+    from heatmask.serving.server import start_server
+
+    start_server(studies, host, port, device, workdir, pattern=pattern)
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """Print what was found in one case and where the files are."""
+    seconds = sum(report["seconds"].values())
+    console.print(f"[bold]{escape(report['case'])}[/bold]: {report['finding']}")
+    for warning in report["warnings"]:
+        console.print(f"  [yellow]Warning:[/yellow] {escape(warning)}")
+    console.print(f"  {seconds:.1f} s on {report['device']}; {escape(report['output'])}")
