@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -24,9 +25,9 @@ from heatmask.comparison.controls import list_stages, make_control
 from heatmask.comparison.entries import Entry, make_plan
 from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
-from heatmask.comparison.gather import Request, compare
+from heatmask.comparison.gather import Request, compare, retrain
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.page import write_report
+from heatmask.comparison.page import format_rows, write_report
 from heatmask.comparison.retraining import Retraining
 from heatmask.comparison.scores import Scoring
 from heatmask.comparison.sentences import summarise
@@ -39,6 +40,7 @@ from heatmask.inferer import HeatmapInferer
 from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
 from heatmask.segmenter import Segmenter
+from heatmask.training.filtered import Condition, Slices, filter_images
 
 GP_UNET = PROJECT / "bundles" / "brain_mri_gp_unet_segmentation"
 SPLITS = ("train", "train", "train", "val", "val", "test", "test", "test")
@@ -175,6 +177,17 @@ def test_what_a_bundle_cannot_do_is_said(report: Path) -> None:
     assert "no heatmap of its own" in reasons[resnet, "inherent"]
 
 
+def test_a_bundle_of_blocks_says_why_it_has_no_deletion(heads: Path, tmp_path: Path) -> None:
+    place = Place(str(heads), str(tmp_path), device="cpu")
+    relevance = "brain_mri_relevance3d_segmentation"
+    comparison = compare(
+        Request((relevance,), ("inherent",), jobs=1, parts=("faithfulness",)), place
+    )
+    assert not comparison.faithfulness
+    (refused,) = comparison.refused
+    assert (refused.bundle, refused.method) == (relevance, "deletion and insertion")
+
+
 def test_each_subject_has_a_line_for_each_row(report: Path) -> None:
     with (report / "compare.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -231,7 +244,9 @@ def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -
     comparison = compare(request, place)
     assert comparison.subjects.missing == ("P6",)
     assert [subject.name for subject in comparison.subjects.subjects] == ["P5", "P7"]
-    assert any("1 volumes" in line and "P6" in line for line in summarise(comparison))
+    assert any("1 of 3 volumes (P6)" in line for line in summarise(comparison))
+    row = next(csv.DictReader(format_rows(comparison).splitlines()))
+    assert row["dice_median"] == row["dice"], "of two, the median is the mean"
     for name in ("P5", "P7"):
         (data / name / f"{name}-seg.nii.gz").unlink()
     read_subjects.cache_clear()
@@ -454,8 +469,32 @@ def test_pictures_are_scored_in_pixels_by_group(
     assert "F1, glioma" in table["header"]
     assert "HD95, pixels" in sections["Masks"]["tables"][0]["header"]
     assert any("never mm" in line for line in sections["Masks"]["lines"])
-    assert any("1 pictures" in line for line in sections["In short"]["lines"])
+    assert any("1 of 8 pictures" in line for line in sections["In short"]["lines"])
     assert "Retraining on filtered images" not in sections
+
+
+def test_pictures_are_retrained_by_class(
+    pictures: Path, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without slices that show nothing; patients are groups, whose pictures are never lent."""
+    data = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    table = data / "labels.csv"
+    text = table.read_text(encoding="utf-8").replace("23.png,,", "23.png,22_mask.png,")
+    table.write_text(text, encoding="utf-8")
+    patients = []
+
+    def spy(slices: Slices, condition: Condition, seed: int) -> torch.Tensor:
+        patients.append(slices.patients.tolist())
+        return filter_images(slices, condition, seed)
+
+    monkeypatch.setattr(retraining, "filter_images", spy)
+    place = Place(str(data), str(tmp_path / "cache"), device="cpu")
+    outcomes = {o.name: o for o in retrain(None, place, seeds=1, quantiles=(0.1,), jobs=1).outcomes}
+    whole = outcomes["whole image"]
+    assert 0 <= whole.score.low <= whole.score.mean <= whole.score.high <= 1
+    assert math.isnan(whole.within_deciles), "pictures have no place in a stack"
+    assert "keep the reference mask, trained on the validation patients" in outcomes
+    assert all(numbers == [0, 0, 1, 1, 2, 2, 3, 3] for numbers in patients)
 
 
 def test_several_processes_give_the_same_numbers(report: Path, heads: Path, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def compare(request: Request, place: Place) -> Comparison:
     tasks = list_tasks(plan, request, place, given is not None)
     refused, computed = do_tasks(tasks, place, request.jobs)
     done = [task for task in tasks if task not in refused]
-    comparison = Comparison(subjects, given, refused=[*plan.refused, *_explain(refused)])
+    unasked = _refuse_faithfulness(plan, place) if "faithfulness" in request.parts else []
+    comparison = Comparison(subjects, given, refused=[*plan.refused, *unasked, *_explain(refused)])
     add_rows(comparison, done, place)
     if not comparison.find_headlines():
         reasons = "\n  ".join(dict.fromkeys(refused.values()))
@@ -220,6 +221,12 @@ def _is_flat(entry: Entry, place: Place) -> bool:
     """Whether a bundle's network takes slices: what is asked of single images needs that."""
     parser = open_explanations(entry, place).parser
     return int(parser["network_def"]["spatial_dims"]) == 2
+
+
+def _refuse_faithfulness(plan: Plan, place: Place) -> list[Refusal]:
+    reason = "its network takes blocks of slices, and pixels are removed from single ones"
+    blocks = [entry.bundle for entry in plan.entries if not _is_flat(entry, place)]
+    return [Refusal(b.name, "deletion and insertion", reason) for b in dict.fromkeys(blocks)]
 
 
 def _choose_cascaded(plan: Plan, place: Place) -> list[Entry]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heatmask import __version__
@@ -171,12 +171,12 @@ def format_rows(comparison: Comparison) -> str:
     lines = []
     for row in comparison.rows:
         dice = row.scores["dice"]
-        counted = dice[~_is_nan(dice)]
+        counted = dice[~np.isnan(dice)]
         _, low, high = comparison.find_interval(dice)
-        median = sorted(counted)[len(counted) // 2] if len(counted) else math.nan
+        median = np.median(counted) if counted.size else math.nan
         means = [row.mean(key) for key in KEYS]
         values = [low, high, float(median), *means]
-        lines.append((row.name, row.kind, row.rule, row.how, len(counted), *map(_show, values)))
+        lines.append((row.name, row.kind, row.rule, row.how, counted.size, *map(_show, values)))
     return _format_csv((*header, *KEYS), lines)
 
 
@@ -213,10 +213,6 @@ def format_summary(comparison: Comparison, command: str) -> str:
         ],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def _is_nan(values: Any) -> Any:
-    return values != values
 
 
 def _pick(row: Row, key: str, number: int) -> str:

@@ -123,7 +123,7 @@ class Retraining(Kept[Trial]):
             "logits": logits.tolist(),
             "labels": test.labels.long().tolist(),
             "positions": test.positions.tolist(),
-            "patients": [self._names[int(number)] for number in test.patients],
+            "patients": [self._patients[int(number)] for number in test.patients],
         }
 
     @property
@@ -131,8 +131,8 @@ class Retraining(Kept[Trial]):
         return self.explanations.segmenter.network
 
     @cached_property
-    def _names(self) -> list[str]:
-        return self.test.clusters
+    def _patients(self) -> list[str]:
+        return list(dict.fromkeys(self.test.clusters))
 
     def _load(self, role: str) -> Slices:
         """Return the slices of ``train``, or of the validation or test subjects."""
@@ -169,11 +169,14 @@ class Retraining(Kept[Trial]):
         maps = torch.cat([part.attribution for part in explanation])
         told = maps[torch.arange(len(maps)), logits.argmax(dim=1)]
         reference = None if masks is None else self._load_masks(masks, size)
+        patients = [volume.patient for volume in volumes]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(patients))}
+        owners = torch.tensor([numbers[name] for name in patients])
         return Slices(
             images=pool_slices(data.images, SIDE),
             labels=data.labels.long(),
             positions=data.positions,
-            patients=data.places[:, 0],
+            patients=owners[data.places[:, 0]],
             heatmap=pool_slices(told[:, None], SIDE)[:, 0],
             reference=None if reference is None else pool_slices(reference, SIDE)[:, 0] > 0.5,
         )

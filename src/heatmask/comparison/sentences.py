@@ -48,8 +48,8 @@ def summarise(comparison: Comparison) -> list[str]:
     missing = comparison.subjects.missing
     if missing:
         lines.append(
-            f"{len(missing)} {what}s of the split have no reference mask and are not scored: "
-            f"{', '.join(missing)}."
+            f"Without a reference mask, and so not scored: {len(missing)} of "
+            f"{count + len(missing)} {what}s ({', '.join(missing)})."
         )
     return lines
 

@@ -185,8 +185,8 @@ def tabulate_outcomes(comparison: Comparison) -> Table:
         lines,
         "Masks: Grad-CAM of the trained classifier, the same share of every head, with a tumour "
         "and without. What is removed is 0. A random blob has the same area; another patient's "
-        "mask comes from a slice of the same label and nearest height; the shape alone is the "
-        "mask with its pixels in one grey. Reference masks exist for validation and test patients "
+        "mask comes from a slice of about the same height, whatever its label; the shape alone is "
+        "the mask in one grey. Reference masks exist for validation and test patients "
         "only: those rows learn from the validation patients, and take another patient's reference "
         "where a slice has no tumour, for an empty mask would tell the label.",
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from heatmask.comparison.subjects import Subjects, list_subjects
 from heatmask.device import resolve_device
 from heatmask.errors import HeatmaskError
 
+POLL_SECONDS = 0.5
 Kind = Literal["masks", "faithfulness", "similarity", "floors", "few masks", "retraining"]
 
 
@@ -129,11 +130,18 @@ def list_steps(task: Task, place: Place) -> Iterator[Callable[[], Any]]:
             yield partial(kept.get, item)
 
 
-def do_task(task: Task, place: Place) -> str:
-    """Compute what is left of a task; return the reason where it cannot be done, else nothing."""
+def do_task(task: Task, place: Place, tell: Callable[[Task], object]) -> str:
+    """Compute what is left of a task, and tell after each step.
+
+    Returns
+    -------
+    str
+        The reason where it cannot be done, else nothing.
+    """
     try:
         for step in list_steps(task, place):
             step()
+            tell(task)
     except HeatmaskError as error:
         return str(error)
     return ""
@@ -171,27 +179,40 @@ def do_tasks(
         return {}, 0
     if jobs is None:
         jobs = 1 if resolve_device(place.device).type == "cuda" else os.cpu_count() or 1
-    refused: dict[Task, str] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeElapsedColumn()) as progress:
         bar = progress.add_task("Comparing", total=sum(left.values()))
-        for task, reason in _run(list(left), place, min(jobs, len(left))):
-            progress.update(bar, description=f"Comparing: {task.kind}, {task.entry.name}")
-            progress.advance(bar, left[task])
-            if reason:
-                refused[task] = reason
+
+        def tell(task: Task) -> None:
+            progress.update(bar, advance=1, description=f"{task.kind}, {task.entry.name}")
+
+        refused = _run(list(left), place, min(jobs, len(left)), tell)
     return refused, sum(left.values())
 
 
-def _run(tasks: Sequence[Task], place: Place, jobs: int) -> Iterator[tuple[Task, str]]:
+def _run(
+    tasks: Sequence[Task], place: Place, jobs: int, tell: Callable[[Task], None]
+) -> dict[Task, str]:
+    """Return the reasons of the tasks that could not be done."""
     if jobs == 1:
-        for task in tasks:
-            yield task, do_task(task, place)
-        return
+        answers = {task: do_task(task, place, tell) for task in tasks}
+        return {task: reason for task, reason in answers.items() if reason}
     # One thread each: two networks that share cores by threads take several times as long.
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-        waiting = {pool.submit(do_task, task, place): task for task in tasks}
-        for done in as_completed(waiting):
-            yield waiting[done], done.result()
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool,
+    ):
+        told, refused = manager.Queue(), {}
+        waiting = {pool.submit(do_task, task, place, told.put): task for task in tasks}
+        left = set(waiting)
+        try:
+            while left:
+                done, left = wait(left, timeout=POLL_SECONDS)
+                while not told.empty():
+                    tell(told.get())
+                refused |= {waiting[one]: reason for one in done if (reason := one.result())}
+        finally:
+            pool.shutdown(cancel_futures=True)  # An error must not wait for all the others
+    return refused

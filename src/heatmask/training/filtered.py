@@ -20,6 +20,8 @@ from heatmask.training.position import PositionOffsetLoss, PositionPrior, balanc
 
 Mask = Tensor
 BATCH_SIZE, LEARNING_RATE = 32, 2e-3
+ABOUT = 0.05
+"""Of a stack's height; pictures have none, and draw from all."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,15 @@ def draw_random(slices: Slices, quantile: float, seed: int) -> Mask:
 
 
 def borrow_hot(slices: Slices, quantile: float, seed: int = 0) -> Mask:
-    """Return the hottest share of another patient's slice, of nearest height and the same label.
+    """Return the hottest share of another patient's slice of about the same height.
 
-    The label is shared so that only the place is foreign: a mask of a tumour stays one.
+    Whatever its label: a mask that came from a slice of the same label would tell it by its shape.
     """
-    hot = find_hot(slices, quantile)
-    return hot[_find_others(slices, same_label=True)]
+    return find_hot(slices, quantile)[_draw_others(slices, seed)]
 
 
 def find_reference(slices: Slices, quantile: float = 0.0, seed: int = 0) -> Mask:
-    """Return the reference mask; on tumour-free slices another patient's, of nearest height.
+    """Return the reference mask; on tumour-free slices another patient's of like height.
 
     An empty mask there would tell the label by itself.
     """
@@ -163,7 +164,7 @@ def find_reference(slices: Slices, quantile: float = 0.0, seed: int = 0) -> Mask
         raise InputError("The reference condition needs reference masks of every slice.")
     given = slices.reference
     filled = given.flatten(1).any(dim=1)
-    lenders = _find_others(slices, same_label=False, allowed=filled)
+    lenders = _draw_others(slices, seed, allowed=filled)
     return torch.where(filled[:, None, None], given, given[lenders])
 
 
@@ -243,12 +244,12 @@ def _keep_top(values: Tensor, head: Mask, share: float) -> Mask:
     return ((ranks < (inside.sum(1, keepdim=True) * share).round()) & inside).view(head.shape)
 
 
-def _find_others(slices: Slices, same_label: bool, allowed: Mask | None = None) -> Tensor:
-    """Return for each slice one of another patient, of nearest height."""
+def _draw_others(slices: Slices, seed: int, allowed: Mask | None = None) -> Tensor:
+    """Return for each slice one of another patient, drawn from those of about the same height."""
     distance = (slices.positions[:, None] - slices.positions[None]).abs()
+    generator = torch.Generator().manual_seed(seed)
+    distance += ABOUT * torch.rand(distance.shape, generator=generator)
     distance += (slices.patients[:, None] == slices.patients[None]) * 10.0
-    if same_label:
-        distance += (slices.labels[:, None] != slices.labels[None]) * 5.0
     if allowed is not None:
         distance += ~allowed[None] * 100.0
     return distance.argmin(dim=1)
