@@ -204,7 +204,8 @@ def _run(
         context.Manager() as manager,
         ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool,
     ):
-        told, refused = manager.Queue(), {}
+        told = manager.Queue()
+        refused: dict[Task, str] = {}
         waiting = {pool.submit(do_task, task, place, told.put): task for task in tasks}
         left = set(waiting)
         try:
