@@ -25,14 +25,14 @@ from heatmask.comparison.controls import list_stages, make_control
 from heatmask.comparison.entries import Entry, make_plan
 from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
-from heatmask.comparison.gather import Request, compare, retrain
-from heatmask.comparison.heatmaps import Explanations
+from heatmask.comparison.gather import Request, compare, list_tasks, retrain
+from heatmask.comparison.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.comparison.page import format_rows, write_report
 from heatmask.comparison.retraining import Retraining
-from heatmask.comparison.scores import Scoring
+from heatmask.comparison.scores import Scoring, find_best_level
 from heatmask.comparison.sentences import summarise
 from heatmask.comparison.store import Store, digest_code, digest_file
-from heatmask.comparison.work import Place, open_explanations, read_subjects
+from heatmask.comparison.work import Place, list_items, open_explanations, open_kept, read_subjects
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.evaluation.bootstrap import bootstrap_clusters
@@ -112,7 +112,7 @@ def test_one_page_tells_everything(report: Path) -> None:
         "Classification", "Confidence", "Faithfulness", "Published numbers", "Left out",
     ]  # fmt: skip
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert "http" not in page.replace("https://", "").split("<main>")[0], "nothing from elsewhere"
+    assert not re.findall(r"""(?:src|<link[^>]*href|@import|url\()\W*https?:""", page), "all inside"
     assert 'name="viewport"' in page
     for section in sections.values():
         for table in section["tables"]:
@@ -150,7 +150,7 @@ def test_the_three_rules_stand_apart(report: Path) -> None:
     by_rule = {(row["rule"], row["threshold"].split(":")[0]) for row in rows}
     assert by_rule == {
         ("a", "own"), ("a", "not snapped"), ("a", "multi-Otsu"),
-        ("b", "chosen on validation masks"), ("c", "best on these masks"),
+        ("b", "chosen on masks of the validation patients"), ("c", "best on these masks"),
     }  # fmt: skip
     dice = {row["rule"]: float(row["dice"]) for row in rows}
     assert dice["c"] >= dice["b"], "(c) is the upper bound of its family"
@@ -159,12 +159,16 @@ def test_the_three_rules_stand_apart(report: Path) -> None:
 
 
 def test_every_explanation_has_its_control(report: Path) -> None:
+    """The mean over three networks of random weights."""
     rows = read_rows(report)
     trained = {row["name"] for row in rows if row["kind"] == "method"}
-    controls = {
-        row["name"].removesuffix(" (random:0)") for row in rows if "random:0" in row["name"]
-    }
-    assert trained == controls
+    dice = {row["name"]: float(row["dice"]) for row in rows if row["threshold"] == "own"}
+    for name in trained:
+        draws = [dice[f"{name} (random:{seed})"] for seed in range(3)]
+        assert dice[f"{name} (random)"] == pytest.approx(np.mean(draws), abs=1e-5)
+    (table,) = read(report)["Attribution methods and random weights"]["tables"]
+    assert {row[0] for row in table["rows"]} == trained
+    assert {row[table["header"].index("draws")] for row in table["rows"]} == {"3"}
     lines = read(report)["Attribution methods and random weights"]["lines"]
     assert any("Guided backprop" in line and "the control." in line for line in lines)
 
@@ -236,6 +240,85 @@ def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Pa
     assert not Explanations(Entry(GP_UNET, "inherent"), knobs, after.store).is_done(subject)
 
 
+def find_keys(data: Path, cache: Path) -> dict[str, str]:
+    """What the first result of each task is kept under."""
+    read_subjects.cache_clear()
+    digest_file.cache_clear()
+    place = Place(str(data), str(cache), device="cpu")
+    plan = make_plan(
+        [GP_UNET, PROJECT / "bundles" / "brain_mri_gradcam_segmentation"], ["grad_cam"]
+    )
+    plan.entries.insert(0, Entry(GP_UNET, "inherent"))
+    tasks = list_tasks(plan, Request(seeds=1, parts=("few-masks", "retraining")), place, True)
+    return {
+        f"{task.kind}, {task.entry.name}, {task.split}": open_kept(task, place).find_key(
+            list_items(task, place)[0]
+        )
+        for task in tasks
+    }
+
+
+def change(scan: Path) -> None:
+    image = nib.load(scan)
+    values = np.asarray(image.dataobj).copy()
+    values[20, 20, 5] = 1 - (values[20, 20, 5] > 0)
+    write_nifti(scan, values, image.affine)
+
+
+@pytest.mark.parametrize(
+    ("changed", "stale"),
+    [
+        ("P5/P5-seg.nii.gz", {"floors", "masks", "control", "few masks", "retraining"}),
+        ("P6/P6-t2f.nii.gz", {"control", "retraining"}),
+        ("P6/P6-seg.nii.gz", {"retraining"}),
+        ("P3/P3-seg.nii.gz", {"given masks", "few masks", "retraining"}),
+        ("P0/P0-t2f.nii.gz", {"retraining"}),
+        ("slice_labels.csv", {"floors", "retraining"}),
+    ],
+)
+def test_what_depends_on_a_file_is_computed_anew(
+    heads: Path, tmp_path: Path, changed: str, stale: set[str]
+) -> None:
+    """And nothing else is. P5 is the first test patient, P3 the first one of validation."""
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    before = find_keys(data, tmp_path / "cache")
+    if changed.endswith(".csv"):
+        text = (data / changed).read_text(encoding="utf-8")
+        flipped = re.sub("P0,0,([01])", lambda found: f"P0,0,{1 - int(found[1])}", text)
+        (data / changed).write_text(flipped, encoding="utf-8")
+    else:
+        change(data / changed)
+    after = find_keys(data, tmp_path / "cache")
+    kinds = {
+        name: "control" if "random" in name
+        else "given masks" if name.endswith("val")
+        else name.split(",")[0]
+        for name in before
+    }  # fmt: skip
+    assert {kinds[name] for name in before if before[name] != after[name]} == stale
+    assert {kinds[name] for name in before if before[name] == after[name]}.isdisjoint(stale)
+
+
+def test_rule_b_takes_the_level_of_the_given_masks() -> None:
+    """By the mean over clusters, of those where there is something to find."""
+    levels = np.full((4, 20), 0.1)
+    levels[:, 3] = (0.9, 0.9, 0.9, 0.0)
+    levels[:, 7] = (0.6, 0.6, 0.6, 0.8)
+    scores = [{"levels": row.tolist()} for row in levels]
+    assert find_best_level(scores, ["a", "b", "c", "d"]) == 3
+    assert find_best_level(scores, ["a", "a", "a", "d"]) == 7, "three pictures of one group"
+
+
+def test_the_range_of_a_control_looks_at_no_label() -> None:
+    maps = np.linspace(-1, 3, 4000, dtype=np.float32).reshape(1, 40, 100)
+    shown = np.ones((1, 1), bool)
+    low, high = measure_range([Heatmap(maps, shown, shown.astype(np.float32), 0.0)])
+    assert (low, high) == pytest.approx((1.0, 2.98), abs=1e-2)
+    flat = Heatmap(np.zeros_like(maps), shown, shown.astype(np.float32), 0.0)
+    assert measure_range([flat]) == (0.0, 1.0)
+    assert measure_range([]) == (0.0, 1.0)
+
+
 def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(heads, tmp_path / "heads"))
     (data / "P6" / "P6-seg.nii.gz").unlink()
@@ -254,27 +337,49 @@ def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -
         compare(request, place)
 
 
-def test_a_mask_on_another_grid_is_refused(heads: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patient", ["P6", "P4"])
+def test_a_mask_on_another_grid_is_refused(heads: Path, tmp_path: Path, patient: str) -> None:
+    """Of a test patient, and of one whose mask rule (b) would use."""
     data = Path(shutil.copytree(heads, tmp_path / "heads"))
-    path = data / "P6" / "P6-seg.nii.gz"
+    path = data / patient / f"{patient}-seg.nii.gz"
     mask = nib.load(path)
     write_nifti(path, np.asarray(mask.dataobj)[:, ::2], mask.affine @ np.diag([1, 2.0, 1, 1]))
     command = ["compare", str(data), "-o", str(tmp_path / "out"), "--jobs", "1"]
     done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
     message = str(done.exception)
-    assert "P6" in message
+    assert patient in message
     assert "(52, 31, 12)" in message
     assert "(52, 62, 12)" in message
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_options_that_cannot_be() -> None:
+def test_labels_that_do_not_fit_the_scan_are_refused(heads: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    table = data / "slice_labels.csv"
+    text = re.sub("P6,11,[01]\n", "", table.read_text(encoding="utf-8"))
+    table.write_text(text, encoding="utf-8")
+    command = ["compare", str(data), "-o", str(tmp_path / "out"), "--jobs", "1"]
+    done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
+    message = str(done.exception)
+    assert "P6: each slice" in message
+    assert "12 slices and 11 labels" in message
+
+
+def test_options_that_cannot_be(heads: Path) -> None:
     for words, message in (
         (["--without", "sleep"], "--without must be of"),
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
+        (["--split", "val"], "must differ"),
     ):
         done = CliRunner().invoke(app, ["compare", ".", *words])
         assert message in str(done.exception)
+    for shares in (["0.2", "1.5"], ["0.2", "0.2"]):
+        words = [word for share in shares for word in ("--quantile", share)]
+        done = CliRunner().invoke(app, ["retrain", str(heads), *words])
+        assert "Quantiles must be different shares" in str(done.exception)
+    done = CliRunner().invoke(app, ["retrain", str(heads), "--seeds", "0"])
+    assert "--seeds must be at least 1" in str(done.exception)
     with pytest.raises(OptionError, match="method must be one of"):
         make_plan([GP_UNET], ["grad_camm"])
 

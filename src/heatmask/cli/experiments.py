@@ -114,8 +114,6 @@ def compare(
     unknown = sorted({*(without or ())} - {*PARTS})
     if unknown:
         raise OptionError(f"--without must be of {', '.join(PARTS)}, got {', '.join(unknown)}.")
-    if seeds < 1:
-        raise OptionError(f"--seeds must be at least 1, got {seeds}.")
     parts = tuple(part for part in PARTS if part not in (without or ()))
     folder = cache or output / "cache"
     request = Request(tuple(bundle or ()), tuple(method or ()), quick, seeds, jobs, parts)

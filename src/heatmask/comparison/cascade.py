@@ -7,7 +7,7 @@ from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.store import Kept, digest, digest_code
 from heatmask.comparison.subjects import Subject
 
-_CODE = ("comparison/cascade.py",)
+_CODE = digest_code(("comparison/cascade.py",))
 
 
 class SimilarityScoring(Kept[Subject]):
@@ -26,7 +26,7 @@ class SimilarityScoring(Kept[Subject]):
     def find_key(self, subject: Subject) -> str:
         """Return what the score of a subject is kept under."""
         keys = [part.find_key(subject) for part in (self.trained, self.control)]
-        return digest([*keys, digest_code(_CODE)])
+        return digest([*keys, _CODE])
 
     def _compute(self, subject: Subject) -> float:
         """Return Spearman's correlation over the pixels of all slices shown, NaN where constant."""

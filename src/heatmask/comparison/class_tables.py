@@ -58,10 +58,16 @@ def _describe_slices(classifier: Classifier) -> tuple[str, ...]:
 
     return (
         classifier.name, find("auroc"), show(deciles.mean),
-        show(float(metrics.average_precision_score(labels, told))), find("macro F1"),
+        show(_measure_precision(labels, told)), find("macro F1"),
         show(f1[1]), show(f1[0]), find("accuracy"),
         show(expected_calibration_error(labels, told)),
     )  # fmt: skip
+
+
+def _measure_precision(labels: NDArray[np.int64], told: NDArray[np.float64]) -> float:
+    """Return the average precision, NaN where one class is missing, as of AUROC."""
+    both = 0 < labels.mean() < 1
+    return float(metrics.average_precision_score(labels, told)) if both else NAN
 
 
 def _describe_pictures(classifier: Classifier, count: int) -> tuple[str, ...]:

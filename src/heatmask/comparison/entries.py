@@ -12,8 +12,10 @@ from heatmask.comparison.store import digest, digest_file
 from heatmask.errors import InputError, OptionError
 
 CONFIGS = ("inference", "evaluate")
-RANDOM = "random:0"
-"""The control that every explanation is set against."""
+RANDOM = "random"
+"""The control that every explanation is set against: of all draws together."""
+DRAWS = 3
+"""Networks of random weights for each explanation that takes a single pass; one for the others."""
 _NOT_RESULTS = {"bundle_root", "weights", "dataset_dir", "input", "device", "pattern", "batch_size"}
 _REFERENCE = re.compile(r"[@%]([A-Za-z_][\w#]*)")
 
@@ -30,7 +32,7 @@ class Entry:
         One of the registry; ``"inherent"`` is the heatmap that a network carries.
     control
         ``""`` for the trained weights, else what `heatmask.comparison.controls` makes of them:
-        ``"random:SEED"``, or ``"cascade:DEPTH"``.
+        ``"random:SEED"``, or ``"cascade:DEPTH"``. `RANDOM` stands for all seeds.
     """
 
     bundle: Path
@@ -142,6 +144,15 @@ def is_single_pass(method: str) -> bool:
     """Whether a method's cost does not grow with samples, steps, windows or channels."""
     cost = get_method(method).cost
     return not any(words in cost for words in ("n forwards", "for each"))
+
+
+def list_draws(entry: Entry) -> list[Entry]:
+    """Return an entry's controls with random weights: one network alone may happen to show nothing.
+
+    A ReLU before the output leaves about every second random network without any CAM.
+    """
+    seeds = range(DRAWS if is_single_pass(entry.method) else 1)
+    return [Entry(entry.bundle, entry.method, f"{RANDOM}:{seed}") for seed in seeds]
 
 
 def read_entry(entry: Entry, knobs: Mapping[str, Any]) -> Any:

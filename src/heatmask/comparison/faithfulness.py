@@ -12,7 +12,7 @@ from heatmask.comparison.subjects import Subject
 from heatmask.evaluation.faithfulness import measure_deletion, measure_insertion
 from heatmask.geometry import find_slice_axis
 
-_CODE = ("evaluation/faithfulness.py", "comparison/faithfulness.py")
+_CODE = digest_code(("evaluation/faithfulness.py", "comparison/faithfulness.py"))
 MAX_SLICES = 4
 """Of a volume, evenly over those where a class is shown."""
 
@@ -33,7 +33,7 @@ class FaithfulnessScoring(Kept[Subject]):
 
     def find_key(self, subject: Subject) -> str:
         """Return what the scores of a subject are kept under."""
-        return digest([self.explanations.find_key(subject), digest_code(_CODE)])
+        return digest([self.explanations.find_key(subject), _CODE])
 
     def _compute(self, subject: Subject) -> Scores:
         """Return ``deletion`` and ``insertion``, NaN where no class is shown."""

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
 from heatmask.comparison.results import Comparison, Row
+from heatmask.comparison.retraining import TRAIN, Outcome
 from heatmask.evaluation.selective import measure_risk_coverage
 
 INK, MUTED, FAINT = "#1f2430", "#6b7280", "#d9dce1"
@@ -114,7 +115,7 @@ def draw_outcomes(comparison: Comparison) -> Picture:
     figure, axes = _make_figure(7.2, 0.9 + 0.24 * len(found))
     heights = range(len(found) - 1, -1, -1)
     for height, outcome in zip(heights, found, strict=True):
-        colour = _choose_colour(outcome.name)
+        colour = _choose_colour(outcome)
         mean, low, high = outcome.score
         axes.plot((low, high), (height, height), color=colour, linewidth=2)
         axes.plot(mean, height, "D", color=colour, markersize=5)
@@ -167,12 +168,11 @@ def _label(row: Row) -> str:
     return row.name if row.rule == "a" else f"{row.name} ({row.rule})"
 
 
-def _choose_colour(name: str) -> str:
-    if "reference" in name or "validation" in name:
+def _choose_colour(outcome: Outcome) -> str:
+    if outcome.learns != TRAIN:
         return MASKS
-    if "random" in name or "shape" in name or "another" in name:
-        return CONTROL
-    return METHOD
+    control = outcome.condition.blank or outcome.condition.kind in ("random", "other")
+    return CONTROL if control else METHOD
 
 
 def _say(probabilities: np.ndarray) -> np.ndarray:

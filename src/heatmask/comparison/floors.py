@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.scores import Scores, bring_to_scan, find_slices, score_whole
+from heatmask.comparison.scores import CODE, Scores, bring_to_scan, find_slices, score_whole
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects
 from heatmask.evaluation.baselines import FLOORS, SCALP_MM, centre_gaussian, find_inner_head
@@ -23,13 +23,16 @@ from heatmask.training.few_masks import predict_masks, train_unet
 from heatmask.training.position import PositionPrior
 
 POSITION = "centre Gaussian where the position speaks for a tumour"
-FEW_MASKS = "U-Net trained on the validation masks"
 FEW_MASKS_SLICES = 15_000
 """Slices that the U-Net sees in training, however few there are."""
-_CODE = ("evaluation/baselines.py", "evaluation/segmentation.py", "evaluation/surface.py",
-         "comparison/floors.py", "comparison/scores.py")  # fmt: skip
-_UNET_CODE = ("training/few_masks.py", "training/augment.py", "transforms.py", "data",
-              "comparison/floors.py", "comparison/scores.py")  # fmt: skip
+_CODE = digest_code((
+    "evaluation/baselines.py", "evaluation/classification.py", "evaluation/pictures.py",
+    "training/position.py", "geometry.py", "data", "comparison/floors.py",
+))  # fmt: skip
+_UNET_CODE = digest_code((
+    "training/few_masks.py", "training/augment.py", "training/engine.py", "networks", "data",
+    "comparison/floors.py",
+))  # fmt: skip
 
 
 class FloorScoring(Kept[Subject]):
@@ -50,7 +53,7 @@ class FloorScoring(Kept[Subject]):
     def find_key(self, subject: Subject) -> str:
         """Return what the scores of a subject are kept under."""
         files = [digest_file(path) for path in subject.files]
-        return digest([files, self.subjects.training_labels, digest_code(_CODE)])
+        return digest([files, self.subjects.training_labels, _CODE, CODE])
 
     def _compute(self, subject: Subject) -> dict[str, list[Scores]]:
         """Return the scores of each floor's candidates: one but for the oracles."""
@@ -103,7 +106,7 @@ class FewMasks(Kept[Subject]):
         used = {
             name: config.get(name) for name in ("preprocessing", "pixel_spacing_mm", "sequences")
         }
-        self.digest = digest([files, used, FEW_MASKS_SLICES, digest_code(_UNET_CODE)])
+        self.digest = digest([files, used, FEW_MASKS_SLICES, _UNET_CODE, CODE])
         self._network: GPUNet | None = None
 
     def find_key(self, subject: Subject) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 from heatmask.attribution.memory import measure_peak
 from heatmask.comparison.controls import list_stages
 from heatmask.comparison.entries import (
-    RANDOM,
     Entry,
     Plan,
     Refusal,
     find_bundles,
     is_single_pass,
+    list_draws,
     make_plan,
     read_methods,
 )
@@ -24,16 +24,17 @@ from heatmask.comparison.results import Comparison, Depth
 from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials, summarise_trials
 from heatmask.comparison.rows import add_rows
 from heatmask.comparison.store import digest
-from heatmask.comparison.subjects import Subjects
+from heatmask.comparison.subjects import GridError, Subjects
 from heatmask.comparison.work import (
     Place,
     Task,
     do_tasks,
     open_explanations,
+    read_seconds,
     read_subjects,
     read_task,
 )
-from heatmask.errors import HeatmaskError, InputError
+from heatmask.errors import HeatmaskError, InputError, OptionError
 from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
 
 CASCADED = ("guided_backprop", "grad_cam")
@@ -64,6 +65,11 @@ class Request:
     seeds: int = 3
     jobs: int | None = None
     parts: tuple[str, ...] = ("few-masks", "retraining", "faithfulness", "cascade")
+
+    def __post_init__(self) -> None:
+        for name, number in (("seeds", self.seeds), ("jobs", self.jobs)):
+            if number is not None and number < 1:
+                raise OptionError(f"--{name} must be at least 1, got {number}.")
 
 
 PARTS = Request.parts
@@ -101,10 +107,12 @@ def compare(request: Request, place: Place) -> Comparison:
         if task.kind == "masks" and task.split == place.split and not task.entry.control
     }
     comparison.position_auroc = _measure_position(comparison)
+    times = np.array([seconds for task in done for seconds in read_seconds(task, place)])
     comparison.settings = {
         "data": Path(place.data).name, "split": place.split, "pattern": place.pattern or "none",
         "quick": request.quick, "seconds": round(time.perf_counter() - start, 1),
-        "computed": computed,
+        "computed": computed, "results": times.size, "timed": int(np.isfinite(times).sum()),
+        "work_seconds": round(float(np.nansum(times)), 1),
     }  # fmt: skip
     comparison.notes = [*notes, *_describe_run(comparison, request)]
     return comparison
@@ -114,6 +122,8 @@ def _read_given(bundle: Path, place: Place) -> tuple[Subjects | None, list[str]]
     """Return the subjects whose masks may be used, or None and a sentence that says why."""
     try:
         return read_subjects(bundle, place, place.given), []
+    except GridError:
+        raise
     except HeatmaskError as error:
         reason = str(error).splitlines()[0]
         return None, [f"No rule (b), few masks or retraining, for want of masks: {reason}"]
@@ -123,7 +133,9 @@ def _describe_run(comparison: Comparison, request: Request) -> list[str]:
     settings = comparison.settings
     lines = [
         f"This run took {settings['seconds'] / 60:.1f} minutes; it computed {settings['computed']} "
-        "results anew and took the others from the cache."
+        "results anew and took the others from the cache. Computing them took "
+        f"{settings['work_seconds'] / 3600:.1f} hours in all, summed over processes (on record for "
+        f"{settings['timed']} of {settings['results']} results)."
     ]
     if request.quick:
         lines.append("Quick: methods of a single pass, and one seed of retraining.")
@@ -155,9 +167,10 @@ def retrain(
     InputError
         The bundle cannot do it, or a subject lacks its reference mask.
     """
+    request = Request(seeds=seeds, jobs=jobs)
     pictures = (Path(place.data) / "labels.csv").is_file()
     plan = Plan(find_bundles([bundle] if bundle else [], pictures))
-    tasks = _list_retraining(plan, Request(seeds=seeds), place, quantiles)
+    tasks = _list_retraining(plan, request, place, quantiles)
     if not tasks:
         raise InputError(
             f"Retraining needs a bundle of slices that offers {METHOD}; "
@@ -177,14 +190,15 @@ def retrain(
 def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> list[Task]:
     """Return every task of a plan, the dearest last."""
     first, split = plan.entries[0], place.split
-    controls = [Entry(entry.bundle, entry.method, RANDOM) for entry in plan.entries]
+    controls = [draw for entry in plan.entries for draw in list_draws(entry)]
     tasks = [Task("floors", first, split)]
     tasks += [Task("masks", entry, split) for entry in [*plan.entries, *controls]]
     if has_given:
         tasks += [Task("masks", e, place.given) for e in plan.entries if is_single_pass(e.method)]
     if "faithfulness" in request.parts:
-        flat = [e for e in [*plan.entries, *controls] if _is_flat(e, place)]
-        tasks += [Task("faithfulness", entry, split) for entry in flat]
+        flat = [entry for entry in plan.entries if _is_flat(entry, place)]
+        judged = [*flat, *(list_draws(entry)[0] for entry in flat)]
+        tasks += [Task("faithfulness", entry, split) for entry in judged]
     if "cascade" in request.parts:
         for entry in _choose_cascaded(plan, place):
             forgetful = [
@@ -208,7 +222,8 @@ def _list_retraining(
     flat = [b for b in able if _is_flat(Entry(b, METHOD), place)]
     if not flat:
         return []
-    trials = list_trials(range(1 if request.quick else request.seeds), quantiles or QUANTILES)
+    seeds = range(1 if request.quick else request.seeds)
+    trials = list_trials(seeds, quantiles or QUANTILES, place.given)
     entry = Entry(flat[0], read_methods(flat[0])[0])
     by_seed = [
         tuple(trial for trial in trials if trial.seed == seed)
@@ -246,10 +261,15 @@ def _list_stages(entry: Entry, place: Place) -> list[str]:
 
 def _explain(refused: Mapping[Task, str]) -> list[Refusal]:
     found = [
-        Refusal(task.entry.bundle.name, task.entry.name.split(", ", 1)[-1], reason.splitlines()[0])
+        Refusal(task.entry.bundle.name, _name(task), " ".join(reason.split()))
         for task, reason in refused.items()
     ]
     return list(dict.fromkeys(found))
+
+
+def _name(task: Task) -> str:
+    method = task.entry.name.split(", ", 1)[-1]
+    return method if task.kind == "masks" else f"{task.kind} ({method})"
 
 
 def _add_experiments(comparison: Comparison, done: Sequence[Task], place: Place) -> None:

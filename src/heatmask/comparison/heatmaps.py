@@ -1,7 +1,7 @@
 """Raw heatmaps of an entry on every subject, each computed once."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,10 @@ from heatmask.errors import reveal_reason
 from heatmask.geometry import find_slice_axis
 from heatmask.segmenter import Segmenter
 
-_CODE = (
+_CODE = digest_code((
     "attribution", "networks", "data", "inferer.py", "block_inferer.py", "transforms.py",
-    "geometry.py", "comparison/controls.py",
-)  # fmt: skip
+    "geometry.py", "training/engine.py", "comparison/controls.py", "comparison/heatmaps.py",
+))  # fmt: skip
 _HALF_MAX = 60_000.0
 
 
@@ -34,8 +34,8 @@ class Heatmap:
     ----------
     maps
         (n, H, W), float32, of the n slices and classes that are shown, in the order of `shown`.
-    shown, predicted
-        (slices, K), bool, as `heatmask.inferer.HeatmapInferer` returns them.
+    shown
+        (slices, K), bool, as `heatmask.inferer.HeatmapInferer` returns it.
     probabilities
         (slices, K).
     seconds
@@ -44,7 +44,6 @@ class Heatmap:
 
     maps: NDArray[np.float32]
     shown: NDArray[np.bool_]
-    predicted: NDArray[np.bool_]
     probabilities: NDArray[np.float32]
     seconds: float
 
@@ -74,7 +73,7 @@ class Explanations:
     def __init__(self, entry: Entry, knobs: Mapping[str, Any], store: Store) -> None:
         self.entry, self.store = entry, store
         self.parser = read_entry(entry, knobs)
-        self.digest = digest([digest_entry(entry, self.parser), digest_code(_CODE)])
+        self.digest = digest([digest_entry(entry, self.parser), _CODE])
         self._segmenter: Segmenter | None = None
 
     @property
@@ -117,10 +116,7 @@ class Explanations:
             kept = self.store.read_arrays(key)
         arrays = kept or {}
         maps = arrays["maps"].astype(np.float32) * arrays["scale"]
-        return Heatmap(
-            maps, arrays["shown"], arrays["predicted"], arrays["probabilities"],
-            float(arrays["seconds"]),
-        )  # fmt: skip
+        return Heatmap(maps, arrays["shown"], arrays["probabilities"], float(arrays["seconds"]))
 
     def _compute(self, data: Mapping[str, Any]) -> dict[str, NDArray]:
         segmenter = self.segmenter
@@ -139,7 +135,6 @@ class Explanations:
             "maps": (maps / scale).astype(np.float16),
             "scale": scale,
             "shown": shown.numpy(),
-            "predicted": out["predicted"][0].cpu().numpy(),
             "probabilities": out["slice_probabilities"][0].float().cpu().numpy(),
             "seconds": np.float64(seconds),
         }
@@ -156,11 +151,3 @@ def measure_range(heatmaps: Sequence[Heatmap]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = np.percentile(values[:: max(1, values.size // 2**24)], (50, 99.5))
     return float(low), float(high if high > low else low + 1.0)
-
-
-def explain_all(
-    explanations: Explanations, subjects: Sequence[Subject]
-) -> Iterator[tuple[Subject, Heatmap]]:
-    """Yield every subject with its heatmap."""
-    for subject in subjects:
-        yield subject, explanations.explain(subject)

@@ -8,16 +8,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.comparison.entries import RANDOM, Entry, Refusal
+from heatmask.comparison.entries import RANDOM, Entry, Refusal, list_draws
 from heatmask.comparison.retraining import Outcome
 from heatmask.comparison.subjects import Subjects
 from heatmask.evaluation.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.evaluation.paired import adjust_holm, compare_paired
 
 NAN = float("nan")
+ALPHA = 0.05
 KEYS = (
     "dice", "iou", "hd95", "surface_dice", "mask_size", "reference_size", "false_size",
-    "auprc", "pointing", "energy", "confidence", "seconds",
+    "empty", "auprc", "pointing", "energy", "confidence", "seconds",
 )  # fmt: skip
 
 
@@ -38,7 +39,8 @@ class Row:
     how
         The threshold in words.
     scores
-        By key of `KEYS`, (N,), NaN where something is not counted; keys may be absent.
+        By key of `KEYS`, (N,), NaN where something is not counted; keys may be absent. ``empty``
+        is 1 where there is no mask, else 0; over several draws the mean.
     slice_dice
         Dice of each slice that holds a lesion, with the number of its subject, both (M,).
     """
@@ -66,6 +68,37 @@ class Row:
     def label_free(self) -> bool:
         """Whether no mask was looked at."""
         return self.rule == "a"
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """A trained network's masks beside those of random weights.
+
+    Attributes
+    ----------
+    row, control
+        By the same method and rule; the control is the mean over `draws` networks.
+    difference
+        Of Dice.
+    p
+        Paired, adjusted for all contrasts of the comparison.
+    """
+
+    row: Row
+    control: Row
+    draws: int
+    difference: Interval
+    p: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the masks are better than those of random weights."""
+        return self.difference.low > 0 and self.p < ALPHA
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the control has no mask anywhere, so that anything is better."""
+        return bool(self.control.scores["empty"].all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +220,42 @@ class Comparison:
         floors = [row for row in self.rows if row.kind == "floor" and row.label_free]
         return max(floors, key=lambda row: row.mean("dice"), default=None)
 
-    def compare(self, rows: Sequence[Row], other: Row) -> list[float]:
-        """Return p of each row against another, paired by cluster, adjusted for their number."""
-        clusters = self.subjects.clusters
-        found = [
-            NAN
-            if row is other
-            else compare_paired(row.scores["dice"], other.scores["dice"], clusters)
-            for row in rows
+    @cached_property
+    def ranking(self) -> list[tuple[Row, float]]:
+        """Explanations, the best first, then what needs none, each with p against the first.
+
+        p is paired by cluster and adjusted for the number of rows.
+        """
+        others = [row for row in self.rows if row.kind in ("floor", "masks")]
+        others.sort(key=lambda row: -row.mean("dice"))
+        first, *rest = [*self.find_headlines(), *others]
+        p_values = self._compare([(row, first) for row in rest])
+        return [(first, NAN), *zip(rest, p_values, strict=True)]
+
+    @cached_property
+    def contrasts(self) -> list[Contrast]:
+        """Explanations beside the same on random weights, the best first."""
+        pairs = [
+            (row, control)
+            for row in self.find_headlines()
+            if (control := self.find_control(row.entry)) is not None
         ]
+        return [
+            Contrast(
+                row,
+                control,
+                self._count_draws(row),
+                self.find_interval(row.scores["dice"] - control.scores["dice"]),
+                p,
+            )
+            for (row, control), p in zip(pairs, self._compare(pairs), strict=True)
+        ]
+
+    def _count_draws(self, row: Row) -> int:
+        draws = list_draws(row.entry) if row.entry else []
+        return sum(self.find_row(draw) is not None for draw in draws)
+
+    def _compare(self, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
+        clusters = self.subjects.clusters
+        found = [compare_paired(a.scores["dice"], b.scores["dice"], clusters) for a, b in pairs]
         return adjust_holm(found).tolist()

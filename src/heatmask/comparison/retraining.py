@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 from heatmask.attribution import Explainer
 from heatmask.attribution.channels import explain_present_channels
 from heatmask.bundle import read_bundle, run_bundle
-from heatmask.comparison.entries import CONFIGS, digest_entry
+from heatmask.comparison.entries import CONFIGS
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file
-from heatmask.comparison.subjects import Subject, Subjects, list_subjects
-from heatmask.errors import InputError
+from heatmask.comparison.subjects import Subject, Subjects, name_split
+from heatmask.data.label_table import LabelledImage
+from heatmask.data.labels import LabelledVolume
+from heatmask.errors import InputError, OptionError
 from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
 from heatmask.evaluation.classification import auroc_within_position_deciles, slice_auroc
 from heatmask.picture_scoring import PictureScorer
@@ -41,10 +44,15 @@ SIDE, EPOCHS = 64, 6
 """Pixels of a side and epochs: small, for every condition is trained several times."""
 QUANTILES = (0.05, 0.15, 0.4)
 METHOD = "grad_cam"
-_CODE = ("training/filtered.py", "training/position.py", "training/augment.py",
-         "comparison/retraining.py")  # fmt: skip
+WHOLE = Condition("whole")
+TRAIN = "train"
+"""The split that has labels and no masks."""
+_CODE = digest_code((
+    "training/filtered.py", "training/position.py", "training/augment.py", "training/engine.py",
+    "training/slices.py", "comparison/retraining.py",
+))  # fmt: skip
 
-Volumes = Sequence[Any]
+Volumes = Sequence[LabelledVolume | LabelledImage]
 
 
 @dataclass(frozen=True)
@@ -53,22 +61,29 @@ class Trial:
 
     condition: Condition
     seed: int
-    learns: str = "train"
-
-    @property
-    def name(self) -> str:
-        """The condition's name, with the split where that is not the usual one."""
-        where = "" if self.learns == "train" else ", trained on the validation patients"
-        return self.condition.name + where
+    learns: str = TRAIN
 
 
-def list_trials(seeds: Sequence[int], quantiles: Sequence[float] = QUANTILES) -> list[Trial]:
-    """Return every training; those with reference masks learn from the validation patients."""
+def list_trials(
+    seeds: Sequence[int], quantiles: Sequence[float] = QUANTILES, given: str = "val"
+) -> list[Trial]:
+    """Return every training; those with reference masks learn from the split `given`.
+
+    Raises
+    ------
+    OptionError
+        A quantile is not a share, or comes twice.
+    """
+    if not all(0 < quantile < 1 for quantile in quantiles) or len({*quantiles}) < len(quantiles):
+        raise OptionError(
+            "Quantiles must be different shares of the head, between 0 and 1, got "
+            f"{', '.join(f'{quantile:g}' for quantile in quantiles)}."
+        )
     conditions = list_conditions(tuple(quantiles))
-    given = [*list_reference_conditions(), Condition("hot", sorted(quantiles)[0])]
+    known = [*list_reference_conditions(), Condition("hot", min(quantiles))]
     return [
         *(Trial(condition, seed) for seed in seeds for condition in conditions),
-        *(Trial(condition, seed, "val") for seed in seeds for condition in given),
+        *(Trial(condition, seed, given) for seed in seeds for condition in known),
     ]
 
 
@@ -93,17 +108,15 @@ class Retraining(Kept[Trial]):
         subjects: Subjects,
     ) -> None:
         self.explanations, self.knobs, self.store = explanations, knobs, explanations.store
-        self.parts = {given.split: given, subjects.split: subjects}
+        self.masked = {part.split: part for part in (given, subjects)}
         self.test, self.num_classes = subjects, max(1, len(subjects.classes))
-        files = [
-            digest_file(path)
-            for part in self.parts.values()
-            for subject in part.subjects
-            for path in subject.files
-        ]
-        entry = digest_entry(explanations.entry, explanations.parser)
-        own = (SIDE, EPOCHS, METHOD, digest_code(_CODE))
-        self.digest = digest([files, entry, own, subjects.training_labels])
+        self.image_size = tuple(
+            read_bundle(explanations.entry.bundle, ("train",)).get()["image_size"]
+        )
+        masks = [digest_file(s.reference) for p in self.masked.values() for s in p.subjects]
+        volumes = [_digest_volume(v) for split in (TRAIN, *self.masked) for v in self._list(split)]
+        own = (SIDE, EPOCHS, METHOD, self.image_size, _CODE)
+        self.digest = digest([explanations.digest, volumes, masks, own])
         self._slices: dict[str, Slices] = {}
 
     def find_key(self, trial: Trial) -> str:
@@ -112,7 +125,7 @@ class Retraining(Kept[Trial]):
 
     def _compute(self, trial: Trial) -> dict[str, Any]:
         """Return the ``logits`` (N, K) of the test slices, with their labels and patients."""
-        learnt, test = self._load("train" if trial.learns == "train" else "val"), self._load("test")
+        learnt, test = self._load(trial.learns), self._load(self.test.split)
         network = copy.deepcopy(self._network)
         images = filter_images(learnt, trial.condition, seed=0)
         network = train_filtered(
@@ -134,39 +147,35 @@ class Retraining(Kept[Trial]):
     def _patients(self) -> list[str]:
         return list(dict.fromkeys(self.test.clusters))
 
-    def _load(self, role: str) -> Slices:
-        """Return the slices of ``train``, or of the validation or test subjects."""
-        if role not in self._slices:
-            splits = list(self.parts)
-            split = {"train": "train", "val": splits[0], "test": splits[1]}[role]
-            knobs = {**self.knobs, "split": split}
-            scorer = run_bundle(
-                read_bundle(self.explanations.entry.bundle, CONFIGS, knobs), "scorer"
-            )
-            pictures = isinstance(scorer, PictureScorer)
-            volumes: Volumes = scorer.table.select(split) if pictures else scorer.volumes
-            masks = None
-            if role != "train":
-                found = list_subjects(scorer, split)
-                if found.missing:
-                    raise InputError(
-                        f"Retraining needs a reference mask of each of {split}; missing: "
-                        f"{', '.join(found.missing)}."
-                    )
-                masks = found.subjects
-            self._slices[role] = self._make_slices(volumes, masks)
-        return self._slices[role]
+    def _list(self, split: str) -> Volumes:
+        """Return the labelled volumes or pictures of a split."""
+        knobs = {**self.knobs, "split": split}
+        scorer = run_bundle(read_bundle(self.explanations.entry.bundle, CONFIGS, knobs), "scorer")
+        pictures = isinstance(scorer, PictureScorer)
+        return list(scorer.table.select(split) if pictures else scorer.volumes)
+
+    def _load(self, split: str) -> Slices:
+        """Return the slices of a split, with reference masks where they may be used."""
+        if split not in self._slices:
+            masked = self.masked.get(split)
+            if masked and masked.missing:
+                raise InputError(
+                    f"Retraining needs a reference mask of each of {split}; missing: "
+                    f"{', '.join(masked.missing)}. Add them, or leave them out of the split."
+                )
+            masks = masked.subjects if masked else None
+            self._slices[split] = self._make_slices(self._list(split), masks)
+        return self._slices[split]
 
     def _make_slices(self, volumes: Volumes, masks: Sequence[Subject] | None) -> Slices:
-        config = read_bundle(self.explanations.entry.bundle, ("train",)).get()
-        size = tuple(config["image_size"])
+        size, device = self.image_size, self.explanations.segmenter.device
         data = SliceDataset(volumes, self.explanations.segmenter.preprocessing, size)
         explanation = [
-            explain_present_channels(Explainer(METHOD), self._network, part.float())
+            explain_present_channels(Explainer(METHOD), self._network, part.float().to(device))
             for part in data.images.split(64)
         ]
-        logits = torch.cat([part.logits for part in explanation])
-        maps = torch.cat([part.attribution for part in explanation])
+        logits = torch.cat([part.logits.cpu() for part in explanation])
+        maps = torch.cat([part.attribution.cpu() for part in explanation])
         told = maps[torch.arange(len(maps)), logits.argmax(dim=1)]
         reference = None if masks is None else self._load_masks(masks, size)
         patients = [volume.patient for volume in volumes]
@@ -193,63 +202,97 @@ class Retraining(Kept[Trial]):
         return torch.cat(stacks)
 
 
+def _digest_volume(volume: LabelledVolume | LabelledImage) -> str:
+    paths = [volume.image] if isinstance(volume.image, str) else volume.image.values()
+    labels = volume.labels.items() if isinstance(volume, LabelledImage) else volume.slice_labels
+    return digest([volume.patient, [*labels], [digest_file(Path(path)) for path in paths]])
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What a condition gave, over seeds.
 
     Attributes
     ----------
-    name
-        The trial's.
+    condition, learns
+        The trials'.
     score
         Mean over the seeds, with an interval over patients: AUROC, or macro F1 of several classes.
+    gap
+        The same less that of whole images, on the same draws of patients.
     seeds
         The score of each seed.
     within_deciles
         AUROC within tenths of the stack, mean over the seeds; NaN for several classes.
     """
 
-    name: str
+    condition: Condition
+    learns: str
     score: Interval
+    gap: Interval
     seeds: tuple[float, ...]
     within_deciles: float
 
+    @property
+    def name(self) -> str:
+        """The condition's name, with the split where that is not the usual one."""
+        where = "" if self.learns == TRAIN else f", trained on the {name_split(self.learns)}"
+        return self.condition.name + where
+
 
 def summarise_trials(results: Mapping[Trial, Mapping[str, Any]]) -> list[Outcome]:
-    """Return one outcome for each condition, in the order of the trials."""
+    """Return one outcome for each condition and split learnt from, in the order of the trials."""
+    grouped: dict[tuple[Condition, str], list[Mapping[str, Any]]] = {}
+    for trial, result in results.items():
+        grouped.setdefault((trial.condition, trial.learns), []).append(result)
+    told = {key: _Told(runs) for key, runs in grouped.items()}
     outcomes = []
-    for name in dict.fromkeys(trial.name for trial in results):
-        runs = [result for trial, result in results.items() if trial.name == name]
-        labels, patients = np.array(runs[0]["labels"]), runs[0]["patients"]
-        positions = np.array(runs[0]["positions"])
-        logits = [np.array(run["logits"]) for run in runs]
-        several = logits[0].shape[1] > 1
-
-        def measure(
-            told: NDArray, chosen: NDArray, labels: NDArray = labels, several: bool = several
-        ) -> float:
-            if not several:
-                return slice_auroc(labels[chosen], told[chosen, 0])
-            said = told[chosen].argmax(axis=1) + 1
-            return float(f1_score(labels[chosen], said, average="macro", zero_division=0))
-
-        def measure_mean(
-            chosen: NDArray, logits: list[NDArray] = logits, measure: Any = measure
-        ) -> float:
-            return float(np.mean([measure(told, chosen) for told in logits]))
-
-        everyone = np.arange(labels.size)
-        deciles = [
-            auroc_within_position_deciles(labels, told[:, 0], positions).mean
-            for told in logits
-            if not several
-        ]
+    for (condition, learns), own in told.items():
+        whole = told[WHOLE, learns]
         outcomes.append(
             Outcome(
-                name,
-                bootstrap_clusters(measure_mean, patients, n=300),
-                tuple(measure(told, everyone) for told in logits),
-                float(np.mean(deciles)) if deciles else float("nan"),
+                condition,
+                learns,
+                bootstrap_clusters(own.score, own.patients, n=300),
+                bootstrap_clusters(partial(_subtract, own, whole), own.patients, n=300),
+                tuple(own.score_seeds(np.arange(own.labels.size))),
+                own.within_deciles,
             )
         )
     return outcomes
+
+
+def _subtract(one: "_Told", other: "_Told", chosen: NDArray) -> float:
+    return one.score(chosen) - other.score(chosen)
+
+
+class _Told:
+    """What the networks of a condition, one a seed, said of the test slices."""
+
+    def __init__(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        self.labels, self.patients = np.array(runs[0]["labels"]), runs[0]["patients"]
+        self.positions = np.array(runs[0]["positions"])
+        self.logits = [np.array(run["logits"]) for run in runs]
+
+    def score_seeds(self, chosen: NDArray) -> list[float]:
+        """Return AUROC, or macro F1 of several classes, of each seed on some slices."""
+        labels = self.labels[chosen]
+        if self.logits[0].shape[1] == 1:
+            return [slice_auroc(labels, told[chosen, 0]) for told in self.logits]
+        said = [told[chosen].argmax(axis=1) + 1 for told in self.logits]
+        return [float(f1_score(labels, s, average="macro", zero_division=0)) for s in said]
+
+    def score(self, chosen: NDArray) -> float:
+        """Return the mean over seeds."""
+        return float(np.mean(self.score_seeds(chosen)))
+
+    @property
+    def within_deciles(self) -> float:
+        """AUROC within tenths of the stack, mean over the seeds."""
+        if self.logits[0].shape[1] > 1:
+            return float("nan")
+        found = [
+            auroc_within_position_deciles(self.labels, told[:, 0], self.positions).mean
+            for told in self.logits
+        ]
+        return float(np.mean(found))

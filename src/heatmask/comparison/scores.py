@@ -33,8 +33,11 @@ _RULES: dict[str, dict[str, Any]] = {
     "multi-Otsu": {"threshold_rule": "multi_otsu"},
     "paper": {"preset": "paper"},
 }
-_CODE = ("masks", "evaluation/segmentation.py", "evaluation/heatmaps.py", "evaluation/surface.py",
-         "transforms.py", "comparison/scores.py")  # fmt: skip
+CODE = digest_code((
+    "masks", "evaluation/segmentation.py", "evaluation/heatmaps.py", "evaluation/surface.py",
+    "transforms.py", "comparison/scores.py",
+))  # fmt: skip
+"""Of what scores masks."""
 _PIXEL_EDGES = (10.0, 10.0, 10.0)  # So that a pixel is 1 ml, and `score_mask` counts pixels
 
 Scores = dict[str, Any]
@@ -59,6 +62,9 @@ class Scoring(Kept[Subject]):
         # The paper's steps work on logits, which the networks with a preset have.
         offered = 4 if "preset" in explanations.parser.get() else 3
         self.rules = LABEL_FREE_RULES[: 2 if explanations.entry.control else offered]
+        # A control's range hangs on the scans of all.
+        among = subjects.subjects if explanations.entry.control else ()
+        self._among = digest([explanations.find_key(subject) for subject in among])
         self._range: tuple[float, float] | None = None
 
     def find_key(self, subject: Subject) -> str:
@@ -72,11 +78,8 @@ class Scoring(Kept[Subject]):
                 "snap_distance_mm", "smooth_mm", "preset", "otsu_offset",
             )
         }  # fmt: skip
-        among = [s.name for s in self.subjects.subjects] if own.entry.control else None
-        return digest(
-            [own.find_key(subject), digest_file(subject.reference), used, self.levels, among,
-             digest_code(_CODE)]
-        )  # fmt: skip
+        reference = digest_file(subject.reference)
+        return digest([own.find_key(subject), reference, used, self.levels, self._among, CODE])
 
     def _compute(self, subject: Subject) -> Scores:
         """Return what `score_subject` and `describe_classes` say, and Dice by level if asked."""

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from heatmask.attribution.registry import get_method
-from heatmask.comparison.results import Comparison, Row
-from heatmask.comparison.retraining import METHOD, Outcome
+from heatmask.comparison.results import ALPHA, Comparison, Contrast, Row
+from heatmask.comparison.retraining import METHOD, TRAIN, WHOLE, Outcome
+from heatmask.comparison.subjects import name_split
 from heatmask.comparison.tables import show, show_interval
+from heatmask.training.filtered import Condition
 
-ALPHA = 0.05
-Outcomes = Mapping[str, Outcome]
+Outcomes = Mapping[tuple[Condition, str], Outcome]
 
 
 def summarise(comparison: Comparison) -> list[str]:
@@ -18,11 +20,7 @@ def summarise(comparison: Comparison) -> list[str]:
     best = rows[0]
     what = "picture" if comparison.subjects.pictures else "volume"
     count = len(comparison.subjects.subjects)
-    level = [
-        row
-        for row, p in zip(rows, comparison.compare(rows, best), strict=True)
-        if row is not best and not p < ALPHA
-    ]
+    level = [row for row, p in comparison.ranking[1:] if row.kind == "method" and not p < ALPHA]
     lines = [
         f"The best label-free masks come from {best.name}: mean Dice per {what} "
         f"{show_interval(comparison.find_interval(best.scores['dice']))} over {count} {what}s.",
@@ -56,137 +54,119 @@ def summarise(comparison: Comparison) -> list[str]:
 
 def judge_controls(comparison: Comparison) -> list[str]:
     """Return which methods beat the same on random weights, guided backprop by name."""
-    lines = []
-    bundles = {row.entry.bundle for row in comparison.find_headlines() if row.entry}
-    for bundle in sorted(bundles):
-        rows = [
-            row
-            for row in comparison.find_headlines()
-            if row.entry
-            and row.entry.bundle == bundle
-            and get_method(row.entry.method).family != "inherent"
-        ]
-        if len(rows) > 1:
-            lines += _judge_bundle(comparison, rows)
-    return lines
+    by_bundle: dict[Path, list[Contrast]] = {}
+    for found in comparison.contrasts:
+        entry = found.row.entry
+        if entry and get_method(entry.method).family != "inherent":
+            by_bundle.setdefault(entry.bundle, []).append(found)
+    return [line for _, own in sorted(by_bundle.items()) if len(own) > 1 for line in _judge(own)]
 
 
-def _judge_bundle(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
-    best, pairs = rows[0], []
-    for row in rows:
-        control = comparison.find_control(row.entry)
-        if control is not None:
-            pairs.append((row, control))
-    beaten = [
-        (row, control)
-        for row, control in pairs
-        if comparison.find_interval(row.scores["dice"] - control.scores["dice"]).low > 0
-    ]
-    label = best.entry.label if best.entry else ""
+def _judge(found: Sequence[Contrast]) -> list[str]:
+    best = found[0].row
+    better = [one for one in found if one.holds]
+    idle = [one.row for one in better if one.is_idle]
+    said = (
+        f" For {len(idle)} of these the random network shows nothing at all, which proves "
+        f"little{_list(idle)}."
+        if idle
+        else ""
+    )
     lines = [
-        f"{label}: {best.name.split(', ')[-1]} is the best of {len(rows)} methods (Dice "
-        f"{show(best.mean('dice'))}). The interval of the difference to random weights lies above "
-        f"zero for {len(beaten)} of {len(pairs)}."
+        f"{best.name} has the best masks of {len(found)} methods (Dice {show(best.mean('dice'))}). "
+        f"{len(better)} of {len(found)} are better than the same on random weights (interval of "
+        f"the difference above zero, and p < {ALPHA} after Holm's correction).{said}"
     ]
-    for row, control in pairs:
-        if row.entry and row.entry.method == "guided_backprop":
-            lines.append(_judge_guided(comparison, rows, row, control))
+    for place, one in enumerate(found, 1):
+        if one.row.entry and one.row.entry.method == "guided_backprop":
+            lines.append(_judge_guided(one, place, len(found)))
     return lines
 
 
-def _judge_guided(comparison: Comparison, rows: Sequence[Row], row: Row, control: Row) -> str:
-    place = list(rows).index(row) + 1
-    difference = comparison.find_interval(row.scores["dice"] - control.scores["dice"])
-    survives = difference.low > 0
-    share = control.mean("dice") / row.mean("dice") if row.mean("dice") else math.nan
-    verdict = "it survives the control" if survives else "it does not survive the control"
-    lead = "leads" if place == 1 else f"is number {place} of {len(rows)}"
+def _judge_guided(found: Contrast, place: int, count: int) -> str:
+    dice, control = found.row.mean("dice"), found.control.mean("dice")
+    share = control / dice if dice else math.nan
+    verdict = "it survives the control" if found.holds else "it does not survive the control"
+    lead = "leads" if place == 1 else f"is number {place} of {count}"
     return (
-        f"Guided backprop {lead} with {show(row.mean('dice'))}; on random weights it still gets "
-        f"{show(control.mean('dice'))} ({show(100 * share, 0)} % of it). The difference is "
-        f"{show_interval(difference)}: {verdict}."
+        f"Guided backprop {lead} with {show(dice)}; on random weights it still gets "
+        f"{show(control)} ({show(100 * share, 0)} % of it). The difference is "
+        f"{show_interval(found.difference)}: {verdict}."
     )
 
 
 def judge_retraining(comparison: Comparison) -> list[str]:
     """Return whether hot regions suffice, and whether dark regions contribute."""
-    found = {outcome.name: outcome for outcome in comparison.outcomes}
-    whole = found.get("whole image")
+    found = {(one.condition, one.learns): one for one in comparison.outcomes}
+    whole = found.get((WHOLE, TRAIN))
     if whole is None:
         return []
     cams = [row for row in comparison.find_headlines() if row.entry and row.entry.method == METHOD]
     lines = [f"Mean Dice of the masks of {row.name}: {show(row.mean('dice'))}." for row in cams]
     lines.append(f"On whole images the retrained classifier scores {show(whole.score.mean)}.")
-    for name, outcome in found.items():
-        if name.startswith("keep the hottest") and "validation" not in name:
-            share = name.rsplit(" ", 1)[-1]
-            lines.append(_judge_share(found, outcome, share))
-    lines += _judge_shapes(found, whole)
-    lines += _judge_dark_regions(found, comparison.position_auroc)
-    lines += _judge_references(found)
+    shares = sorted({c.quantile for c, learns in found if c.quantile and learns == TRAIN})
+    lines += [_judge_share(found, share) for share in shares]
+    lines += _judge_shapes(found, shares)
+    lines += _judge_dark_regions(found, shares[-1], comparison.position_auroc)
+    for learns in dict.fromkeys(learns for _, learns in found if learns != TRAIN):
+        lines.append(_judge_references(found, learns))
     return lines
 
 
-def _judge_shapes(found: Outcomes, whole: Outcome) -> list[str]:
-    shapes = [o for name, o in found.items() if name.startswith("only the shape of the hottest")]
-    telling = max(shapes, key=lambda outcome: outcome.score.mean, default=None)
-    if telling is None or telling.score.high < whole.score.mean:
+def _judge_share(found: Outcomes, share: float) -> str:
+    def get(kind: str, **words: bool) -> str:
+        return show(found[Condition(kind, share, **words), TRAIN].score.mean)
+
+    return (
+        f"{100 * share:g}% of the head: keeping the hottest gives {get('hot')}, a random blob "
+        f"{get('random')}, another patient's {get('other')}, the shape alone "
+        f"{get('hot', blank=True)}; removing the hottest gives {get('hot', keep=False)}, a random "
+        f"blob {get('random', keep=False)}."
+    )
+
+
+def _judge_shapes(found: Outcomes, shares: Sequence[float]) -> list[str]:
+    shapes = [found[Condition("hot", share, blank=True), TRAIN] for share in shares]
+    telling = max(shapes, key=lambda outcome: outcome.score.mean)
+    if telling.gap.high < 0:
         return []
     return [
-        f"{telling.name.capitalize()} scores {show_interval(telling.score)}, as much as whole "
-        "images: the shape of a heatmap's mask tells the label by itself, so that what filtered "
-        "images score does not tell what is inside."
+        f"{telling.name.capitalize()} scores {show_interval(telling.score)}; less whole images, "
+        f"that is {show_interval(telling.gap)}, which does not tell them apart: the shape of a "
+        "heatmap's mask tells the label by itself, so that what filtered images score does not "
+        "tell what is inside."
     ]
 
 
-def _judge_dark_regions(found: Outcomes, position_auroc: float) -> list[str]:
-    dark = [o for name, o in found.items() if name.startswith("remove the hottest")]
-    if not dark:
-        return []
-    last = max(dark, key=lambda outcome: float(outcome.name.split()[-1].rstrip("%")))
-    shape = found["only the shape of the hottest " + last.name.split()[-1]].score.mean
+def _judge_dark_regions(found: Outcomes, share: float, position_auroc: float) -> list[str]:
+    dark = found[Condition("hot", share, keep=False), TRAIN]
+    shape = found[Condition("hot", share, blank=True), TRAIN].score.mean
     known = not math.isnan(position_auroc)
     position = f", position alone {show(position_auroc)}" if known else ""
+    bar = max(shape, position_auroc) if known else shape
     return [
-        f"Do dark regions contribute? Without {last.name.removeprefix('remove ')} of the head the "
-        f"score is {show_interval(last.score)}; the shape of the hole alone gives {show(shape)}"
-        f"{position}: {_judge_dark(last, max(shape, position_auroc) if known else shape)}."
+        f"Do dark regions contribute? Without {dark.name.removeprefix('remove ')} of the head the "
+        f"score is {show_interval(dark.score)}; the shape of the hole alone gives {show(shape)}"
+        f"{position}: {_judge_dark(dark, bar)}."
     ]
 
 
-def _judge_references(found: Outcomes) -> list[str]:
-    kinds = ("whole image", "keep the reference mask", "remove the reference mask",
-             "only the shape of the reference mask")  # fmt: skip
-    scores = [found.get(f"{kind}, trained on the validation patients") for kind in kinds]
-    if None in scores:
-        return []
-    whole, lesion, rest, shape = (show(one.score.mean) for one in scores if one is not None)
-    return [
-        "Trained on the few validation patients, who have reference masks: whole images score "
-        f"{whole}, the lesion alone {lesion}, everything but the lesion {rest}, the lesion's shape "
-        f"alone {shape}."
-    ]
-
-
-def _judge_dark(last: Outcome, bar: float) -> str:
-    if last.score.low > bar:
+def _judge_dark(dark: Outcome, bar: float) -> str:
+    if dark.score.low > bar:
         return "they do"
-    if last.score.high < bar:
+    if dark.score.high < bar:
         return "they do not"
     return "it cannot be told, for what the hole or the position tells lies within the interval"
 
 
-def _judge_share(found: Outcomes, kept: Outcome, share: str) -> str:
-    def get(name: str) -> str:
-        outcome = found.get(f"{name} {share}")
-        return show(outcome.score.mean) if outcome else "–"
-
-    foreign = "keep another patient's hottest"
+def _judge_references(found: Outcomes, learns: str) -> str:
+    conditions = (WHOLE, Condition("reference"), Condition("reference", keep=False),
+                  Condition("reference", blank=True))  # fmt: skip
+    whole, lesion, rest, shape = (show(found[c, learns].score.mean) for c in conditions)
     return (
-        f"{share} of the head: keeping the hottest gives {show(kept.score.mean)}, a random blob "
-        f"{get('keep a random blob of')}, another patient's {get(foreign)}, the shape "
-        f"alone {get('only the shape of the hottest')}; removing the hottest gives "
-        f"{get('remove the hottest')}, a random blob {get('remove a random blob of')}."
+        f"Trained on the few {name_split(learns)}, who have reference masks: whole images score "
+        f"{whole}, the lesion alone {lesion}, everything but the lesion {rest}, the lesion's shape "
+        f"alone {shape}."
     )
 
 

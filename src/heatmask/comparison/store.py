@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -100,12 +101,19 @@ class Kept(ABC, Generic[Item]):
 
     def get(self, item: Item) -> Any:
         """Return the result of an item, computed only if it is not in the store."""
-        key = self.find_key(item)
-        kept = self.store.read_json(key)
-        if kept is None:
-            kept = self._compute(item)
-            self.store.write_json(key, kept)
-        return kept
+        kept = self.store.read_json(self.find_key(item))
+        return self._keep(item) if kept is None else kept["result"]
+
+    def read_seconds(self, item: Item) -> float:
+        """Return what it took to compute the result of an item, which is in the store."""
+        return float(self.store.read_json(self.find_key(item))["seconds"])
+
+    def _keep(self, item: Item) -> Any:
+        start = time.perf_counter()
+        result = self._compute(item)
+        seconds = time.perf_counter() - start
+        self.store.write_json(self.find_key(item), {"result": result, "seconds": seconds})
+        return result
 
 
 class _Draft:

@@ -16,6 +16,10 @@ from heatmask.picture_scoring import PictureScorer
 from heatmask.scoring import Scorer
 
 
+class GridError(InputError):
+    """A mask or the labels of the slices do not fit the scan."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """One volume or picture.
@@ -94,9 +98,11 @@ def list_subjects(scorer: Scorer | PictureScorer, split: str) -> Subjects:
 
     Raises
     ------
+    GridError
+        A mask lies on another grid than its scan, or there are not as many labels as slices: said
+        before anything is computed.
     InputError
-        No subject has a reference mask, or a mask lies on another grid than its scan; all of
-        these are named before anything is computed.
+        No subject has a reference mask.
     """
     found = _list_pictures(scorer) if isinstance(scorer, PictureScorer) else _list_volumes(scorer)
     subjects = tuple(subject for subject in found if subject.reference != Path())
@@ -148,7 +154,7 @@ def _list_pictures(scorer: PictureScorer) -> list[Subject]:
 
 
 def _check_grids(subject: Subject) -> None:
-    """Refuse a mask on another grid than the scan; only the headers are read."""
+    """Refuse masks and labels that do not fit the scan; only the headers are read."""
     first, *_, mask = subject.files
     if not first.name.endswith((".nii", ".nii.gz")):
         return  # The affine of a series takes reading it; its mask is checked when it is scored
@@ -156,4 +162,15 @@ def _check_grids(subject: Subject) -> None:
     try:
         check_same_grid(reference.shape, reference.affine, scan.shape[:3], scan.affine)
     except InputError as error:
-        raise InputError(f"{subject.name}: {error}") from error
+        raise GridError(f"{subject.name}: {error}") from error
+    if len(subject.labels) != scan.shape[2]:
+        raise GridError(
+            f"{subject.name}: each slice along the file's third axis must have one label; "
+            f"{first} has {scan.shape[2]} slices and {len(subject.labels)} labels. Mend its lines "
+            "in slice_labels.csv."
+        )
+
+
+def name_split(split: str) -> str:
+    """Return what a split's subjects are called in sentences."""
+    return {"val": "validation patients", "test": "test patients"}.get(split, f"split {split}")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heatmask.comparison.entries import RANDOM, Entry
+from heatmask.comparison.entries import Entry, list_draws
 from heatmask.comparison.published import PUBLISHED
-from heatmask.comparison.results import Comparison, Row
+from heatmask.comparison.results import Comparison
+from heatmask.comparison.retraining import WHOLE
 from heatmask.evaluation.bootstrap import Interval
-from heatmask.evaluation.paired import adjust_holm, compare_paired
 
 NAN = float("nan")
 
@@ -50,9 +50,6 @@ def show_interval(interval: Interval) -> str:
 
 def tabulate_masks(comparison: Comparison) -> Table:
     """Masks by each bundle's own label-free rule, the best first, then what needs no classifier."""
-    floors = [row for row in comparison.rows if row.kind in ("floor", "masks")]
-    rows = [*comparison.find_headlines(), *sorted(floors, key=lambda row: -row.mean("dice"))]
-    p_values = comparison.compare(rows, rows[0])
     # A picture shows a lesion: there are no slices without one.
     false = () if comparison.subjects.pictures else ("false ml",)
     lines = [
@@ -63,20 +60,22 @@ def tabulate_masks(comparison: Comparison) -> Table:
             show_interval(comparison.find_interval(row.scores["iou"])),
             show(row.mean("hd95"), 1), show(row.mean("surface_dice")), show(row.mean("auprc")),
             show(row.mean("pointing"), 2), show(row.mean("energy"), 2),
-            *(show(row.mean("false_size"), 1) for _ in false), _show_p(p),
+            *(show(row.mean("false_size"), 1) for _ in false),
+            f"{row.scores['empty'].sum():.0f}", _show_p(p),
         )
-        for row, p in zip(rows, p_values, strict=True)
+        for row, p in comparison.ranking
     ]  # fmt: skip
     return Table(
         "Masks",
         (
             "masks from", "rule", "mean Dice [95 %]", "median", "mean IoU [95 %]",
             f"HD95, {comparison.unit}", "surface Dice", "pixel AUPRC", "pointing", "energy", *false,
-            "p against the first",
+            "without mask", "p against the first",
         ),
         tuple(lines),
         "Explanations of trained networks by the bundle's own label-free rule, then floors and "
-        "networks trained on masks. False ml: mean volume found on slices without a lesion. p: "
+        "networks trained on masks. False ml: mean volume found on slices without a lesion. "
+        "Without mask: how many; HD95 leaves them out, Dice counts them as 0. p: "
         "Wilcoxon's signed-rank test over clusters, adjusted for the number of rows by Holm's "
         "method.",
     )  # fmt: skip
@@ -137,33 +136,34 @@ def tabulate_strata(comparison: Comparison, count: int = 8) -> Table:
 
 def tabulate_controls(comparison: Comparison) -> Table:
     """Each method beside the same on random weights."""
-    rows = comparison.find_headlines()
-    pairs = [(row, other) for row in rows if (other := comparison.find_control(row.entry))]
-    p_values = _compare_pairs(comparison, pairs)
     lines = []
-    for (row, other), p in zip(pairs, p_values, strict=True):
-        difference = comparison.find_interval(row.scores["dice"] - other.scores["dice"])
+    for found in comparison.contrasts:
+        row, other = found.row, found.control
         memory = comparison.memory_gb.get(row.entry, NAN) if row.entry else NAN
         lines.append(
             (
-                row.name, show(row.mean("dice")), show(other.mean("dice")),
-                show_interval(difference), _show_p(p), show(row.mean("auprc")),
-                show(other.mean("auprc")), show(row.mean("seconds"), 2), show(1000 * memory, 0),
+                row.name, show(row.mean("dice")), show(other.mean("dice")), str(found.draws),
+                f"{100 * other.mean('empty'):.0f} %", show_interval(found.difference),
+                _show_p(found.p), show(row.mean("auprc")), show(other.mean("auprc")),
+                show(row.mean("seconds"), 2), show(1000 * memory, 0),
             )
         )  # fmt: skip
     what = "picture" if comparison.subjects.pictures else "volume"
     return Table(
         "The control with random weights",
         (
-            "explanation", "Dice", "Dice, random weights", "difference [95 %]", "p",
+            "explanation", "Dice", "Dice, random weights", "draws", "of these without mask",
+            "difference [95 %]", "p",
             "AUPRC", "AUPRC, random weights", f"seconds a {what}", "memory, MB",
         ),
         tuple(lines),
         "The control explains a network whose weights were drawn anew, on the slices that the "
         "trained network lets through, with a range measured on its own heatmaps. Snapping and "
         "clean-up are the same, so that what the control scores is owed to the scan and the gate. "
-        "Seconds: on one core of the machine that made this report, others at work beside, to "
-        "classify every slice and explain those shown; p as above, adjusted for the rows here.",
+        "Its figures are means over the draws: a random network's class activation map may be "
+        "negative throughout, which its ReLU makes no mask. Methods of many passes are drawn once. "
+        "Seconds: to classify every slice and explain those shown, with one thread where several "
+        "processes shared the work; p as above, adjusted for the rows here.",
     )  # fmt: skip
 
 
@@ -174,6 +174,7 @@ def tabulate_outcomes(comparison: Comparison) -> Table:
         (
             found.name,
             show_interval(found.score),
+            "–" if found.condition == WHOLE else show_interval(found.gap),
             ", ".join(show(value) for value in found.seeds),
             show(found.within_deciles),
         )
@@ -181,7 +182,13 @@ def tabulate_outcomes(comparison: Comparison) -> Table:
     )
     return Table(
         "Retraining on filtered images",
-        ("images, for training and test", f"{score} [95 %]", "each seed", "within tenths"),
+        (
+            "images, for training and test",
+            f"{score} [95 %]",
+            "less whole images [95 %]",
+            "each seed",
+            "within tenths",
+        ),
         lines,
         "Masks: Grad-CAM of the trained classifier, the same share of every head, with a tumour "
         "and without. What is removed is 0. A random blob has the same area; another patient's "
@@ -219,13 +226,13 @@ def tabulate_faithfulness(comparison: Comparison) -> Table:
         tuple(lines),
         "Mean probability that the trained network gives the class shown, while 1, 2, 5, 10, 20 "
         "and 40 % of the head's pixels, the hottest first, are filled with ordinary tissue, or are "
-        "all that a flat head gets back.",
+        "all that a flat head gets back. Random weights: one draw.",
     )  # fmt: skip
 
 
 def _find_twin(found: Mapping[Entry, object], entry: Entry) -> Entry | None:
-    """Return the same entry with random weights."""
-    twin = Entry(entry.bundle, entry.method, RANDOM)
+    """Return the same entry with random weights, the first draw."""
+    twin = list_draws(entry)[0]
     return twin if twin in found else None
 
 
@@ -250,7 +257,7 @@ def tabulate_cascades(comparison: Comparison) -> Table:
         ("explanation", "stages forgotten", "down to", "Dice", "rank correlation with the trained"),
         tuple(lines),
         "The stages nearest to the output forget first. An explanation that hardly changes shows "
-        "what no weights are needed for (Adebayo et al. 2018).",
+        "what no weights are needed for (Adebayo et al. 2018). One draw of each stage.",
     )
 
 
@@ -274,9 +281,3 @@ def _show_p(p: float) -> str:
     if math.isnan(p):
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _compare_pairs(comparison: Comparison, pairs: Sequence[tuple[Row, Row]]) -> list[float]:
-    clusters = comparison.subjects.clusters
-    found = [compare_paired(a.scores["dice"], b.scores["dice"], clusters) for a, b in pairs]
-    return adjust_holm(found).tolist()

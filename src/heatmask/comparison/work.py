@@ -23,7 +23,7 @@ from heatmask.comparison.scores import Scoring
 from heatmask.comparison.store import Kept, Store
 from heatmask.comparison.subjects import Subjects, list_subjects
 from heatmask.device import resolve_device
-from heatmask.errors import HeatmaskError
+from heatmask.errors import HeatmaskError, OptionError
 
 POLL_SECONDS = 0.5
 Kind = Literal["masks", "faithfulness", "similarity", "floors", "few masks", "retraining"]
@@ -51,6 +51,14 @@ class Place:
     given: str = "val"
     pattern: str | None = None
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.split == self.given:
+            raise OptionError(
+                "The split reported on and the one whose masks rule (b) may use must differ, or "
+                f"the masks would judge themselves; both are {self.split!r}. Change --split or "
+                "--given."
+            )
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -122,6 +130,12 @@ def read_task(task: Task, place: Place) -> list[Any]:
     return [kept.get(item) for item in list_items(task, place)]
 
 
+def read_seconds(task: Task, place: Place) -> list[float]:
+    """Return what it took to compute each result of a task that was done; NaN is not known."""
+    kept = open_kept(task, place)
+    return [kept.read_seconds(item) for item in list_items(task, place)]
+
+
 def list_steps(task: Task, place: Place) -> Iterator[Callable[[], Any]]:
     """Yield what is left to do of a task, one step for each subject or training."""
     kept = open_kept(task, place)
@@ -172,7 +186,7 @@ def do_tasks(
     dict
         Why a task could not be done, of those that could not.
     int
-        How many results were not there yet.
+        How many results were computed.
     """
     left = {task: count for task in tasks if (count := count_steps(task, place))}
     if not left:
@@ -187,7 +201,8 @@ def do_tasks(
             progress.update(bar, advance=1, description=f"{task.kind}, {task.entry.name}")
 
         refused = _run(list(left), place, min(jobs, len(left)), tell)
-    return refused, sum(left.values())
+        computed = progress.tasks[bar].completed
+    return refused, int(computed)
 
 
 def _run(

@@ -91,7 +91,7 @@ class Condition:
         """As tables show it."""
         if self.kind == "whole":
             return "whole image"
-        share = f" {self.quantile:.0%}" if self.quantile else ""
+        share = f" {100 * self.quantile:g}%" if self.quantile else ""
         what = {
             "hot": f"the hottest{share}", "random": f"a random blob of{share}",
             "other": f"another patient's hottest{share}", "reference": "the reference mask",
@@ -208,6 +208,7 @@ def train_filtered(
             slices.positions, slices.labels, num_classes=num_classes, class_weights=weights
         )
         targets = torch.cat([targets, prior(slices.positions)], dim=1)
+    device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.05)
     steps = epochs * (len(images) // BATCH_SIZE or 1)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
@@ -217,9 +218,9 @@ def train_filtered(
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for chosen in order.split(BATCH_SIZE)[: len(images) // BATCH_SIZE or 1]:
-            batch = to_channels_last(augment(images[chosen].float()))
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = network(batch).float()
+            batch = to_channels_last(augment(images[chosen].float()).to(device))
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                logits = network(batch).float().cpu()
             loss = loss_function(logits, targets[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -231,7 +232,8 @@ def train_filtered(
 @torch.no_grad()
 def classify_filtered(network: nn.Module, images: Tensor) -> Tensor:
     """Return the logits (N, K) of images."""
-    return torch.cat([network(batch.float()).float() for batch in images.split(64)])
+    device = next(network.parameters()).device
+    return torch.cat([network(part.float().to(device)).float().cpu() for part in images.split(64)])
 
 
 def _keep_top(values: Tensor, head: Mask, share: float) -> Mask:
