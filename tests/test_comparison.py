@@ -28,6 +28,7 @@ from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.gather import Request, compare, list_tasks, retrain
 from heatmask.comparison.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.comparison.page import format_rows, write_report
+from heatmask.comparison.results import Contrast, Row
 from heatmask.comparison.retraining import Retraining
 from heatmask.comparison.scores import Scoring, find_best_level
 from heatmask.comparison.sentences import summarise
@@ -35,7 +36,7 @@ from heatmask.comparison.store import Store, digest_code, digest_file
 from heatmask.comparison.work import Place, list_items, open_explanations, open_kept, read_subjects
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
-from heatmask.evaluation.bootstrap import bootstrap_clusters
+from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
 from heatmask.inferer import HeatmapInferer
 from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
@@ -297,6 +298,25 @@ def test_what_depends_on_a_file_is_computed_anew(
     }  # fmt: skip
     assert {kinds[name] for name in before if before[name] != after[name]} == stale
     assert {kinds[name] for name in before if before[name] == after[name]}.isdisjoint(stale)
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "empty", "holds", "idle"),
+    [
+        (0.1, 0.01, 0.0, True, False),
+        (0.1, 0.20, 0.0, False, False),
+        (-0.1, 0.01, 0.0, False, False),
+        (0.1, 0.01, 1 / 3, True, False),  # one draw of three shows nothing
+        (0.1, 0.01, 1.0, True, True),
+    ],
+)
+def test_a_control_is_beaten_by_interval_and_p(
+    low: float, p: float, empty: float, holds: bool, idle: bool
+) -> None:
+    row = Row("one", "method", "a", "own", {"dice": np.full(4, 0.5)})
+    control = Row("one (random)", "control", "a", "own", {"empty": np.full(4, empty)})
+    found = Contrast(row, control, 3, Interval(0.2, low, 0.3), p)
+    assert (found.holds, found.is_idle) == (holds, idle)
 
 
 def test_rule_b_takes_the_level_of_the_given_masks() -> None:

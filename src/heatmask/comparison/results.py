@@ -98,7 +98,7 @@ class Contrast:
     @property
     def is_idle(self) -> bool:
         """Whether the control has no mask anywhere, so that anything is better."""
-        return bool(self.control.scores["empty"].all())
+        return bool((self.control.scores["empty"] == 1).all())
 
 
 @dataclass(frozen=True, eq=False)
