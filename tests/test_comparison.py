@@ -33,7 +33,14 @@ from heatmask.comparison.retraining import Retraining
 from heatmask.comparison.scores import Scoring, find_best_level
 from heatmask.comparison.sentences import summarise
 from heatmask.comparison.store import Store, digest_code, digest_file
-from heatmask.comparison.work import Place, list_items, open_explanations, open_kept, read_subjects
+from heatmask.comparison.work import (
+    Place,
+    list_items,
+    open_explanations,
+    open_kept,
+    read_subjects,
+    read_volumes,
+)
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
@@ -243,8 +250,8 @@ def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Pa
 
 def find_keys(data: Path, cache: Path) -> dict[str, str]:
     """What the first result of each task is kept under."""
-    read_subjects.cache_clear()
-    digest_file.cache_clear()
+    for cached in (read_subjects, read_volumes, digest_file):
+        cached.cache_clear()
     place = Place(str(data), str(cache), device="cpu")
     plan = make_plan(
         [GP_UNET, PROJECT / "bundles" / "brain_mri_gradcam_segmentation"], ["grad_cam"]

@@ -155,7 +155,7 @@ def retrain(
     from heatmask.comparison.gather import retrain
     from heatmask.comparison.page import write_retraining
     from heatmask.comparison.retraining import QUANTILES
-    from heatmask.comparison.sentences import judge_retraining
+    from heatmask.comparison.sentences import describe_retraining, judge_retraining
     from heatmask.comparison.tables import tabulate_outcomes
     from heatmask.comparison.work import Place
 
@@ -167,7 +167,7 @@ def retrain(
     for row in found.rows:
         table.add_row(*row)
     console.print(table)
-    for line in judge_retraining(comparison):
+    for line in (describe_retraining(comparison), *judge_retraining(comparison)):
         console.print(f"  {escape(line)}")
     paths = write_retraining(comparison, output)
     console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")

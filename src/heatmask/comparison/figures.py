@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
+from heatmask.comparison.outcomes import Outcome
 from heatmask.comparison.results import Comparison, Row
-from heatmask.comparison.retraining import TRAIN, Outcome
+from heatmask.comparison.retraining import TRAIN
 from heatmask.evaluation.selective import measure_risk_coverage
 
 INK, MUTED, FAINT = "#1f2430", "#6b7280", "#d9dce1"
@@ -62,7 +63,7 @@ def draw_masks(comparison: Comparison) -> Picture:
     axes.set_xlabel("mean Dice, 95 % interval", fontsize=9)
     axes.set_ylim(-0.8, len(rows) - 0.2)
     axes.grid(axis="x", color=FAINT)
-    return _encode(figure, "Mean Dice of the masks, each by its own label-free rule")
+    return _encode(figure, "Mean Dice of the masks; (a) but for rows that say (b) or (c)")
 
 
 def draw_risk(comparison: Comparison, count: int = 6) -> Picture:
@@ -71,14 +72,15 @@ def draw_risk(comparison: Comparison, count: int = 6) -> Picture:
     for row, colour in zip(comparison.find_headlines()[:count], CYCLE, strict=False):
         found = measure_risk_coverage(row.scores["confidence"], row.scores["dice"])
         axes.plot(found.coverage, found.dice, color=colour, label=row.name)
-    _finish(axes, "share of cases kept, the most confident first", "mean Dice of those kept")
+    _finish(axes, "coverage: share of cases kept, the most confident first",
+            "mean Dice of those kept (1 less the risk)")  # fmt: skip
     return _encode(figure, "Risk and coverage: does the classifier know which masks are good?")
 
 
-def draw_confidence(comparison: Comparison) -> Picture:
+def draw_confidence(comparison: Comparison, count: int = 6) -> Picture:
     """Confidence against Dice, one dot a subject."""
     figure, axes = _make_figure(6.2, 3.8)
-    for row, colour in zip(comparison.find_headlines()[:4], CYCLE, strict=False):
+    for row, colour in zip(comparison.find_headlines()[:count], CYCLE, strict=False):
         size = 16 if len(row.scores["dice"]) < 100 else 4
         axes.scatter(
             row.scores["confidence"], row.scores["dice"], s=size, alpha=0.6, color=colour,
@@ -105,7 +107,7 @@ def draw_curves(comparison: Comparison) -> Picture:
             right.plot(*_bin(truth, told), "o-", markersize=3, color=own, label=name)
     _finish(left, "recall", "precision")
     right.plot((0, 1), (0, 1), ":", color=MUTED)
-    _finish(right, "probability told", "rate seen")
+    _finish(right, "predicted probability", "observed rate")
     return _encode(figure, "Precision and recall; calibration")
 
 
@@ -123,11 +125,6 @@ def draw_outcomes(comparison: Comparison) -> Picture:
     axes.set_yticks(heights, [outcome.name for outcome in found], fontsize=8)
     score = "macro F1" if comparison.subjects.pictures else "AUROC of the slices"
     axes.set_xlabel(f"{score}, 95 % interval; dots: seeds", fontsize=9, loc="right")
-    if not comparison.subjects.pictures:
-        axes.axvline(comparison.position_auroc, color=MUTED, linestyle="--", linewidth=1)
-        axes.text(
-            comparison.position_auroc, len(found) - 0.4, "position alone", fontsize=8, ha="right"
-        )
     axes.grid(axis="x", color=FAINT)
     return _encode(figure, "Retraining on filtered images, and its controls")
 
@@ -143,7 +140,7 @@ def draw_cascades(comparison: Comparison) -> Picture:
         right.plot(share, [d.similarity for d in ordered], "o-", color=colour, label=entry.name)
     _finish(left, "share of stages forgotten", "mean Dice")
     _finish(right, "share of stages forgotten", "rank correlation")
-    right.set_ylim(-0.3, 1.02)
+    right.set_ylim(-1.02, 1.02)
     return _encode(figure, "Cascading randomisation, from the output to the input")
 
 
@@ -158,10 +155,10 @@ def _make_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _finish(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=FAINT, linewidth=0.6)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16))
 
 
 def _label(row: Row) -> str:

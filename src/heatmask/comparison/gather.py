@@ -20,8 +20,9 @@ from heatmask.comparison.entries import (
     read_methods,
 )
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.results import Comparison, Depth
-from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials, summarise_trials
+from heatmask.comparison.outcomes import summarise_trials
+from heatmask.comparison.results import NAN, Comparison, Depth
+from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials
 from heatmask.comparison.rows import add_rows
 from heatmask.comparison.store import digest
 from heatmask.comparison.subjects import GridError, Subjects
@@ -35,6 +36,7 @@ from heatmask.comparison.work import (
     read_task,
 )
 from heatmask.errors import HeatmaskError, InputError, OptionError
+from heatmask.evaluation.bootstrap import Interval
 from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
 
 CASCADED = ("guided_backprop", "grad_cam")
@@ -114,7 +116,7 @@ def compare(request: Request, place: Place) -> Comparison:
         "computed": computed, "results": times.size, "timed": int(np.isfinite(times).sum()),
         "work_seconds": round(float(np.nansum(times)), 1),
     }  # fmt: skip
-    comparison.notes = [*notes, *_describe_run(comparison, request)]
+    comparison.notes = [*notes, *_describe_run(comparison, plan, request)]
     return comparison
 
 
@@ -129,7 +131,7 @@ def _read_given(bundle: Path, place: Place) -> tuple[Subjects | None, list[str]]
         return None, [f"No rule (b), few masks or retraining, for want of masks: {reason}"]
 
 
-def _describe_run(comparison: Comparison, request: Request) -> list[str]:
+def _describe_run(comparison: Comparison, plan: Plan, request: Request) -> list[str]:
     settings = comparison.settings
     lines = [
         f"This run took {settings['seconds'] / 60:.1f} minutes; it computed {settings['computed']} "
@@ -143,7 +145,19 @@ def _describe_run(comparison: Comparison, request: Request) -> list[str]:
         lines.append(f"Left out on request: {', '.join(left)}.")
     if comparison.given is not None:
         lines.append("Rule (b) was asked of methods of a single pass alone.")
+    lines += _count_methods(plan)
     return lines
+
+
+def _count_methods(plan: Plan) -> list[str]:
+    """Return how many methods were compared where a bundle offers more."""
+    counts = []
+    for bundle in plan.bundles:
+        compared = sum(entry.bundle == bundle for entry in plan.entries)
+        offered = len(read_methods(bundle)[1])
+        if compared < offered:
+            counts.append(f"{compared} of {offered} of {Entry(bundle, '').label}")
+    return [f"Not all methods that a bundle offers: {', '.join(counts)}."] if counts else []
 
 
 def retrain(
@@ -200,7 +214,7 @@ def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> l
         judged = [*flat, *(list_draws(entry)[0] for entry in flat)]
         tasks += [Task("faithfulness", entry, split) for entry in judged]
     if "cascade" in request.parts:
-        for entry in _choose_cascaded(plan, place):
+        for entry in _choose_cascaded(plan):
             forgetful = [
                 Entry(entry.bundle, entry.method, f"cascade:{n + 1}")
                 for n in range(len(_list_stages(entry, place)))
@@ -244,13 +258,12 @@ def _refuse_faithfulness(plan: Plan, place: Place) -> list[Refusal]:
     return [Refusal(b.name, "deletion and insertion", reason) for b in dict.fromkeys(blocks)]
 
 
-def _choose_cascaded(plan: Plan, place: Place) -> list[Entry]:
+def _choose_cascaded(plan: Plan) -> list[Entry]:
     """Return own heatmaps, and a few methods of the bundle that offers the most."""
-    flat = [entry for entry in plan.entries if _is_flat(entry, place)]
     most = max(plan.bundles, key=lambda bundle: len(read_methods(bundle)[1]))
     return [
         entry
-        for entry in flat
+        for entry in plan.entries
         if entry.method == "inherent" or (entry.bundle == most and entry.method in CASCADED)
     ]
 
@@ -284,6 +297,7 @@ def _add_experiments(comparison: Comparison, done: Sequence[Task], place: Place)
             for trial, found in zip(task.trials, read_task(task, place), strict=True)
         }
         comparison.outcomes = summarise_trials(results)
+        comparison.retrained = retraining[0].entry.label
     for task in done:
         if task.kind == "similarity":
             trained = Entry(task.entry.bundle, task.entry.method)
@@ -293,19 +307,26 @@ def _add_experiments(comparison: Comparison, done: Sequence[Task], place: Place)
 
 def _start_cascade(comparison: Comparison, trained: Entry) -> Depth:
     row = comparison.find_row(trained)
-    return Depth(0, "none", row.mean("dice") if row else float("nan"), 1.0)
+    return Depth(0, "none", row.mean("dice") if row else NAN, Interval(0.0, 0.0, 0.0), 1.0)
 
 
 def _make_depth(comparison: Comparison, task: Task, place: Place) -> Depth:
     number = int(task.entry.control.split(":")[1])
     stages = _list_stages(task.entry, place)
-    row = comparison.find_row(task.entry)
+    row, trained = (
+        comparison.find_row(entry)
+        for entry in (task.entry, Entry(task.entry.bundle, task.entry.method))
+    )
     similarity = np.array(read_task(task, place), float)
+    difference = Interval(NAN, NAN, NAN)
+    if row and trained:
+        difference = comparison.find_interval(row.scores["dice"] - trained.scores["dice"])
     return Depth(
         number,
         stages[len(stages) - number],
-        row.mean("dice") if row else float("nan"),
-        float(np.nanmean(similarity)) if np.isfinite(similarity).any() else float("nan"),
+        row.mean("dice") if row else NAN,
+        difference,
+        float(np.nanmean(similarity)) if np.isfinite(similarity).any() else NAN,
     )
 
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from heatmask import __version__
 from heatmask.comparison import class_tables, figures, sentences, tables
 from heatmask.comparison.figures import Picture
+from heatmask.comparison.glossary import GLOSSARY
 from heatmask.comparison.results import KEYS, Comparison, Row
 from heatmask.comparison.tables import Table
 from heatmask.errors import OutputError
@@ -100,6 +101,7 @@ def format_page(comparison: Comparison, command: str) -> str:
         command=command,
         version=__version__,
         limits=LIMITS,
+        glossary=GLOSSARY,
     )
 
 
@@ -118,10 +120,11 @@ def list_sections(comparison: Comparison) -> list[Section]:
         ),
     ]
     if comparison.outcomes:
+        lines = [sentences.describe_retraining(comparison), *sentences.judge_retraining(comparison)]
         sections.append(
             Section(
                 "Retraining on filtered images",
-                sentences.judge_retraining(comparison),
+                lines,
                 [tables.tabulate_outcomes(comparison)],
                 [figures.draw_outcomes(comparison)],
             )
@@ -144,7 +147,7 @@ def list_sections(comparison: Comparison) -> list[Section]:
     forgetful = [tables.tabulate_cascades(comparison)] if comparison.cascades else []
     if faithful or forgetful:
         drawn = [figures.draw_cascades(comparison)] if forgetful else []
-        lines = sentences.judge_cascades(comparison)
+        lines = [*sentences.judge_faithfulness(comparison), *sentences.judge_cascades(comparison)]
         sections.append(Section("Faithfulness", lines, [*faithful, *forgetful], drawn))
     refused = tables.tabulate_refused(comparison)
     sections.append(Section("Published numbers", (), [tables.tabulate_published()]))

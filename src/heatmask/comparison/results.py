@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.comparison.entries import RANDOM, Entry, Refusal, list_draws
-from heatmask.comparison.retraining import Outcome
+from heatmask.comparison.outcomes import Outcome
 from heatmask.comparison.subjects import Subjects
 from heatmask.evaluation.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.evaluation.paired import adjust_holm, compare_paired
@@ -136,13 +136,15 @@ class Depth:
         How many have.
     last
         The one farthest from the output among them.
-    dice, similarity
-        Mean Dice of the masks; mean rank correlation with the trained network's heatmap.
+    dice, difference, similarity
+        Mean Dice of the masks; the same less that of the trained network's; mean rank correlation
+        with its heatmap.
     """
 
     stages: int
     last: str
     dice: float
+    difference: Interval
     similarity: float
 
 
@@ -162,8 +164,8 @@ class Comparison:
         By entry, deletion and insertion of each subject.
     cascades
         By entry, from no stage to all.
-    outcomes
-        Of retraining.
+    outcomes, retrained
+        Of retraining, and the bundle it was done with.
     memory_gb
         By entry, what explaining a volume took at most beside what was there.
     refused
@@ -179,6 +181,7 @@ class Comparison:
     faithfulness: dict[Entry, list[dict[str, float]]] = field(default_factory=dict)
     cascades: dict[Entry, list[Depth]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    retrained: str = ""
     memory_gb: dict[Entry, float] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

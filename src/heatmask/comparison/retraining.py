@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,17 @@ import numpy as np
 import torch
 from monai.transforms import ResampleToMatch, ResizeWithPadOrCrop
 from monai.utils import convert_to_dst_type
-from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
 from heatmask.attribution.channels import explain_present_channels
-from heatmask.bundle import read_bundle, run_bundle
-from heatmask.comparison.entries import CONFIGS
+from heatmask.bundle import read_bundle
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file
-from heatmask.comparison.subjects import Subject, Subjects, name_split
+from heatmask.comparison.subjects import Subject, Subjects, Volumes
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
 from heatmask.errors import InputError, OptionError
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
-from heatmask.evaluation.classification import auroc_within_position_deciles, slice_auroc
-from heatmask.picture_scoring import PictureScorer
 from heatmask.training.filtered import (
     Condition,
     Slices,
@@ -51,8 +45,6 @@ _CODE = digest_code((
     "training/filtered.py", "training/position.py", "training/augment.py", "training/engine.py",
     "training/slices.py", "comparison/retraining.py",
 ))  # fmt: skip
-
-Volumes = Sequence[LabelledVolume | LabelledImage]
 
 
 @dataclass(frozen=True)
@@ -94,8 +86,8 @@ class Retraining(Kept[Trial]):
     ----------
     explanations
         Of the bundle, whose trained network and Grad-CAM make the masks of every slice.
-    knobs
-        The data, as for `explanations`.
+    volumes
+        By split, those learnt from and those asked about.
     given, subjects
         The validation and the test subjects, with reference masks.
     """
@@ -103,20 +95,20 @@ class Retraining(Kept[Trial]):
     def __init__(
         self,
         explanations: Explanations,
-        knobs: Mapping[str, Any],
+        volumes: Mapping[str, Volumes],
         given: Subjects,
         subjects: Subjects,
     ) -> None:
-        self.explanations, self.knobs, self.store = explanations, knobs, explanations.store
+        self.explanations, self.volumes, self.store = explanations, volumes, explanations.store
         self.masked = {part.split: part for part in (given, subjects)}
         self.test, self.num_classes = subjects, max(1, len(subjects.classes))
         self.image_size = tuple(
             read_bundle(explanations.entry.bundle, ("train",)).get()["image_size"]
         )
         masks = [digest_file(s.reference) for p in self.masked.values() for s in p.subjects]
-        volumes = [_digest_volume(v) for split in (TRAIN, *self.masked) for v in self._list(split)]
+        every = [_digest_volume(volume) for part in volumes.values() for volume in part]
         own = (SIDE, EPOCHS, METHOD, self.image_size, _CODE)
-        self.digest = digest([explanations.digest, volumes, masks, own])
+        self.digest = digest([explanations.digest, every, masks, own])
         self._slices: dict[str, Slices] = {}
 
     def find_key(self, trial: Trial) -> str:
@@ -147,13 +139,6 @@ class Retraining(Kept[Trial]):
     def _patients(self) -> list[str]:
         return list(dict.fromkeys(self.test.clusters))
 
-    def _list(self, split: str) -> Volumes:
-        """Return the labelled volumes or pictures of a split."""
-        knobs = {**self.knobs, "split": split}
-        scorer = run_bundle(read_bundle(self.explanations.entry.bundle, CONFIGS, knobs), "scorer")
-        pictures = isinstance(scorer, PictureScorer)
-        return list(scorer.table.select(split) if pictures else scorer.volumes)
-
     def _load(self, split: str) -> Slices:
         """Return the slices of a split, with reference masks where they may be used."""
         if split not in self._slices:
@@ -164,7 +149,7 @@ class Retraining(Kept[Trial]):
                     f"{', '.join(masked.missing)}. Add them, or leave them out of the split."
                 )
             masks = masked.subjects if masked else None
-            self._slices[split] = self._make_slices(self._list(split), masks)
+            self._slices[split] = self._make_slices(self.volumes[split], masks)
         return self._slices[split]
 
     def _make_slices(self, volumes: Volumes, masks: Sequence[Subject] | None) -> Slices:
@@ -206,93 +191,3 @@ def _digest_volume(volume: LabelledVolume | LabelledImage) -> str:
     paths = [volume.image] if isinstance(volume.image, str) else volume.image.values()
     labels = volume.labels.items() if isinstance(volume, LabelledImage) else volume.slice_labels
     return digest([volume.patient, [*labels], [digest_file(Path(path)) for path in paths]])
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a condition gave, over seeds.
-
-    Attributes
-    ----------
-    condition, learns
-        The trials'.
-    score
-        Mean over the seeds, with an interval over patients: AUROC, or macro F1 of several classes.
-    gap
-        The same less that of whole images, on the same draws of patients.
-    seeds
-        The score of each seed.
-    within_deciles
-        AUROC within tenths of the stack, mean over the seeds; NaN for several classes.
-    """
-
-    condition: Condition
-    learns: str
-    score: Interval
-    gap: Interval
-    seeds: tuple[float, ...]
-    within_deciles: float
-
-    @property
-    def name(self) -> str:
-        """The condition's name, with the split where that is not the usual one."""
-        where = "" if self.learns == TRAIN else f", trained on the {name_split(self.learns)}"
-        return self.condition.name + where
-
-
-def summarise_trials(results: Mapping[Trial, Mapping[str, Any]]) -> list[Outcome]:
-    """Return one outcome for each condition and split learnt from, in the order of the trials."""
-    grouped: dict[tuple[Condition, str], list[Mapping[str, Any]]] = {}
-    for trial, result in results.items():
-        grouped.setdefault((trial.condition, trial.learns), []).append(result)
-    told = {key: _Told(runs) for key, runs in grouped.items()}
-    outcomes = []
-    for (condition, learns), own in told.items():
-        whole = told[WHOLE, learns]
-        outcomes.append(
-            Outcome(
-                condition,
-                learns,
-                bootstrap_clusters(own.score, own.patients, n=300),
-                bootstrap_clusters(partial(_subtract, own, whole), own.patients, n=300),
-                tuple(own.score_seeds(np.arange(own.labels.size))),
-                own.within_deciles,
-            )
-        )
-    return outcomes
-
-
-def _subtract(one: "_Told", other: "_Told", chosen: NDArray) -> float:
-    return one.score(chosen) - other.score(chosen)
-
-
-class _Told:
-    """What the networks of a condition, one a seed, said of the test slices."""
-
-    def __init__(self, runs: Sequence[Mapping[str, Any]]) -> None:
-        self.labels, self.patients = np.array(runs[0]["labels"]), runs[0]["patients"]
-        self.positions = np.array(runs[0]["positions"])
-        self.logits = [np.array(run["logits"]) for run in runs]
-
-    def score_seeds(self, chosen: NDArray) -> list[float]:
-        """Return AUROC, or macro F1 of several classes, of each seed on some slices."""
-        labels = self.labels[chosen]
-        if self.logits[0].shape[1] == 1:
-            return [slice_auroc(labels, told[chosen, 0]) for told in self.logits]
-        said = [told[chosen].argmax(axis=1) + 1 for told in self.logits]
-        return [float(f1_score(labels, s, average="macro", zero_division=0)) for s in said]
-
-    def score(self, chosen: NDArray) -> float:
-        """Return the mean over seeds."""
-        return float(np.mean(self.score_seeds(chosen)))
-
-    @property
-    def within_deciles(self) -> float:
-        """AUROC within tenths of the stack, mean over the seeds."""
-        if self.logits[0].shape[1] > 1:
-            return float("nan")
-        found = [
-            auroc_within_position_deciles(self.labels, told[:, 0], self.positions).mean
-            for told in self.logits
-        ]
-        return float(np.mean(found))

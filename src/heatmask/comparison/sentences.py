@@ -4,13 +4,19 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from heatmask.attribution.registry import get_method
+from heatmask.comparison.entries import list_draws
+from heatmask.comparison.outcomes import Outcome
 from heatmask.comparison.results import ALPHA, Comparison, Contrast, Row
-from heatmask.comparison.retraining import METHOD, TRAIN, WHOLE, Outcome
+from heatmask.comparison.retraining import EPOCHS, METHOD, SIDE, TRAIN, WHOLE
 from heatmask.comparison.subjects import name_split
 from heatmask.comparison.tables import show, show_interval
 from heatmask.training.filtered import Condition
 
+MENTIONED = 6
+"""Names that a sentence lists at most."""
 Outcomes = Mapping[tuple[Condition, str], Outcome]
 
 
@@ -22,13 +28,15 @@ def summarise(comparison: Comparison) -> list[str]:
     count = len(comparison.subjects.subjects)
     level = [row for row, p in comparison.ranking[1:] if row.kind == "method" and not p < ALPHA]
     lines = [
-        f"The best label-free masks come from {best.name}: mean Dice per {what} "
-        f"{show_interval(comparison.find_interval(best.scores['dice']))} over {count} {what}s.",
+        f"By each bundle's preset rule, no mask looked at, the best masks come from {best.name}: "
+        f"mean Dice per {what} {show_interval(comparison.find_interval(best.scores['dice']))} over "
+        f"{count} {what}s. One training of each network: another seed may change the order.",
         "Of the other "
-        f"{len(rows) - 1} explanations, {len(level)} cannot be told from it at p < 0.05 after "
-        f"Holm's correction{_list(level)}."
+        f"{len(rows) - 1} explanations, {len(level)} are not shown to differ from it (p < {ALPHA} "
+        f"after Holm's correction){_list(level)}."
         if len(rows) > 1
         else "Nothing else was asked.",
+        *_find_better_rules(comparison),
     ]
     if comparison.best_floor is not None:
         floor = comparison.best_floor
@@ -39,7 +47,9 @@ def summarise(comparison: Comparison) -> list[str]:
         )
     masks = [row for row in comparison.rows if row.kind == "masks"]
     lines += [
-        f"A {row.name} ({len(comparison.given.subjects)} of them) reaches {show(row.mean('dice'))}."
+        f"A {row.name} ({len(comparison.given.subjects)} of them) reaches "
+        f"{show_interval(comparison.find_interval(row.scores['dice']))}; the best masks less that: "
+        f"{show_interval(comparison.find_interval(best.scores['dice'] - row.scores['dice']))}."
         for row in masks
         if comparison.given is not None
     ]
@@ -50,6 +60,30 @@ def summarise(comparison: Comparison) -> list[str]:
             f"{count + len(missing)} {what}s ({', '.join(missing)})."
         )
     return lines
+
+
+def _find_better_rules(comparison: Comparison) -> list[str]:
+    """Return which heatmaps have better masks by another label-free rule, beyond chance."""
+    own = {row.entry: row for row in comparison.find_headlines()}
+    pairs = [
+        (row, own[row.entry])
+        for row in comparison.rows
+        if row.kind == "method" and row.label_free and row is not own[row.entry]
+    ]
+    better = [
+        (other, row)
+        for other, row in pairs
+        if comparison.find_interval(other.scores["dice"] - row.scores["dice"]).low > 0
+    ]
+    if not better:
+        return []
+    better.sort(key=lambda pair: -pair[0].mean("dice"))
+    named = "; ".join(
+        f"{other.name}, {other.how}, {show(other.mean('dice'))} instead of {show(row.mean('dice'))}"
+        for other, row in better[: MENTIONED // 2]
+    )
+    more = "" if len(better) <= MENTIONED // 2 else ", among others"
+    return [f"Another rule without masks would have been better for {len(better)}: {named}{more}."]
 
 
 def judge_controls(comparison: Comparison) -> list[str]:
@@ -72,26 +106,60 @@ def _judge(found: Sequence[Contrast]) -> list[str]:
         if idle
         else ""
     )
+    worse = [one.row for one in found if one.control.mean("auprc") > one.row.mean("auprc")]
     lines = [
         f"{best.name} has the best masks of {len(found)} methods (Dice {show(best.mean('dice'))}). "
         f"{len(better)} of {len(found)} are better than the same on random weights (interval of "
         f"the difference above zero, and p < {ALPHA} after Holm's correction).{said}"
     ]
-    for place, one in enumerate(found, 1):
+    if worse:
+        lines.append(
+            "Before any threshold, the random network's heatmap ranks pixels better (AUPRC) for "
+            f"{len(worse)} of {len(found)}{_list(worse, 'auprc')}."
+        )
+    for one in found:
         if one.row.entry and one.row.entry.method == "guided_backprop":
-            lines.append(_judge_guided(one, place, len(found)))
+            lines.append(_judge_guided(one, found))
     return lines
 
 
-def _judge_guided(found: Contrast, place: int, count: int) -> str:
-    dice, control = found.row.mean("dice"), found.control.mean("dice")
+def _judge_guided(guided: Contrast, found: Sequence[Contrast]) -> str:
+    """Return whether it leads, whether its masks need the weights, and whether the lead does."""
+    dice, control = guided.row.mean("dice"), guided.control.mean("dice")
     share = control / dice if dice else math.nan
-    verdict = "it survives the control" if found.holds else "it does not survive the control"
-    lead = "leads" if place == 1 else f"is number {place} of {count}"
+    ranked = sorted(found, key=lambda one: -one.difference.mean)
+    place, rank = found.index(guided) + 1, ranked.index(guided) + 1
+    masks = "better than" if guided.holds else "not shown to be better than"
+    first = (
+        "" if place == 1 else f" (first: {found[0].row.name}, {show(found[0].row.mean('dice'))})"
+    )
+    by_rank = (
+        "" if rank == 1 else f" (first: {ranked[0].row.name}, {show(ranked[0].difference.mean)})"
+    )
+    survives = place == rank == 1 and guided.holds
+    lead = (
+        "its lead survives the control" if survives else "it has no lead that survives the control"
+    )
     return (
-        f"Guided backprop {lead} with {show(dice)}; on random weights it still gets "
-        f"{show(control)} ({show(100 * share, 0)} % of it). The difference is "
-        f"{show_interval(found.difference)}: {verdict}."
+        f"Guided backprop is number {place} of {len(found)} with {show(dice)}{first}. On random "
+        f"weights it still gets {show(control)} ({show(100 * share, 0)} % of it); the difference, "
+        f"{show_interval(guided.difference)}, makes its masks {masks} those of random weights. By "
+        f"that difference it is number {rank}{by_rank}: {lead}."
+    )
+
+
+def describe_retraining(comparison: Comparison) -> str:
+    """Return how the networks of this experiment are trained."""
+    score = "macro F1" if comparison.subjects.pictures else "AUROC"
+    position = (
+        ""
+        if comparison.subjects.pictures
+        else " They are trained to explain what a slice's height in the stack does not."
+    )
+    return (
+        f"Networks of the shape of {comparison.retrained}'s are trained anew on images of {SIDE} "
+        f"pixels a side for {EPOCHS} epochs, filtered by that bundle's Grad-CAM, and asked about "
+        f"test images filtered alike; scores are {score}.{position}"
     )
 
 
@@ -103,11 +171,11 @@ def judge_retraining(comparison: Comparison) -> list[str]:
         return []
     cams = [row for row in comparison.find_headlines() if row.entry and row.entry.method == METHOD]
     lines = [f"Mean Dice of the masks of {row.name}: {show(row.mean('dice'))}." for row in cams]
-    lines.append(f"On whole images the retrained classifier scores {show(whole.score.mean)}.")
+    lines.append(f"On whole images the retrained classifier scores {show_interval(whole.score)}.")
     shares = sorted({c.quantile for c, learns in found if c.quantile and learns == TRAIN})
     lines += [_judge_share(found, share) for share in shares]
     lines += _judge_shapes(found, shares)
-    lines += _judge_dark_regions(found, shares[-1], comparison.position_auroc)
+    lines.append(_judge_dark_regions(found, shares[-1]))
     for learns in dict.fromkeys(learns for _, learns in found if learns != TRAIN):
         lines.append(_judge_references(found, learns))
     return lines
@@ -138,53 +206,95 @@ def _judge_shapes(found: Outcomes, shares: Sequence[float]) -> list[str]:
     ]
 
 
-def _judge_dark_regions(found: Outcomes, share: float, position_auroc: float) -> list[str]:
+def _judge_dark_regions(found: Outcomes, share: float) -> str:
     dark = found[Condition("hot", share, keep=False), TRAIN]
-    shape = found[Condition("hot", share, blank=True), TRAIN].score.mean
-    known = not math.isnan(position_auroc)
-    position = f", position alone {show(position_auroc)}" if known else ""
-    bar = max(shape, position_auroc) if known else shape
-    return [
+    shape = found[Condition("hot", share, blank=True), TRAIN]
+    if dark.score.low > shape.score.mean:
+        verdict = "they do"
+    elif dark.score.high < shape.score.mean:
+        verdict = "they do not"
+    else:
+        verdict = "it cannot be told, for the shape of the hole alone would do as well"
+    return (
         f"Do dark regions contribute? Without {dark.name.removeprefix('remove ')} of the head the "
-        f"score is {show_interval(dark.score)}; the shape of the hole alone gives {show(shape)}"
-        f"{position}: {_judge_dark(dark, bar)}."
-    ]
+        f"score is {_show_outcome(dark)}; the shape of the hole alone gives "
+        f"{_show_outcome(shape)}: {verdict}."
+    )
 
 
-def _judge_dark(dark: Outcome, bar: float) -> str:
-    if dark.score.low > bar:
-        return "they do"
-    if dark.score.high < bar:
-        return "they do not"
-    return "it cannot be told, for what the hole or the position tells lies within the interval"
+def _show_outcome(outcome: Outcome) -> str:
+    within = outcome.within_deciles
+    known = "" if math.isnan(within) else f" (within tenths of the stack {show(within)})"
+    return show_interval(outcome.score) + known
 
 
 def _judge_references(found: Outcomes, learns: str) -> str:
     conditions = (WHOLE, Condition("reference"), Condition("reference", keep=False),
                   Condition("reference", blank=True))  # fmt: skip
     whole, lesion, rest, shape = (show(found[c, learns].score.mean) for c in conditions)
+    full = found[WHOLE, TRAIN].score.mean
+    few = (
+        f" Whole images score {show(full)} when all training labels are learnt from: that is too "
+        "few to tell what the rest of the head holds."
+        if found[WHOLE, learns].score.high < full
+        else ""
+    )
     return (
-        f"Trained on the few {name_split(learns)}, who have reference masks: whole images score "
+        f"Trained on the {name_split(learns)} alone, who have reference masks: whole images score "
         f"{whole}, the lesion alone {lesion}, everything but the lesion {rest}, the lesion's shape "
-        f"alone {shape}."
+        f"alone {shape}.{few}"
     )
 
 
+def judge_faithfulness(comparison: Comparison) -> list[str]:
+    """Return which explanations find what the classifier needs no better than random weights do."""
+    found = comparison.faithfulness
+    asked, level = 0, []
+    for entry, scores in found.items():
+        control = found.get(list_draws(entry)[0]) if not entry.control else None
+        if control is None:
+            continue
+        asked += 1
+        gains = [
+            sign * (np.array([one[key] for one in scores]) - [one[key] for one in control])
+            for key, sign in (("deletion", -1.0), ("insertion", 1.0))
+        ]
+        if not all(comparison.find_interval(gain).low > 0 for gain in gains):
+            level.append(entry.name)
+    if not asked:
+        return []
+    names = f": {'; '.join(level)}" if level else ""
+    return [
+        f"{asked - len(level)} of {asked} explanations find what the classifier hangs on better "
+        "than the same method on random weights, by deletion and by insertion (both intervals of "
+        f"the difference above zero). Not shown for {len(level)}{names}."
+    ]
+
+
 def judge_cascades(comparison: Comparison) -> list[str]:
-    """Return how much of a method's Dice is left when everything has forgotten."""
+    """Return how far the network may forget before masks get worse, and what is left at the end."""
     lines = []
     for entry, depths in comparison.cascades.items():
-        first, last = min(depths, key=lambda d: d.stages), max(depths, key=lambda d: d.stages)
-        lines.append(
+        ordered = sorted(depths, key=lambda depth: depth.stages)
+        first, last = ordered[0], ordered[-1]
+        kept = [depth for depth in ordered[1:] if depth.difference.high >= 0]
+        line = (
             f"{entry.name}: Dice {show(first.dice)} with all weights, {show(last.dice)} with none; "
             f"rank correlation {show(last.similarity, 2)} at the end."
         )
+        if kept:
+            line += (
+                f" With the last {kept[-1].stages} of {last.stages} stages forgotten (down to "
+                f"{kept[-1].last}) it still has {show(kept[-1].dice)} (difference to the trained "
+                f"{show_interval(kept[-1].difference)}): these masks do not need them."
+            )
+        lines.append(line)
     return lines
 
 
-def _list(rows: Sequence[Row]) -> str:
+def _list(rows: Sequence[Row], key: str = "dice") -> str:
     if not rows:
         return ""
-    shown = "; ".join(f"{row.name} ({show(row.mean('dice'))})" for row in rows[:6])
-    more = f"; and {len(rows) - 6} more" if len(rows) > 6 else ""
+    shown = "; ".join(f"{row.name} ({show(row.mean(key))})" for row in rows[:MENTIONED])
+    more = f"; and {len(rows) - MENTIONED} more" if len(rows) > MENTIONED else ""
     return f": {shown}{more}"

@@ -1,5 +1,6 @@
 """What masks are scored on: volumes or pictures with a reference mask, labels and a cluster."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.data.flat import is_picture, read_picture
+from heatmask.data.label_table import LabelledImage
+from heatmask.data.labels import LabelledVolume
 from heatmask.errors import InputError
 from heatmask.evaluation.segmentation import check_same_grid
 from heatmask.picture_scoring import PictureScorer
 from heatmask.scoring import Scorer
+
+Volumes = Sequence[LabelledVolume | LabelledImage]
 
 
 class GridError(InputError):
@@ -118,6 +123,13 @@ def list_subjects(scorer: Scorer | PictureScorer, split: str) -> Subjects:
         _check_grids(subject)
     training = tuple(volume.slice_labels for volume in scorer.training_volumes)
     return Subjects(split, subjects, missing, training_labels=training)
+
+
+def list_volumes(scorer: Scorer | PictureScorer) -> Volumes:
+    """Return what has labels, whether or not there is a mask."""
+    if isinstance(scorer, PictureScorer):
+        return tuple(scorer.table.select(scorer.split))
+    return tuple(scorer.volumes)
 
 
 def _list_volumes(scorer: Scorer) -> list[Subject]:

@@ -18,12 +18,14 @@ from heatmask.comparison.entries import CONFIGS, Entry
 from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.retraining import Retraining, Trial
+from heatmask.comparison.retraining import TRAIN, Retraining, Trial
 from heatmask.comparison.scores import Scoring
 from heatmask.comparison.store import Kept, Store
-from heatmask.comparison.subjects import Subjects, list_subjects
+from heatmask.comparison.subjects import Subjects, Volumes, list_subjects, list_volumes
 from heatmask.device import resolve_device
 from heatmask.errors import HeatmaskError, OptionError
+from heatmask.picture_scoring import PictureScorer
+from heatmask.scoring import Scorer
 
 POLL_SECONDS = 0.5
 Kind = Literal["masks", "faithfulness", "similarity", "floors", "few masks", "retraining"]
@@ -92,8 +94,20 @@ class Task:
 @lru_cache
 def read_subjects(bundle: Path, place: Place, split: str) -> Subjects:
     """Return the subjects of a split, as a bundle's evaluation lists them."""
-    parser = read_bundle(bundle, CONFIGS, {**place.knobs, "split": split})
-    return list_subjects(run_bundle(parser, "scorer"), split)
+    return list_subjects(_open_scorer(bundle, place, split), split)
+
+
+@lru_cache
+def read_volumes(bundle: Path, place: Place, split: str) -> Volumes:
+    """Return the labelled volumes or pictures of a split, with or without masks."""
+    return list_volumes(_open_scorer(bundle, place, split))
+
+
+def _open_scorer(bundle: Path, place: Place, split: str) -> Scorer | PictureScorer:
+    scorer: Scorer | PictureScorer = run_bundle(
+        read_bundle(bundle, CONFIGS, {**place.knobs, "split": split}), "scorer"
+    )
+    return scorer
 
 
 def open_explanations(entry: Entry, place: Place) -> Explanations:
@@ -116,7 +130,11 @@ def open_kept(task: Task, place: Place) -> Kept[Any]:
     given = read_subjects(entry.bundle, place, place.given)
     if task.kind == "few masks":
         return FewMasks(own, given, subjects)
-    return Retraining(own, place.knobs, given, subjects)
+    volumes = {
+        split: read_volumes(entry.bundle, place, split)
+        for split in (TRAIN, place.given, task.split)
+    }
+    return Retraining(own, volumes, given, subjects)
 
 
 def list_items(task: Task, place: Place) -> Sequence[Any]:
