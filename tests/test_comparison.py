@@ -250,7 +250,7 @@ def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Pa
 
 def find_keys(data: Path, cache: Path) -> dict[str, str]:
     """What the first result of each task is kept under."""
-    for cached in (read_subjects, read_volumes, digest_file):
+    for cached in (open_retraining, read_subjects, read_volumes, digest_file):
         cached.cache_clear()
     place = Place(str(data), str(cache), device="cpu")
     plan = make_plan(

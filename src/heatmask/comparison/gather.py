@@ -22,7 +22,7 @@ from heatmask.comparison.entries import (
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.outcomes import summarise_trials
 from heatmask.comparison.results import NAN, Comparison, Depth
-from heatmask.comparison.retraining import METHOD, QUANTILES, list_trials
+from heatmask.comparison.retraining import METHOD, QUANTILES, Trial, list_trials
 from heatmask.comparison.rows import add_rows
 from heatmask.comparison.store import digest
 from heatmask.comparison.subjects import GridError, Subjects
@@ -231,7 +231,7 @@ def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> l
 def _list_retraining(
     plan: Plan, request: Request, place: Place, quantiles: Sequence[float] | None = None
 ) -> list[Task]:
-    """Return one task a seed, for the first bundle of slices that offers Grad-CAM."""
+    """Return a task for each seed and split learnt from, for the first bundle with Grad-CAM."""
     able = [b for b in plan.bundles if METHOD in read_methods(b)[1]]
     flat = [b for b in able if _is_flat(Entry(b, METHOD), place)]
     if not flat:
@@ -239,11 +239,10 @@ def _list_retraining(
     seeds = range(1 if request.quick else request.seeds)
     trials = list_trials(seeds, quantiles or QUANTILES, place.given)
     entry = Entry(flat[0], read_methods(flat[0])[0])
-    by_seed = [
-        tuple(trial for trial in trials if trial.seed == seed)
-        for seed in sorted({trial.seed for trial in trials})
-    ]
-    return [Task("retraining", entry, place.split, own) for own in by_seed]
+    groups: dict[tuple[int, str], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.seed, trial.learns), []).append(trial)
+    return [Task("retraining", entry, place.split, tuple(own)) for own in groups.values()]
 
 
 def _is_flat(entry: Entry, place: Place) -> bool:

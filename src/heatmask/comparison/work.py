@@ -127,14 +127,17 @@ def open_kept(task: Task, place: Place) -> Kept[Any]:
         return SimilarityScoring(open_explanations(Entry(entry.bundle, entry.method), place), own)
     if task.kind == "floors":
         return FloorScoring(own, subjects)
-    given = read_subjects(entry.bundle, place, place.given)
     if task.kind == "few masks":
-        return FewMasks(own, given, subjects)
-    volumes = {
-        split: read_volumes(entry.bundle, place, split)
-        for split in (TRAIN, place.given, task.split)
-    }
-    return Retraining(own, volumes, given, subjects)
+        return FewMasks(own, read_subjects(entry.bundle, place, place.given), subjects)
+    return open_retraining(entry, place, task.split)
+
+
+@lru_cache(maxsize=1)
+def open_retraining(entry: Entry, place: Place, split: str) -> Retraining:
+    """Return what trains; the slices that it has read serve every task of a process."""
+    given, subjects = (read_subjects(entry.bundle, place, s) for s in (place.given, split))
+    volumes = {s: read_volumes(entry.bundle, place, s) for s in (TRAIN, place.given, split)}
+    return Retraining(open_explanations(entry, place), volumes, given, subjects)
 
 
 def list_items(task: Task, place: Place) -> Sequence[Any]:
