@@ -38,6 +38,7 @@ from heatmask.comparison.work import (
     list_items,
     open_explanations,
     open_kept,
+    open_retraining,
     read_subjects,
     read_volumes,
 )
