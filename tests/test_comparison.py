@@ -21,11 +21,12 @@ from typer.testing import CliRunner
 from heatmask.attribution import Explainer
 from heatmask.cli import app
 from heatmask.comparison import floors, retraining
+from heatmask.comparison.agenda import Request, list_tasks
 from heatmask.comparison.controls import list_stages, make_control
 from heatmask.comparison.entries import Entry, make_plan
 from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
-from heatmask.comparison.gather import Request, compare, list_tasks, retrain
+from heatmask.comparison.gather import compare, retrain
 from heatmask.comparison.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.comparison.page import format_rows, write_report
 from heatmask.comparison.results import Contrast, Row
@@ -204,9 +205,10 @@ def test_a_bundle_of_blocks_says_why_it_has_no_deletion(heads: Path, tmp_path: P
 def test_each_subject_has_a_line_for_each_row(report: Path) -> None:
     with (report / "compare.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 3 * len(read_rows(report))
+    rows = [row for row in read_rows(report) if not re.search(r"\(.*:\d\)", row["name"])]
+    assert len(lines) == 3 * len(rows), "of single draws and stages rows.csv has the means"
     assert {line["subject"] for line in lines} == {"P5", "P6", "P7"}
-    for row in read_rows(report):
+    for row in rows:
         own = [
             float(x["dice"])
             for x in lines

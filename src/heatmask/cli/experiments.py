@@ -106,7 +106,8 @@ def compare(
     the hash of weights, settings, data and code: a run that stopped goes on, and a second one
     computes nothing.
     """
-    from heatmask.comparison.gather import PARTS, Request, compare
+    from heatmask.comparison.agenda import PARTS, Request
+    from heatmask.comparison.gather import compare
     from heatmask.comparison.page import write_report
     from heatmask.comparison.sentences import summarise
     from heatmask.comparison.work import Place

@@ -2,27 +2,31 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from heatmask.attribution.memory import measure_peak
-from heatmask.comparison.controls import list_stages
+from heatmask.comparison.agenda import (
+    PARTS,
+    Request,
+    list_retraining,
+    list_tasks,
+    name_stages,
+    refuse_faithfulness,
+)
 from heatmask.comparison.entries import (
     Entry,
     Plan,
     Refusal,
     find_bundles,
-    is_single_pass,
-    list_draws,
     make_plan,
     read_methods,
 )
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.outcomes import summarise_trials
 from heatmask.comparison.results import NAN, Comparison, Depth
-from heatmask.comparison.retraining import METHOD, QUANTILES, Trial, list_trials
+from heatmask.comparison.retraining import METHOD, QUANTILES
 from heatmask.comparison.rows import add_rows
 from heatmask.comparison.store import digest
 from heatmask.comparison.subjects import GridError, Subjects
@@ -35,46 +39,9 @@ from heatmask.comparison.work import (
     read_subjects,
     read_task,
 )
-from heatmask.errors import HeatmaskError, InputError, OptionError
+from heatmask.errors import HeatmaskError, InputError
 from heatmask.evaluation.bootstrap import Interval
 from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
-
-CASCADED = ("guided_backprop", "grad_cam")
-"""Methods of the plain classifiers whose networks are made to forget stage by stage."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `heatmask compare` was asked.
-
-    Attributes
-    ----------
-    bundles, methods
-        Names; none for all that fit the data.
-    quick
-        Single-pass methods, one seed.
-    seeds
-        Of retraining.
-    jobs
-        Processes; None for one a core.
-    parts
-        What is looked into beside the masks: of `PARTS`.
-    """
-
-    bundles: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    quick: bool = False
-    seeds: int = 3
-    jobs: int | None = None
-    parts: tuple[str, ...] = ("few-masks", "retraining", "faithfulness", "cascade")
-
-    def __post_init__(self) -> None:
-        for name, number in (("seeds", self.seeds), ("jobs", self.jobs)):
-            if number is not None and number < 1:
-                raise OptionError(f"--{name} must be at least 1, got {number}.")
-
-
-PARTS = Request.parts
 
 
 def compare(request: Request, place: Place) -> Comparison:
@@ -96,7 +63,7 @@ def compare(request: Request, place: Place) -> Comparison:
     tasks = list_tasks(plan, request, place, given is not None)
     refused, computed = do_tasks(tasks, place, request.jobs)
     done = [task for task in tasks if task not in refused]
-    unasked = _refuse_faithfulness(plan, place) if "faithfulness" in request.parts else []
+    unasked = refuse_faithfulness(plan, place) if "faithfulness" in request.parts else []
     comparison = Comparison(subjects, given, refused=[*plan.refused, *unasked, *_explain(refused)])
     add_rows(comparison, done, place)
     if not comparison.find_headlines():
@@ -184,7 +151,7 @@ def retrain(
     request = Request(seeds=seeds, jobs=jobs)
     pictures = (Path(place.data) / "labels.csv").is_file()
     plan = Plan(find_bundles([bundle] if bundle else [], pictures))
-    tasks = _list_retraining(plan, request, place, quantiles)
+    tasks = list_retraining(plan, request, place, quantiles)
     if not tasks:
         raise InputError(
             f"Retraining needs a bundle of slices that offers {METHOD}; "
@@ -199,76 +166,6 @@ def retrain(
     _add_experiments(comparison, tasks, place)
     comparison.position_auroc = _measure_position(comparison)
     return comparison
-
-
-def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> list[Task]:
-    """Return every task of a plan, the dearest last."""
-    first, split = plan.entries[0], place.split
-    controls = [draw for entry in plan.entries for draw in list_draws(entry)]
-    tasks = [Task("floors", first, split)]
-    tasks += [Task("masks", entry, split) for entry in [*plan.entries, *controls]]
-    if has_given:
-        tasks += [Task("masks", e, place.given) for e in plan.entries if is_single_pass(e.method)]
-    if "faithfulness" in request.parts:
-        flat = [entry for entry in plan.entries if _is_flat(entry, place)]
-        judged = [*flat, *(list_draws(entry)[0] for entry in flat)]
-        tasks += [Task("faithfulness", entry, split) for entry in judged]
-    if "cascade" in request.parts:
-        for entry in _choose_cascaded(plan):
-            forgetful = [
-                Entry(entry.bundle, entry.method, f"cascade:{n + 1}")
-                for n in range(len(_list_stages(entry, place)))
-            ]
-            tasks += [Task("masks", other, split) for other in forgetful]
-            tasks += [Task("similarity", other, split) for other in forgetful]
-    if "few-masks" in request.parts and has_given:
-        tasks.append(Task("few masks", first, split))
-    if "retraining" in request.parts and has_given:
-        tasks += _list_retraining(plan, request, place)
-    return tasks
-
-
-def _list_retraining(
-    plan: Plan, request: Request, place: Place, quantiles: Sequence[float] | None = None
-) -> list[Task]:
-    """Return a task for each seed and split learnt from, for the first bundle with Grad-CAM."""
-    able = [b for b in plan.bundles if METHOD in read_methods(b)[1]]
-    flat = [b for b in able if _is_flat(Entry(b, METHOD), place)]
-    if not flat:
-        return []
-    seeds = range(1 if request.quick else request.seeds)
-    trials = list_trials(seeds, quantiles or QUANTILES, place.given)
-    entry = Entry(flat[0], read_methods(flat[0])[0])
-    groups: dict[tuple[int, str], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault((trial.seed, trial.learns), []).append(trial)
-    return [Task("retraining", entry, place.split, tuple(own)) for own in groups.values()]
-
-
-def _is_flat(entry: Entry, place: Place) -> bool:
-    """Whether a bundle's network takes slices: what is asked of single images needs that."""
-    parser = open_explanations(entry, place).parser
-    return int(parser["network_def"]["spatial_dims"]) == 2
-
-
-def _refuse_faithfulness(plan: Plan, place: Place) -> list[Refusal]:
-    reason = "its network takes blocks of slices, and pixels are removed from single ones"
-    blocks = [entry.bundle for entry in plan.entries if not _is_flat(entry, place)]
-    return [Refusal(b.name, "deletion and insertion", reason) for b in dict.fromkeys(blocks)]
-
-
-def _choose_cascaded(plan: Plan) -> list[Entry]:
-    """Return own heatmaps, and a few methods of the bundle that offers the most."""
-    most = max(plan.bundles, key=lambda bundle: len(read_methods(bundle)[1]))
-    return [
-        entry
-        for entry in plan.entries
-        if entry.method == "inherent" or (entry.bundle == most and entry.method in CASCADED)
-    ]
-
-
-def _list_stages(entry: Entry, place: Place) -> list[str]:
-    return list_stages(open_explanations(entry, place).parser.get_parsed_content("network_def"))
 
 
 def _explain(refused: Mapping[Task, str]) -> list[Refusal]:
@@ -311,7 +208,7 @@ def _start_cascade(comparison: Comparison, trained: Entry) -> Depth:
 
 def _make_depth(comparison: Comparison, task: Task, place: Place) -> Depth:
     number = int(task.entry.control.split(":")[1])
-    stages = _list_stages(task.entry, place)
+    stages = name_stages(task.entry, place)
     row, trained = (
         comparison.find_row(entry)
         for entry in (task.entry, Entry(task.entry.bundle, task.entry.method))

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heatmask import __version__
 from heatmask.comparison import class_tables, figures, sentences, tables
+from heatmask.comparison.entries import RANDOM
 from heatmask.comparison.figures import Picture
 from heatmask.comparison.glossary import GLOSSARY
 from heatmask.comparison.results import KEYS, Comparison, Row
@@ -184,10 +185,11 @@ def format_rows(comparison: Comparison) -> str:
 
 
 def format_subjects(comparison: Comparison) -> str:
-    """Return a CSV with one line per row and subject."""
+    """Return a CSV with one line per row and subject, but for single draws of random weights."""
     header = ("subject", "cluster", "name", "kind", "rule", "threshold", *KEYS)
     lines = []
-    for row in comparison.rows:
+    rows = [row for row in comparison.rows if not row.entry or row.entry.control in ("", RANDOM)]
+    for row in rows:
         for number, subject in enumerate(comparison.subjects.subjects):
             values = [_pick(row, key, number) for key in KEYS]
             lines.append(
