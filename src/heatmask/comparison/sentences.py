@@ -199,8 +199,8 @@ def _judge_shapes(found: Outcomes, shares: Sequence[float]) -> list[str]:
     if telling.gap.high < 0:
         return []
     return [
-        f"{telling.name.capitalize()} scores {show_interval(telling.score)}; less whole images, "
-        f"that is {show_interval(telling.gap)}, which does not tell them apart: the shape of a "
+        f"{telling.name.capitalize()} scores {show_interval(telling.score)}, not shown to be "
+        f"less than whole images (difference {show_interval(telling.gap)}): the shape of a "
         "heatmap's mask tells the label by itself, so that what filtered images score does not "
         "tell what is inside."
     ]
