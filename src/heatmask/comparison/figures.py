@@ -72,9 +72,10 @@ def draw_risk(comparison: Comparison, count: int = 6) -> Picture:
     for row, colour in zip(comparison.find_headlines()[:count], CYCLE, strict=False):
         found = measure_risk_coverage(row.scores["confidence"], row.scores["dice"])
         axes.plot(found.coverage, found.dice, color=colour, label=row.name)
-    _finish(axes, "coverage: share of cases kept, the most confident first",
-            "mean Dice of those kept (1 less the risk)")  # fmt: skip
-    return _encode(figure, "Risk and coverage: does the classifier know which masks are good?")
+    _finish(axes, "coverage: share of cases kept, the most confident first", "mean Dice of these")
+    return _encode(
+        figure, "Risk (1 - Dice) and coverage: does the classifier know which masks are good?"
+    )
 
 
 def draw_confidence(comparison: Comparison, count: int = 6) -> Picture:

@@ -176,33 +176,37 @@ def tabulate_controls(comparison: Comparison) -> Table:
 
 def tabulate_outcomes(comparison: Comparison) -> Table:
     """Retraining on filtered images."""
-    score = "macro F1" if comparison.subjects.pictures else "AUROC"
+    pictures = comparison.subjects.pictures
+    score, source, tenths, empty = (
+        ("macro F1", "any picture of another group", (), "")
+        if pictures
+        else (
+            "AUROC", "a slice of about the same height", ("within tenths",),
+            ", and take another patient's reference where a slice has no tumour, for an empty mask "
+            "would tell the label",
+        )
+    )  # fmt: skip
     lines = tuple(
         (
             found.name,
             show_interval(found.score),
             "–" if found.condition == WHOLE else show_interval(found.gap),
             ", ".join(show(value) for value in found.seeds),
-            show(found.within_deciles),
+            *(show(found.within_deciles) for _ in tenths),
         )
         for found in comparison.outcomes
     )
+    header = ("images, for training and test", f"{score} [95 %]", "less whole images [95 %]",
+              "each seed", *tenths)  # fmt: skip
     return Table(
         "Retraining on filtered images",
-        (
-            "images, for training and test",
-            f"{score} [95 %]",
-            "less whole images [95 %]",
-            "each seed",
-            "within tenths",
-        ),
+        header,
         lines,
         "Masks: Grad-CAM of the trained classifier, the same share of every head, with a tumour "
         "and without. What is removed is 0. A random blob has the same area; another patient's "
-        "mask comes from a slice of about the same height, whatever its label; the shape alone is "
-        "the mask in one grey. Reference masks exist for validation and test patients "
-        "only: those rows learn from the validation patients, and take another patient's reference "
-        "where a slice has no tumour, for an empty mask would tell the label.",
+        f"mask comes from {source}, whatever its label; the shape alone is the mask in one grey. "
+        "Reference masks exist for validation and test patients only: those rows learn from the "
+        f"validation patients{empty}.",
     )
 
 
