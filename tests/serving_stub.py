@@ -17,7 +17,7 @@ from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import save_weights
 
 # Whoever needs this module needs the host, which not every installation has.
-pytest.importorskip("monailabel")
+pytest.importorskip("monailabel", reason="needs the extra 'serve'")
 
 NETWORK = {
     "features": [1],

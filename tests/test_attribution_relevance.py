@@ -25,8 +25,6 @@ from heatmask.attribution.frozen import copy_frozen
 from heatmask.errors import MethodError, OptionError
 from heatmask.networks.resnet import make_resnet
 
-pytest.importorskip("zennit")
-
 BOTH = ["lrp_epsilon", "lrp_epsilon_plus"]
 UNITS = 7
 
@@ -127,7 +125,7 @@ def test_epsilon_0_is_input_times_gradient(name: str) -> None:
 
 def test_epsilon_plus_against_zennit_with_its_canonizer() -> None:
     """Zennit has one for torchvision's ResNet, which adds and reuses as MONAI's does."""
-    models = pytest.importorskip("torchvision.models")
+    from torchvision import models
     from zennit.attribution import Gradient
     from zennit.composites import EpsilonPlus
     from zennit.torchvision import ResNetCanonizer

@@ -88,7 +88,7 @@ def test_it_segments_a_picture(bundle: Path, figshare: Path, tmp_path: Path) -> 
 def test_it_is_served_with_a_segment_for_each_class(
     bundle: Path, figshare: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("monailabel")
+    pytest.importorskip("monailabel", reason="needs the extra 'serve'")
     from test_serving_server import run_server
 
     (tmp_path / "studies").mkdir()

@@ -21,7 +21,7 @@ from heatmask.bundle import PROJECT
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import list_sequences, start_server
 
-host_client = pytest.importorskip("monailabel.client.client")
+host_client = pytest.importorskip("monailabel.client.client", reason="needs the extra 'serve'")
 MONAILabelClient = host_client.MONAILabelClient
 MONAILabelClientException = host_client.MONAILabelClientException
 

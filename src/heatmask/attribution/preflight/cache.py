@@ -127,14 +127,14 @@ def identify(network: nn.Module) -> str:
             for name, tensor in group:
                 digest.update(f"{name} {tensor.device.type} {_describe(tensor)}".encode())
     except (OSError, RuntimeError, TypeError, NotImplementedError):
-        return ""
+        return ""  # It is checked anew each time
     return digest.hexdigest()
 
 
 def _describe_libraries() -> bytes:
     versions = [sys.version]
     for library in _LIBRARIES:
-        with suppress(PackageNotFoundError):
+        with suppress(PackageNotFoundError):  # Not installed: it has no version to depend on
             versions.append(f"{library} {version(library)}")
     own = sorted(Path(__file__).parents[2].rglob("*.py"))  # all of Heatmask
     return "\n".join(versions).encode() + b"".join(path.read_bytes() for path in own)
@@ -195,7 +195,7 @@ def _read(identity: str, kind: str) -> Known:
     try:
         stored = _read_file()[f"{identity}, {kind}"]
         return {key: Check(**{**check, "methods": ()}) for key, check in stored.items()}
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):  # Unknown yet, or of another version's form
         return {}
 
 
@@ -206,7 +206,7 @@ def _write(identity: str, kind: str, known: Known) -> None:
     content.pop(f"{identity}, {kind}", None)  # so that it becomes the latest
     content[f"{identity}, {kind}"] = {key: asdict(check) for key, check in known.items()}
     latest = dict(list(content.items())[-_MOST_NETWORKS:])
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError, RuntimeError):  # Only saves time: without a place to keep it, all works
         path = _find_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
