@@ -21,6 +21,11 @@ BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inf
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 
+# The lesions of phantoms and the reference masks of real scans are those of FLAIR.
+of_flair = pytest.mark.parametrize(
+    "bundle_dir", [b for b in BUNDLES if b != TYPES], ids=lambda path: path.name, indirect=True
+)
+
 # A phantom that is neither the demo's nor of the range for training.
 PHANTOM_SEED = 77
 REPORT_FIELDS = {
@@ -124,10 +129,9 @@ def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan
     assert (folder / "overview.png").stat().st_size > 10_000
 
 
+@of_flair
 def test_shipped_weights_find_the_lesion_of_a_phantom(bundle_dir, phantom_scan, tmp_path):
     knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path), "device": "cpu"}
-    if bundle_dir == TYPES:
-        pytest.skip("it knows no FLAIR lesion")
     (report,) = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
     mask = np.asarray(nib.load(tmp_path / "head_flair" / "head_flair_mask.nii.gz").dataobj) > 0
     lesion = np.asarray(nib.load(phantom_scan.with_name("head-seg.nii.gz")).dataobj) > 0
@@ -149,9 +153,8 @@ def test_no_tumour_predicted_is_an_answer(bundle_dir, phantom_scan, tmp_path):
     assert not np.asarray(mask.dataobj).any()
 
 
+@of_flair
 def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_path):
-    if bundle_dir == TYPES:
-        pytest.skip("the reference masks outline the FLAIR abnormality")
     folder = sorted(lgg.glob("*/*-seg.nii.gz"))[0].parent
     scan = folder / f"{folder.name}-t2f.nii.gz"
     done = run_inference(bundle_dir, "--input", scan, "--output_dir", tmp_path)
