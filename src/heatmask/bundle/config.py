@@ -7,34 +7,13 @@ from pathlib import Path
 from pydoc import locate
 from typing import TYPE_CHECKING, Any
 
-from heatmask.errors import InputError, OptionError, reveal_reason
+from heatmask.errors import OptionError, reveal_reason
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
-PROJECT = Path(__file__).resolve().parents[2]
-DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
 CONFIG_SYMBOLS = ("$", "@", "%")
 """First characters that MONAI's config parser acts on: expression, reference, macro."""
-
-
-def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
-    """Return the folder of a bundle, by path or by its name below the project's ``bundles``.
-
-    Raises
-    ------
-    InputError
-        There is no such bundle; the message lists those there are.
-    """
-    for folder in (Path(name).expanduser(), PROJECT / "bundles" / name):
-        if (folder / "configs" / "inference.json").is_file():
-            return folder
-    known = sorted(
-        p.parents[1].name for p in (PROJECT / "bundles").glob("*/configs/inference.json")
-    )
-    raise InputError(
-        f"bundle must be a bundle's folder or one of {', '.join(known) or 'none'}, got {name!s}."
-    )
 
 
 def read_bundle(
