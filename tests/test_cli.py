@@ -53,7 +53,7 @@ def make_bundle(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "segment", "serve", "evaluate", "train", "methods", "doctor"]
+    "command", ["demo", "segment", "serve", "bundles", "evaluate", "train", "methods", "doctor"]
 )
 def test_every_command_explains_itself(command):
     done = runner.invoke(app, [command, "--help"])
@@ -97,7 +97,7 @@ def test_demo_on_a_scan_of_the_users(scan, tmp_path):
     done = runner.invoke(app, ["demo", "--image", str(scan), "--output", str(tmp_path / "demo")])
     assert done.exit_code == 0, done.exception
     assert (tmp_path / "demo" / "overview.png").is_file()
-    assert "Dice" not in done.output
+    assert "Dice against" not in done.output
 
 
 @pytest.mark.parametrize(

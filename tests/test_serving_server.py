@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from serving_stub import tilt_affine, write_bundle, write_scan
 
-from heatmask.bundle import PROJECT
+from heatmask.bundle import PROJECT, list_bundles
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import list_sequences, start_server
 
@@ -348,7 +348,7 @@ def test_every_shipped_bundle_segments_a_real_study(lgg_server, lgg, model):
 
 
 def test_studies_are_what_any_bundle_takes(tmp_path: Path) -> None:
-    assert list_sequences(tmp_path) == ["FLAIR"]
+    assert list_sequences([]) == ["FLAIR"]
     for name, config in {
         "a": {"sequences": ["FLAIR", "T1-Gd"]},
         "b": {},
@@ -357,4 +357,4 @@ def test_studies_are_what_any_bundle_takes(tmp_path: Path) -> None:
         (tmp_path / name / "configs").mkdir(parents=True)
         path = tmp_path / name / "configs" / "inference.json"
         path.write_text(json.dumps(config), encoding="utf-8")
-    assert list_sequences(tmp_path) == ["FLAIR", "T1-Gd", "T2"]
+    assert list_sequences(list_bundles([tmp_path])) == ["FLAIR", "T1-Gd", "T2"]

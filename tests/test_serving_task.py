@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -296,16 +295,15 @@ class TestBundles:
     def test_incomplete_bundles_are_left_out_and_said(self, bundle_folder, caplog):
         half = write_bundle(bundle_folder.parent / "half_segmentation")
         (half / "models/model.pt").unlink()
-        assert [b.name for b in find_bundles(bundle_folder.parent)] == ["stub_segmentation"]
+        assert [b.name for b in find_bundles([half, bundle_folder])] == ["stub_segmentation"]
         assert "half_segmentation lacks models/model.pt" in caplog.text
 
     def test_without_a_complete_bundle_there_is_no_server(self, bundle_folder):
         (bundle_folder / "docs/data_license.txt").unlink()
         with pytest.raises(InputError, match=r"lacks docs/data_license\.txt"):
-            find_bundles(bundle_folder.parent)
-        shutil.rmtree(bundle_folder)
+            find_bundles([bundle_folder])
         with pytest.raises(InputError, match="Found: none"):
-            find_bundles(bundle_folder.parent)
+            find_bundles([])
 
     @pytest.mark.parametrize(
         "channels",

@@ -2,20 +2,23 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from rich.console import Console
 
-from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.bundle import pick_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
 from heatmask.errors import OptionError
 from heatmask.evaluation.segmentation import score_mask
 from heatmask.report.writer import make_folder
 
 
-def run_demo(image: Path | None, output: Path, bundle: str, device: str, console: Console) -> None:
+def run_demo(
+    image: Path | None, output: Path, bundle: str | None, device: str, console: Console
+) -> None:
     """Segment the phantom, or `image`, and leave ``overview.png`` in `output`.
 
     For the phantom the Dice against its known lesion is printed.
@@ -28,13 +31,15 @@ def run_demo(image: Path | None, output: Path, bundle: str, device: str, console
     )
     reference = None
     if image is None:
-        image, reference = output / "input" / "phantom.nii.gz", output / "input" / "lesion.nii.gz"
+        image = output / "input" / "phantom_flair.nii.gz"
+        reference = image.with_name("lesion.nii.gz")
         with console.status("Generating the phantom ..."):
             make_folder(image.parent)
             write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
     knobs = {"input": str(image), "output_dir": str(output), "device": device}
+    folder = pick_bundle(bundle, image, None, partial(console.print, markup=False))
     with console.status("Segmenting ..."):
-        segmenter = run_bundle(read_bundle(find_bundle(bundle), knobs=knobs), "evaluator")
+        segmenter = run_bundle(read_bundle(folder, knobs=knobs), "evaluator")
         if len(segmenter.dataset) != 1:
             raise OptionError(
                 f"The demo must have one scan, {image} holds {len(segmenter.dataset)}. "

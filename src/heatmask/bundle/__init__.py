@@ -1,13 +1,30 @@
-"""MONAI Bundles: found by name, opened with options overridden."""
+"""MONAI Bundles: found by name, chosen by evidence, opened with options overridden."""
 
+from heatmask.bundle.choose import choose_bundle, pick_bundle
 from heatmask.bundle.config import CONFIG_SYMBOLS, read_bundle, run_bundle
-from heatmask.bundle.find import DEFAULT_BUNDLE, PROJECT, find_bundle
+from heatmask.bundle.evidence import BundleInfo, list_bundles, order_bundles
+from heatmask.bundle.find import (
+    DEFAULT_BUNDLE,
+    PROJECT,
+    find_bundle,
+    find_shipped,
+    list_folders,
+    list_places,
+)
 
 __all__ = [
     "CONFIG_SYMBOLS",
     "DEFAULT_BUNDLE",
     "PROJECT",
+    "BundleInfo",
+    "choose_bundle",
     "find_bundle",
+    "find_shipped",
+    "list_bundles",
+    "list_folders",
+    "list_places",
+    "order_bundles",
+    "pick_bundle",
     "read_bundle",
     "run_bundle",
 ]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from heatmask import __version__
+from heatmask.cli.bundles import bundles
 from heatmask.cli.common import console
 from heatmask.cli.experiments import compare, evaluate, retrain
 from heatmask.cli.methods import doctor, methods
@@ -30,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, segment, serve, evaluate, compare, retrain, train, derive_labels, methods, doctor,
+    demo, segment, serve, bundles,
+    evaluate, compare, retrain, train, derive_labels, methods, doctor,
 ):  # fmt: skip
     app.command()(command)
 

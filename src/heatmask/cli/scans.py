@@ -1,13 +1,21 @@
 """Commands on scans: demo, segment, serve."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.cli.common import Bundle, Device, Knobs, Pattern, console, read_axis, read_knobs
+from heatmask.cli.common import Device, Knobs, Pattern, console, read_axis, read_knobs
+
+ChosenBundle = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a bundle, or the path of its folder; default: the one that did best on the "
+        "scan's sequence (see `heatmask bundles`)."
+    ),
+]
 
 
 def demo(
@@ -15,7 +23,7 @@ def demo(
         Path | None, typer.Option(help="A scan of your own instead of the synthetic brain.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo"),
-    bundle: Bundle = DEFAULT_BUNDLE,
+    bundle: ChosenBundle = None,
     device: Device = "auto",
 ) -> None:
     """Segment a synthetic brain with a known lesion, or your own scan, and show the picture.
@@ -38,7 +46,7 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
         "output"
     ),
-    bundle: Bundle = DEFAULT_BUNDLE,
+    bundle: ChosenBundle = None,
     pattern: Pattern = None,
     device: Device = "auto",
     threshold_rule: Annotated[
@@ -67,7 +75,7 @@ def segment(
     (0 to 1), report.json and overview.png. A scan that fails is reported at the end and
     stops no other. Options left out are the bundle's own.
     """
-    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+    from heatmask.bundle import pick_bundle, read_bundle, run_bundle
 
     given = {
         "threshold_rule": threshold_rule,
@@ -80,7 +88,9 @@ def segment(
     }
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= {"input": str(scan), "output_dir": str(output), "device": device}
-    parser = read_bundle(find_bundle(bundle), knobs={**settings, **read_knobs(knobs)})
+    settings |= read_knobs(knobs)
+    folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
+    parser = read_bundle(folder, knobs=settings)
     segmenter = run_bundle(parser, "evaluator")
     segmenter.run(show_report)
 
@@ -91,7 +101,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     device: Device = "auto",
     workdir: Annotated[
-        Path | None, typer.Option(help="Where index and labels are kept; default work/serve.")
+        Path | None,
+        typer.Option(
+            help="Where index and labels are kept; default: work/serve below the current folder."
+        ),
     ] = None,
     pattern: Pattern = None,
 ) -> None:

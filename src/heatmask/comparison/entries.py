@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heatmask.attribution.registry import get_method, list_methods
-from heatmask.bundle import PROJECT, find_bundle, read_bundle
+from heatmask.bundle import find_bundle, list_folders, read_bundle
 from heatmask.comparison.store import digest, digest_file
 from heatmask.errors import InputError, OptionError
 
@@ -89,9 +89,7 @@ def find_bundles(names: Sequence[str], pictures: bool) -> list[Path]:
     """
     if names:
         return [find_bundle(name) for name in names]
-    folders = sorted(
-        path.parents[1] for path in (PROJECT / "bundles").glob("*/configs/evaluate.json")
-    )
+    folders = [f for f in list_folders() if (f / "configs" / "evaluate.json").is_file()]
     found = [folder for folder in folders if takes_pictures(folder) == pictures]
     if not found:
         raise InputError("There must be a bundle to compare, and bundles/ has none for such data.")

@@ -123,6 +123,14 @@ def find_studies(
     return sorted(studies, key=lambda study: study.reference)
 
 
+def count_heads(path: str | Path, pattern: str | None = None) -> Counter[frozenset[str]]:
+    """Count the heads at or below a path by the sequences that there are of each.
+
+    Parameters and errors as `find_studies`; nothing is left out for its sequence.
+    """
+    return Counter(frozenset(group) for group in _group_scans(find_scans(path, pattern)))
+
+
 def _group_scans(scans: Iterable[Scan]) -> list[dict[str, Scan]]:
     """Scans of one head each, by sequence."""
     by_key: dict[Hashable, list[Scan]] = {}

@@ -18,6 +18,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
 from heatmask import __version__
+from heatmask.bundle import list_bundles
 from heatmask.errors import HeatmaskError
 from heatmask.serving.bundle import find_bundles
 from heatmask.serving.datastore import LinkedDatastore, check_image
@@ -34,8 +35,9 @@ class HeatmaskApp(MONAILabelApp):
     app_dir, studies
         The app's folder and the flat folder of scans, from the host.
     conf
-        ``bundles``: the folder of bundles, by default the one beside ``apps``;
-        ``device``: the first choice of the options panel, by default ``auto``.
+        ``bundles``: folders of bundles, separated as in PATH, the first choice first; by
+        default `heatmask.bundle.list_bundles`. ``device``: the first choice of the options
+        panel, by default ``auto``.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -51,9 +53,10 @@ class HeatmaskApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """Load the bundles and say what their weights may be used for."""
-        folder = Path(self.conf.get("bundles") or Path(self.app_dir).parents[1] / "bundles")
+        given = self.conf.get("bundles")
+        folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
         tasks = {}
-        for bundle in find_bundles(folder):
+        for bundle in find_bundles(map(Path, folders)):
             task = HeatmapInferTask(bundle, self.conf.get("device", "auto"))
             task.load()
             tasks[bundle.name] = task

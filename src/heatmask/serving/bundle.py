@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,8 @@ class ServedBundle:
         return network
 
 
-def find_bundles(folder: Path) -> list[ServedBundle]:
-    """Return every complete bundle in a folder, by name; log what the others lack.
+def find_bundles(folders: Iterable[Path]) -> list[ServedBundle]:
+    """Return every complete bundle of these folders, in their order; log what the others lack.
 
     Raises
     ------
@@ -124,8 +124,7 @@ def find_bundles(folder: Path) -> list[ServedBundle]:
         There is no complete bundle.
     """
     bundles, lacking = [], []
-    for config in sorted(folder.glob("*/configs/inference.json")):
-        root = config.parents[1]
+    for root in folders:
         missing = [name for name in REQUIRED_FILES if not (root / name).is_file()]
         if missing:
             lacking.append(f"{root.name} lacks {', '.join(missing)}")
@@ -134,8 +133,7 @@ def find_bundles(folder: Path) -> list[ServedBundle]:
             bundles.append(ServedBundle(root))
     if not bundles:
         raise InputError(
-            f"{folder} must hold at least one complete bundle. "
-            f"Found: {'; '.join(lacking) or 'none'}. "
+            f"There must be at least one complete bundle. Found: {'; '.join(lacking) or 'none'}. "
             "Restore the files, or train the bundle with `heatmask train`."
         )
     return bundles

@@ -1,13 +1,15 @@
 """Start the MONAI Label server: index the studies, set the host up, hand out error texts."""
 
-import json
 import logging
+import os
 import shutil
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heatmask.bundle import PROJECT
+from heatmask.bundle import BundleInfo, find_shipped, list_bundles, order_bundles
+from heatmask.bundle.choose import count_kinds
 from heatmask.device import resolve_device
 from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError
 from heatmask.serving.compat import set_host_settings
@@ -41,9 +43,11 @@ def start_server(
     device
         First choice of the options panel.
     workdir
-        Where index, labels and sessions are kept, by default ``work/serve`` of the project.
+        Where index, labels and sessions are kept, by default ``work/serve`` below the current
+        folder.
     bundles
-        Folder of bundles, by default that of the project.
+        Folder of bundles, by default `heatmask.bundle.list_places`. The best for most of the
+        studies becomes the first model, which viewers run unless told otherwise.
     pattern
         Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
         head, of the first sequence that the bundles take.
@@ -56,10 +60,12 @@ def start_server(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     check_port(host, port)
     resolve_device(device)
-    work = Path(workdir or PROJECT / "work/serve").resolve()
-    folder = Path(bundles or PROJECT / "bundles").resolve()
-    index = index_studies(Path(studies).expanduser(), work, list_sequences(folder), pattern)
-    conf = {"device": device, "bundles": str(folder)}
+    work, studies = Path(workdir or "work/serve").resolve(), Path(studies).expanduser()
+    found = list_bundles([Path(bundles).resolve()] if bundles else None)
+    index = index_studies(studies, work, list_sequences(found), pattern)
+    ((sequences, _),) = count_kinds(studies, pattern, found).most_common(1)
+    folders = [str(bundle.folder) for bundle in order_bundles(found, sequences)]
+    conf = {"device": device, "bundles": os.pathsep.join(folders)}
     app = create_app(index, work, port, conf)
     logger.info("Labels are kept in %s", index / "labels/final")
     logger.info("In 3D Slicer, module MONAI Label, server: http://%s:%d", host, port)
@@ -76,7 +82,7 @@ def create_app(index: Path, work: Path, port: int, conf: dict[str, str]) -> "Fas
     shutil.rmtree(sessions, ignore_errors=True)
     set_host_settings(
         {
-            "APP_DIR": str(PROJECT / "apps/heatmask"),
+            "APP_DIR": str(find_shipped("apps/heatmask")),
             "STUDIES": str(index),
             "APP_CONF": conf,
             "SERVER_PORT": port,
@@ -97,13 +103,10 @@ def create_app(index: Path, work: Path, port: int, conf: dict[str, str]) -> "Fas
     return app
 
 
-def list_sequences(bundles: Path) -> list[str]:
-    """Return the sequences that the bundles in a folder take, without repetition."""
-    configs = sorted(bundles.glob("*/configs/inference.json"))
-    taken = [
-        json.loads(config.read_text(encoding="utf-8")).get("sequences", []) for config in configs
-    ]
-    return list(dict.fromkeys(name for names in taken for name in names)) or ["FLAIR"]
+def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
+    """Return the sequences that bundles take, without repetition."""
+    taken = (name for bundle in bundles for name in bundle.sequences)
+    return list(dict.fromkeys(taken)) or ["FLAIR"]
 
 
 def _answer_error(_: "Request", error: Any) -> "PlainTextResponse":
