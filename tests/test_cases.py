@@ -1,5 +1,6 @@
 """Which scans make a case: the layouts of public data sets, and what is no case."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scan_files import write_dicom_series
 
 from heatmask.data.cases import Study, find_studies, list_cases
-from heatmask.data.find import Scan
+from heatmask.data.find import Found, Scan
 from heatmask.errors import InputError, OptionError
 
 ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
@@ -83,7 +84,7 @@ def test_siblings_that_the_network_does_not_take_are_named_once(tmp_path, caplog
         cases = list_cases(tmp_path, sequences=["FLAIR"])
     assert [set(case["image"]) for case in cases] == [{"FLAIR", "T1-Gd", "T1"}] * 2
     first, second = caplog.messages
-    assert first == f"Not cases below '{tmp_path}': 1 T1, 1 T2."
+    assert first == f"Not cases below '{tmp_path}': 1 T1 (c-t1n.nii.gz), 1 T2 (c-t2w.nii.gz)."
     assert second == "Left out, the network takes FLAIR: 2 T1, 2 T1-Gd."
 
 
@@ -115,13 +116,19 @@ def test_scans_of_unknown_sequence_are_cases_where_no_other_lies_beside(tmp_path
     touch(tmp_path / "c" / "scan.nii", tmp_path / "c" / "t1.nii")
     assert [c["case"] for c in list_cases(tmp_path)] == ["a_scan", "x_flair", "c_scan"]
     assert "Not cases" in caplog.text
-    assert "1 T1, 1 unknown" in caplog.text
+    assert "1 T1 (t1.nii), 1 unknown (atlas.nii)" in caplog.text
 
 
 def test_where_a_sequence_is_there_twice_each_scan_stands_alone(tmp_path):
     touch(*(tmp_path / name for name in ("a_flair.nii", "a-FLAIR.nrrd", "a_t1c.nii")))
     cases = list_cases(tmp_path, sequences=["FLAIR", "T1-Gd"])
     assert list_names(cases) == ["a-FLAIR.nrrd", "a_flair.nii", "a_t1c.nii"]
+
+
+def test_what_is_there_once_belongs_together_beside_what_is_there_twice(tmp_path):
+    touch(*(tmp_path / f"a_{end}.nii" for end in ("flair", "t1", "t1c")), tmp_path / "a-T1.nrrd")
+    (case,) = list_cases(tmp_path, sequences=["FLAIR", "T1-Gd"])
+    assert list(case["image"]) == ["FLAIR", "T1-Gd"]
 
 
 def test_other_heads_and_folders_do_not_mix(tmp_path):
@@ -162,7 +169,7 @@ def test_every_scan_is_in_one_study_of_its_own_patient(patients, sequences, ends
         for p, own in patients.items()
         for s in own
     ]
-    with patch("heatmask.data.cases.find_scans", lambda *_: scans):
+    with patch("heatmask.data.cases.find_scans", lambda *_: Found(scans, [])):
         studies = find_studies("/data", "*", sequences)
     listed = [path for study in studies for path in study.paths.values()]
     assert sorted(listed) == sorted(scan.path for scan in scans)
@@ -195,6 +202,110 @@ def test_listing_does_not_import_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+@pytest.mark.parametrize("place", ["..", "."])
+def test_nnunet_layout(tmp_path, key, place):
+    """What the numbers mean stands in dataset.json, beside the scans or one folder above."""
+    folder = tmp_path / "imagesTs"
+    touch(*(folder / f"{case}_000{n}.nii.gz" for case in ("P_001", "P_002") for n in range(4)))
+    touch(tmp_path / "labelsTr" / "P_001.nii.gz")
+    names = {"0": "T1", "1": "T1ce", "2": "T2", "3": "Flair"}
+    (folder / place / "dataset.json").write_text(json.dumps({key: names}))
+    cases = list_cases(folder, sequences=["FLAIR", "T1-Gd"])
+    assert list_names(cases) == [
+        {"FLAIR": f"{case}_0003.nii.gz", "T1-Gd": f"{case}_0001.nii.gz",
+         "T1": f"{case}_0000.nii.gz", "T2": f"{case}_0002.nii.gz"}
+        for case in ("P_001", "P_002")
+    ]  # fmt: skip
+    assert len(list_cases(tmp_path)) == 2
+    (alone,) = list_cases(folder / "P_001_0002.nii.gz")
+    assert alone["image"] == str(folder / "P_001_0002.nii.gz")
+
+
+@pytest.mark.fault("D")
+def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
+    touch(*(tmp_path / f"P_001_000{n}.nii.gz" for n in range(4)))
+    with pytest.raises(InputError, match=r"need a dataset\.json.*4 files \(P_001_0000"):
+        list_cases(tmp_path)
+    assert len(list_cases(tmp_path, "*_0003*")) == 1
+    touch(tmp_path / "x" / "p2_flair.nii")
+    assert list_names(list_cases(tmp_path)) == ["p2_flair.nii"]
+    assert "Left out: Several channels" in caplog.text
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"zero": "T1"}}')
+    with pytest.raises(InputError, match="channel numbers and names"):
+        list_cases(tmp_path)
+
+
+@pytest.mark.parametrize("numbers", [[0], [*range(12)], [7, 8, 11]])
+def test_numbers_that_are_no_channels(tmp_path, numbers):
+    """One channel each, and patients that are numbered."""
+    touch(*(tmp_path / f"patient_{n:04d}.nii.gz" for n in numbers))
+    assert len(list_cases(tmp_path)) == len(numbers)
+
+
+@pytest.mark.fault("D")
+def test_bids_one_case_a_session(tmp_path, caplog):
+    for session in ("1", "2"):
+        start = f"sub-01_ses-{session}"
+        folder = tmp_path / "sub-01" / f"ses-{session}"
+        anat = ("acq-tse_run-1_FLAIR", "ce-gadolinium_run-01_T1w", "acq-mprage_T1w", "T2w")
+        touch(*(folder / "anat" / f"{start}_{end}.nii.gz" for end in anat))
+        touch(folder / "anat" / f"{start}_label-lesion_mask.nii.gz")
+        touch(folder / "func" / f"{start}_task-rest_bold.nii.gz")
+        touch(folder / "fmap" / f"{start}_phasediff.nii.gz")
+    touch(tmp_path / "dataset_description.json")
+    touch(tmp_path / "derivatives" / "prep" / "sub-01_space-MNI_FLAIR.nii.gz")
+    cases = list_cases(tmp_path, sequences=["FLAIR", "T1-Gd"])
+    assert [set(case["image"]) for case in cases] == [{"FLAIR", "T1-Gd", "T1", "T2"}] * 2
+    assert [case["case"] for case in cases] == [
+        f"sub-01_ses-{s}_acq-tse_run-1_FLAIR" for s in ("1", "2")
+    ]
+    for passed in ("2 named like masks", "4 named like functional", "1 beside the raw scans"):
+        assert passed in caplog.text
+    assert len(list_cases(tmp_path / "derivatives")) == 1
+
+
+def test_bids_in_two_spaces_are_two_cases(tmp_path):
+    touch(tmp_path / "sub-01_FLAIR.nii", tmp_path / "sub-01_space-MNI_ce-gd_T1w.nii")
+    cases = list_cases(tmp_path, sequences=["FLAIR", "T1-Gd"])
+    assert list_names(cases) == ["sub-01_FLAIR.nii", "sub-01_space-MNI_ce-gd_T1w.nii"]
+
+
+@pytest.mark.fault("D")
+def test_a_sidecar_tells_what_a_name_does_not(tmp_path):
+    touch(tmp_path / "p1_5.nii.gz", tmp_path / "p1_6.nii.gz")
+    (tmp_path / "p1_5.json").write_text('{"SeriesDescription": "t2_tirm_tra_dark-fluid"}')
+    (tmp_path / "p1_6.json").write_text('{"ProtocolName": "t1_mprage", "EchoTime": 0.0023}')
+    assert list_names(list_cases(tmp_path)) == ["p1_5.nii.gz"]
+
+
+@pytest.mark.fault("D")
+def test_annexed_links_are_what_they_are_called(tmp_path):
+    for number, end in enumerate(("t2f", "t1c")):
+        target = tmp_path / ".git" / "annex" / "objects" / f"SHA256E-s9--{number}flair.nii.gz"
+        touch(target)
+        for folder in ("sub-01", "sub-02"):
+            link = tmp_path / folder / f"{folder}-{end}.nii.gz"
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(target)
+    cases = list_cases(tmp_path, sequences=["FLAIR", "T1-Gd"])
+    assert list_names(cases) == [
+        {"FLAIR": f"{s}-t2f.nii.gz", "T1-Gd": f"{s}-t1c.nii.gz"} for s in ("sub-01", "sub-02")
+    ]
+    (tmp_path / "other").symlink_to(tmp_path / "sub-01")
+    (case,) = list_cases(tmp_path / "other", sequences=["FLAIR", "T1-Gd"])
+    assert case["image_path"] == str(tmp_path / "other" / "sub-01-t2f.nii.gz")
+
+
+def test_a_ct_of_the_same_study_is_no_sibling(tmp_path):
+    for modality, name in (("MR", "FLAIR"), ("CT", "head")):
+        write_dicom_series(
+            tmp_path / name, ARRAY, np.eye(4), SeriesDescription=name, Modality=modality
+        )
+    assert list_names(list_cases(tmp_path)) == ["FLAIR"]
 
 
 def test_the_lgg_set_as_it_is(lgg):

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 from scan_files import write_dicom_series
 
-from heatmask.data.find import Scan, find_scans, name_cases
+from heatmask.data import find
+from heatmask.data.find import Scan, name_cases
+from heatmask.data.names import is_mask
 from heatmask.errors import InputError, OptionError
 
 ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
+
+
+def find_scans(path: Path | str, pattern: str | None = None) -> list[Scan]:
+    return find.find_scans(path, pattern).scans
+
+
+def find_notes(path: Path, pattern: str | None = None) -> str:
+    return "\n".join(find.find_scans(path, pattern).notes)
 
 
 def touch(*paths: Path) -> None:
@@ -168,7 +178,7 @@ def test_a_name_never_passes_to_another_scan():
     assert all(after[case] == path for case, path in before.items() if case in after)
 
 
-def test_a_bad_series_is_left_out_of_an_archive_and_named(tmp_path, monkeypatch, caplog):
+def test_a_bad_series_is_left_out_of_an_archive_and_named(tmp_path, monkeypatch):
     touch(tmp_path / "a_flair.nii.gz", tmp_path / "series" / "1.dcm")
     monkeypatch.setattr(
         "heatmask.data.find.is_dicom_folder", lambda folder: folder.name == "series"
@@ -179,15 +189,131 @@ def test_a_bad_series_is_left_out_of_an_archive_and_named(tmp_path, monkeypatch,
 
     monkeypatch.setattr("heatmask.data.find.read_only_series", refuse)
     assert [scan.case for scan in find_scans(tmp_path)] == ["a_flair"]
-    assert "holds two series" in caplog.text
+    assert "Left out: " in find_notes(tmp_path)
+    assert "holds two series" in find_notes(tmp_path)
     with pytest.raises(InputError, match="holds two series"):
         find_scans(tmp_path / "series")
 
 
-def test_an_archive_of_bad_series_alone_is_refused(tmp_path, caplog):
+def test_an_archive_of_bad_series_alone_is_refused(tmp_path):
     for name in "ab":
         for number in range(2):
             write_dicom_series(tmp_path / name, ARRAY, np.eye(4), f".{number}")
-    with pytest.raises(InputError, match=r"of the 2 DICOM folders in .* none can"):
+    with pytest.raises(InputError, match=r"of the 2 DICOM folders in .* none can") as caught:
         find_scans(tmp_path)
-    assert caplog.text.count("holds 2") == 2
+    assert str(caught.value).count("holds 2") == 2
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize(
+    "name",
+    "p1_FLAIR_label p1_FLAIR_lesion p1_FLAIR_ROI p1_FLAIR_mask p1_FLAIR_brainmask "
+    "1-LesionSeg-Flair p1_FLAIR.seg p1-seg p1_SEG p1_seg_x labels Segmentation-label "
+    "p1_tumor_mask tumorMask BrainExtractionMask tumor_segmentation sub-01_dseg "
+    "sub-01_label-GM_probseg sub-01_space-MNI_desc-brain_mask x_groundtruth x_ground_truth p1_gt "
+    "patient01_consensus_gt x_annotation p1_roi_left p1_lesion_1 p1_FLAIR_lesions_manual 01_mask1 "
+    "p1_heatmap aseg p1_FLAIR_pred Mask_FLAIR t1mask p1_msk GlistrBoost".split(),
+)
+def test_names_of_masks(name):
+    assert is_mask(Path(f"{name}.nii.gz"))
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize(
+    "name",
+    "sub-01_Segal_FLAIR Seger_FLAIR Segura_P_T2 Labelle_J_flair p1_Maskell_T1 DeRoi_FLAIR "
+    "Le_Roi_FLAIR GT_01_FLAIR sub-Mask01_FLAIR sub-seg_ses-label_T1w MSLesion_01_FLAIR "
+    "FLAIR_masked T1_lesion_filled p1_no_lesion_FLAIR lesion-free_FLAIR label-free_t1 "
+    "nonlesional_FLAIR heatmask_FLAIR lesion_FLAIR patient_12".split(),
+)
+def test_names_of_scans(name):
+    assert not is_mask(Path(f"{name}.nii.gz"))
+
+
+@pytest.mark.fault("D")
+def test_folders_of_masks(tmp_path):
+    """By the folder alone where the name tells nothing; a scan may lie among its masks."""
+    touch(*(tmp_path / folder / "p1.nii" for folder in ("images", "masks", "labels")))
+    touch(tmp_path / "masks" / "p2_FLAIR.nii", tmp_path / "labelsTr" / "p3_FLAIR.nii")
+    assert [scan.case for scan in find_scans(tmp_path)] == ["p1", "p2_FLAIR"]
+
+
+@pytest.mark.fault("D")
+def test_what_was_passed_over_is_listed(tmp_path):
+    touch(tmp_path / "p1_FLAIR.nii", tmp_path / "out" / "overview.png")
+    touch(*(tmp_path / f"p{n}_FLAIR_seg.nii" for n in range(5)), tmp_path / "x.png")
+    (tmp_path / "p2").symlink_to(tmp_path / "out")
+    (tmp_path / "p2_flair").symlink_to(tmp_path / "p1_FLAIR.nii")
+    assert find_notes(tmp_path) == (
+        f"Passed over below '{tmp_path}': 2 as pictures, which need a pattern such as '*.png' "
+        "(overview.png, x.png); 1 linked as folders, give the folder itself (p2); "
+        "1 linked under a name without suffix, rename the link (p2_flair); "
+        "5 named like masks or results (p0_FLAIR_seg.nii, p1_FLAIR_seg.nii, p2_FLAIR_seg.nii, ...)."
+    )
+    assert "named like masks" not in find_notes(tmp_path, "p1_FLAIR.nii")
+    with pytest.raises(InputError, match=r"found none.*Passed over: 1 as pictures"):
+        find_scans(tmp_path / "out")
+    with pytest.raises(InputError, match=r"Give the link the suffix \.nii"):
+        find_scans(tmp_path / "p2_flair")
+
+
+def test_own_overviews_are_no_pictures_to_work_on(tmp_path):
+    touch(tmp_path / "a.png", tmp_path / "out" / "overview.png", tmp_path / "out" / "report.json")
+    assert [scan.case for scan in find_scans(tmp_path, "*.png")] == ["a"]
+
+
+ANNEX = "fetch it with `git annex get`"
+POINTERS = [
+    ("/annex/objects/SHA256E-s123--0123.nii.gz\n", ANNEX),
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+]
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize(("text", "fix"), POINTERS)
+def test_pointers_to_content_that_is_elsewhere(tmp_path, text, fix):
+    touch(tmp_path / "p1_FLAIR.nii")
+    (tmp_path / "p2_FLAIR.nii.gz").write_text(text)
+    assert [scan.case for scan in find_scans(tmp_path)] == ["p1_FLAIR"]
+    assert "1 without content" in find_notes(tmp_path)
+    assert fix in find_notes(tmp_path)
+    with pytest.raises(InputError, match=fix):
+        find_scans(tmp_path / "p2_FLAIR.nii.gz")
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [(".git/annex/objects/1/2/k.nii.gz", ANNEX), ("/gone/k.nii.gz", "leads nowhere")],
+)
+def test_links_that_lead_nowhere(tmp_path, target, fix):
+    touch(tmp_path / "p1_FLAIR.nii")
+    for name in ("p2_FLAIR.nii", "series/1.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(target)
+    assert [scan.case for scan in find_scans(tmp_path)] == ["p1_FLAIR"]
+    assert "2 without content" in find_notes(tmp_path)
+    assert "(1.dcm, p2_FLAIR.nii)" in find_notes(tmp_path)
+    with pytest.raises(InputError, match=fix):
+        find_scans(tmp_path / "p2_FLAIR.nii")
+    with pytest.raises(InputError, match=rf"found none.*{fix}"):
+        find_scans(tmp_path / "series")
+
+
+@pytest.mark.fault("D")
+def test_a_link_is_known_by_its_own_name_and_place(tmp_path):
+    """Also a folder, also where two have one name and their folders tell them apart."""
+    touch(tmp_path / "objects" / "x_t1c.nii")
+    for patient in ("p1", "p2"):
+        link = tmp_path / patient / "flair.nii"
+        link.parent.mkdir()
+        link.symlink_to(tmp_path / "objects" / "x_t1c.nii")
+    scans = find_scans(tmp_path)[1:]
+    assert [(s.case, s.clue.sequence) for s in scans] == [
+        ("p1_flair", "FLAIR"),
+        ("p2_flair", "FLAIR"),
+    ]
+    folder = write_dicom_series(tmp_path / "series7", ARRAY, np.eye(4))
+    (tmp_path / "Ax FLAIR").symlink_to(folder)
+    (scan,) = find_scans(tmp_path / "Ax FLAIR")
+    assert (scan.case, scan.clue.sequence) == ("Ax_FLAIR", "FLAIR")

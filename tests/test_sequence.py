@@ -1,6 +1,8 @@
 """Sequences by header and by name: what is known is named, what is not stays unknown."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydicom import Dataset
 
 from heatmask.data.sequence import (
@@ -10,11 +12,11 @@ from heatmask.data.sequence import (
     describe_mismatch,
     find_sequence_clue,
     recognise_sequence,
-    strip_sequence_words,
 )
 from heatmask.errors import OptionError
 
 
+@pytest.mark.fault("H")
 @pytest.mark.parametrize(
     ("name", "sequence"),
     [
@@ -42,6 +44,72 @@ from heatmask.errors import OptionError
         ("flair_to_t1.nii.gz", "FLAIR"),
         ("visit_t1_flair.nii.gz", "FLAIR"),
         ("ep2d_diff_b1000.nii", "DWI"),
+        # vendors
+        ("t2_spc_da-fl_sag", "FLAIR"),
+        ("Ax_T2_FLR", "FLAIR"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("t2_space_dark-fluid_sag_p2_iso", "FLAIR"),
+        ("t2_spc_ir_ns_sag", "FLAIR"),
+        ("T2W_FLAIR", "FLAIR"),
+        ("FLAIR_LongTR", "FLAIR"),
+        ("CUBE_T2_FLAIR", "FLAIR"),
+        ("BRAINVIEW_FLAIR", "FLAIR"),
+        ("t1_tirm_tra_dark-fluid", "T1"),
+        ("T1_MPRAGE_post", "T1-Gd"),
+        ("t1_mprage_sag_p2_iso_+GD", "T1-Gd"),
+        ("BRAVO+C", "T1-Gd"),
+        ("FSPGR", "T1"),
+        ("ADNI_002_MR_MP-RAGE_br_raw", "T1"),
+        ("VIBE", "T1"),
+        ("T1_SE_KM", "T1-Gd"),
+        ("T1_nativ", "T1"),
+        ("T1_ohne_KM", "T1"),
+        ("T1w_Gadovist", "T1-Gd"),
+        ("3D_T1_TFE_Gd", "T1-Gd"),
+        ("POST_GAD_AX_3D_T1", "T1-Gd"),
+        ("T1_GADO", "T1-Gd"),
+        ("t1wce", "T1-Gd"),
+        ("CT1", "T1-Gd"),
+        ("T1_precontrast", "T1"),
+        ("T1_postcontrast", "T1-Gd"),
+        ("t2_fl2d_tra_hemo", "T2*"),
+        ("T1_GRE", "T1"),
+        ("TOF_3D", "angiography"),
+        ("Ax_SWAN", "SWI"),
+        # the patient's words and the scan's
+        ("diffuse_glioma_01_flair", "FLAIR"),
+        ("diffuse_glioma_01", "unknown"),
+        ("angiomatous_meningioma_2_t1c", "T1-Gd"),
+        ("angiomatous_meningioma_2", "unknown"),
+        ("sub1_posttreatment_t1", "T1"),
+        ("post_treatment_T1", "T1"),
+        ("T1_post_op_Gd", "T1-Gd"),
+        ("Swan_J_flair", "FLAIR"),
+        ("Swan_J_t1", "T1"),
+        ("admission_in_2019_flair", "FLAIR"),
+        ("referred_to_us_t1", "T1"),
+        ("PD_01_T1w", "T1"),
+        ("Gd_01_T1", "T1"),
+        ("Ce_Li_t1", "T1"),
+        ("Gadot_t1", "T1"),
+        ("brain_injury_T1", "T1"),
+        ("P1_T2_T1", "T1"),
+        ("P1_T1_T2", "T2"),
+        # registered
+        ("T1_in_FLAIR_space", "T1"),
+        ("T1toFLAIR", "T1"),
+        ("flair2t1", "FLAIR"),
+        ("flair_in_T1_space", "FLAIR"),
+        ("t1ce_to_flair", "T1-Gd"),
+        # BIDS: the suffix says it
+        ("sub-FLAIR01_T1w", "T1"),
+        ("sub-01_acq-FLAIR_T1w", "T1"),
+        ("sub-01_space-FLAIR_T1w", "T1"),
+        ("sub-01_ses-T1_FLAIR", "FLAIR"),
+        ("sub-01_acq-postGd_T1w", "T1-Gd"),
+        ("sub-01_ce-none_T1w", "T1"),
+        ("sub-swan_ce-gd_run-1_T1w", "T1-Gd"),
+        ("sub-t1_task-rest_bold", "unknown"),
         # a "t1" inside a word is no sequence
         ("patient1.nii.gz", "unknown"),
         ("part12.nrrd", "unknown"),
@@ -61,6 +129,10 @@ def test_names(name, sequence):
         ({"SeriesDescription": "Sag T1 FLAIR"}, "T1"),  # General Electric's T1
         ({"SeriesDescription": "Ax T1 FLAIR +C"}, "T1-Gd"),
         ({"SeriesDescription": "Ax T2 FLAIR"}, "FLAIR"),
+        ({"SeriesDescription": "t1_tirm_tra_dark-fluid"}, "T1"),
+        ({"SeriesDescription": "diffuse glioma T1"}, "T1"),
+        ({"SeriesDescription": "t2_spc_sag", "InversionTime": 1800, "EchoTime": 390}, "FLAIR"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]}, "DWI"),
         ({"SeriesDescription": "brain", "ProtocolName": "T2 TSE"}, "T2"),
         ({"SeriesDescription": "T1", "ContrastBolusAgent": "Gadovist"}, "T1-Gd"),
         ({"SeriesDescription": "T1", "ContrastBolusAgent": "NONE"}, "T1"),
@@ -91,6 +163,34 @@ def test_the_header_beats_the_name_and_the_name_fills_in():
     assert find_sequence_clue("/t1/x_flair.nii", {}).source == "the file name 'x_flair.nii'"
 
 
+def test_a_header_that_contradicts_the_name_says_so():
+    clue = find_sequence_clue("x_flair.nii", {"SeriesDescription": "anat-T1w"})
+    assert clue.conflict == (
+        "The file name 'x_flair.nii' says FLAIR, but the DICOM header (SeriesDescription "
+        "'anat-T1w') says T1, which counts."
+    )
+    for name in ("x_t1", "series7"):
+        assert find_sequence_clue(name, {"SeriesDescription": "anat-T1w"}).conflict == ""
+
+
+def test_a_header_without_word_of_contrast_does_not_deny_it():
+    for text, sequence in (("T1 MPRAGE", "T1-Gd"), ("T1 pre", "T1"), ("t1_nativ", "T1")):
+        clue = find_sequence_clue("pre_x_t1c.nii", {"SeriesDescription": text})
+        assert clue.sequence == sequence
+    assert find_sequence_clue("x_t1", {"SeriesDescription": "T1+C"}).conflict == ""
+
+
+patients = st.from_regex(r"[b-eg-rv-z][a-z]{3,9}oma_[0-9]{1,3}", fullmatch=True)
+
+
+@given(patients, st.sampled_from(["flair", "t1", "t1ce", "t2", "dwi", "swi", "mra"]))
+@example("diffuse_astrocytoma_1", "t1")
+def test_patients_do_not_change_what_a_scan_is(patient, word):
+    clue = find_sequence_clue(f"{patient}_{word}.nii.gz")
+    assert (clue.sequence, clue.token) == (recognise_sequence(word), word)
+    assert clue.head == find_sequence_clue(f"{patient}_flair.nii.gz").head
+
+
 def test_mismatch_names_its_source_and_unknown_is_silent():
     clue = find_sequence_clue("x-t1c.nii.gz")
     assert describe_mismatch(clue, ("FLAIR",)) == (
@@ -114,18 +214,22 @@ def test_mismatch_names_its_source_and_unknown_is_silent():
         (("sub-01_FLAIR", "sub-01_T1w", "sub-01_ce-gadolinium_T1w"), "sub 01"),
         (("p1_T1_post", "P1-t2", "p1_flair_to_t1"), "p1"),
         (("flair", "T1 +c", "T2"), ""),
+        (("sub-01_ses-1_acq-tse_run-1_FLAIR", "sub-01_ses-1_ce-gd_T1w"), "sub 01 ses 1"),
+        (("p1_T2_FLAIR", "p1_T1_Gd", "p1_T1_pre", "p1_T2"), "p1"),
+        (("Swan_J_flair", "Swan_J_t1_post"), "swan j"),
+        (("p1_pre_op_t1_gd", "p1_pre_op_flair"), "p1 pre op"),
         # What merely looks like a sequence stays
         (("p2_at1_t1", "p2 at1 flair"), "p2 at1"),
         (("case_0001",), "case 0001"),
     ],
 )
 def test_names_without_the_sequence_are_those_of_the_head(names, words):
-    assert {strip_sequence_words(name) for name in names} == {words}
+    assert {find_sequence_clue(name).head for name in names} == {words}
 
 
 def test_other_heads_keep_other_names():
     names = ["p1_flair", "p2_t1", "p1_postop_t1", "p1_flair_2", "t1_visit_flair"]
-    assert len({strip_sequence_words(name) for name in names}) == len(names)
+    assert len({find_sequence_clue(name).head for name in names}) == len(names)
 
 
 def test_sequences_of_a_network():

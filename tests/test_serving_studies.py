@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from serving_stub import write_scan
 
+from heatmask.data.clue import find_clue
 from heatmask.data.sequence import SEQUENCES
 from heatmask.errors import InputError, OutputError
-from heatmask.serving.studies import index_studies, read_siblings
+from heatmask.serving.studies import find_scan, index_studies, read_siblings
+from heatmask.serving.task import list_scans
 
 FLAIRS = {"p1-t2f.nii.gz", "p2-t2f.nii.gz"}
 
@@ -50,6 +52,80 @@ def test_siblings_are_linked_below_and_found_again(studies, tmp_path):
     assert list(read_siblings(index / "p1-t2f.nii.gz")) == ["T2"]
     (index / "uploaded.nii.gz").write_bytes(b"")
     assert read_siblings(index / "uploaded.nii.gz") == {}
+
+
+def annex(path: Path, key: str) -> Path:
+    """Replace a scan by a link to a file named by a hash."""
+    target = path.parents[2] / ".git" / "annex" / "objects" / f"SHA256E-s0--{key}.nii.gz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch()
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return path
+
+
+@pytest.mark.fault("D")
+def test_a_scan_that_is_a_link_keeps_its_name(studies, tmp_path):
+    for end in ("t2f", "t1c"):
+        annex(studies / f"site/p1/p1-{end}.nii.gz", end[::-1])
+    index = index_studies(studies, tmp_path / "work")
+    image = index / "p1-t2f.nii.gz"
+    own = {end: str(studies / f"site/p1/p1-{end}.nii.gz") for end in ("t2f", "t1c")}
+    assert str(find_scan(image)) == own["t2f"]
+    assert read_siblings(image) == {"T1-Gd": own["t1c"]}
+    case = {"image": {"T1-Gd": own["t1c"], "FLAIR": own["t2f"]}, "reference": "FLAIR"}
+    assert list_scans(image) == case
+    assert list_scans(index / "p2-t2f.nii.gz")["reference"] == "FLAIR"
+
+
+@pytest.mark.fault("D")
+def test_a_lone_scan_that_is_a_link_is_served_under_its_name(tmp_path):
+    link = tmp_path / "set" / "site" / "p1" / "p1-t1c.nii.gz"
+    link.parent.mkdir(parents=True)
+    annex(link, "0123")
+    index = index_studies(tmp_path / "set", tmp_path / "work", ("FLAIR", "T1-Gd"))
+    assert list_scans(index / "p1-t1c.nii.gz") == {"image": str(link)}
+    assert find_clue(list_scans(index / "p1-t1c.nii.gz")["image"]).sequence == "T1-Gd"
+
+
+@pytest.mark.fault("D")
+def test_content_that_is_elsewhere_is_named_and_the_others_are_served(studies, tmp_path, caplog):
+    annex(studies / "site/p1/p1-t2f.nii.gz", "gone").resolve().unlink()
+    index = index_studies(studies, tmp_path / "work")
+    assert "p2-t2f.nii.gz" in list_names(index)
+    assert "p1-t2f.nii.gz" not in list_names(index)
+    assert "git annex get" in caplog.text
+
+
+@pytest.mark.fault("D")
+def test_a_linked_folder_of_studies_is_the_same_folder(studies, tmp_path):
+    """Labels stay with their scans, whichever way these are reached, or stored."""
+    index = index_studies(studies, tmp_path / "work")
+    label = index / "labels/final/p1-t2f.nrrd"
+    label.parent.mkdir(parents=True)
+    label.write_bytes(b"corrected")
+    (tmp_path / "mine").symlink_to(studies)
+    assert index_studies(tmp_path / "mine", tmp_path / "work") == index
+    assert (index / "p1-t2f.nii.gz").readlink() == tmp_path / "mine/site/p1/p1-t2f.nii.gz"
+    (index / "p1-t2f.nii.gz").unlink()
+    annexed = annex(studies / "site/p1/p1-t2f.nii.gz", "0123").resolve()
+    (index / "p1-t2f.nii.gz").symlink_to(annexed)  # As former versions linked it
+    index_studies(studies, tmp_path / "work")
+    assert (index / "p1-t2f.nii.gz").readlink() == studies / "site/p1/p1-t2f.nii.gz"
+
+
+@pytest.mark.fault("D")
+def test_nnunets_channels_are_served_as_one_study(tmp_path):
+    for number in range(2):
+        write_scan(tmp_path / "imagesTs" / f"P1_000{number}.nii.gz")
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1ce", "1": "Flair"}}')
+    index = index_studies(tmp_path / "imagesTs", tmp_path / "work")
+    case = list_scans(index / "P1_0001.nii.gz")
+    assert case["reference"] == "FLAIR"
+    assert {s: Path(p).name for s, p in case["image"].items()} == {
+        "FLAIR": "P1_0001.nii.gz",
+        "T1-Gd": "P1_0000.nii.gz",
+    }
 
 
 def test_every_sequence_has_a_link_that_says_it(tmp_path):

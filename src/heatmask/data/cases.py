@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heatmask.data.find import Scan, find_scans, get_name, split_scan_name
-from heatmask.data.sequence import UNKNOWN, check_sequences, strip_sequence_words
+from heatmask.data.decathlon import find_unnamed_channels
+from heatmask.data.find import Found, Scan, find_scans
+from heatmask.data.names import get_name, get_place
+from heatmask.data.passed_over import list_names
+from heatmask.data.sequence import SEQUENCES, UNKNOWN, check_sequences
 from heatmask.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -87,9 +90,10 @@ def find_studies(
     """List the studies at or below a path, in the order of their reference scans.
 
     Scans are of one head that lie in one folder under names that differ only in the words that
-    tell the sequence (BraTS: ``p1_flair``, ``p1_t1ce``; ``p1-t2f``, ``p1-t1c``), and DICOM
+    tell the sequence (BraTS: ``p1_flair``, ``p1_t1ce``; ``p1-t2f``, ``p1-t1c``; BIDS: of one
+    subject and session; nnU-Net: ``p1_0000``, ``p1_0001`` with a ``dataset.json``), and DICOM
     series of one StudyInstanceUID in one folder. Where a sequence is there twice, nothing tells
-    what belongs together, and each scan stands alone.
+    which of the two belongs to the others, and each stands alone.
 
     Parameters
     ----------
@@ -111,15 +115,17 @@ def find_studies(
         `sequences` or the pattern are not what they must be.
     """
     sequences = check_sequences(sequences)
-    scans = find_scans(path, pattern)
+    scans, notes = _leave_out_unnamed_channels(*find_scans(path, pattern))
     groups = _group_scans(scans)
     if pattern is None:
         groups = _choose_groups(Path(path), groups, sequences)
     studies = [study for group in groups for study in _make_studies(group, sequences)]
     chosen = {scan for study in studies for scan in study.paths.values()}
-    unused = [scan.clue.sequence for scan in scans if scan.path not in chosen]
+    unused = [scan for scan in scans if scan.path not in chosen]
     if unused:
-        logger.warning("Not cases below '%s': %s.", path, _count(unused))
+        notes.append(f"Not cases below '{path}': {_list_by_sequence(unused)}.")
+    for note in notes:
+        logger.warning("%s", note)
     return sorted(studies, key=lambda study: study.reference)
 
 
@@ -128,7 +134,26 @@ def count_heads(path: str | Path, pattern: str | None = None) -> Counter[frozens
 
     Parameters and errors as `find_studies`; nothing is left out for its sequence.
     """
-    return Counter(frozenset(group) for group in _group_scans(find_scans(path, pattern)))
+    scans, _ = _leave_out_unnamed_channels(*find_scans(path, pattern))
+    return Counter(frozenset(group) for group in _group_scans(scans))
+
+
+def _leave_out_unnamed_channels(scans: list[Scan], notes: list[str]) -> Found:
+    """Drop the channels of nnU-Net's cases where nothing says which sequences they are."""
+    unknown = [scan.path for scan in scans if scan.clue.sequence == UNKNOWN]
+    unnamed = find_unnamed_channels(unknown)
+    if not unnamed:
+        return Found(scans, notes)
+    message = (
+        "Several channels of one case need a dataset.json that names their sequences, beside them "
+        f"or one folder above; got {list_names([path.name for path in unnamed], 'files')} without. "
+        'Write {"channel_names": {"0": "FLAIR", "1": "T1"}}, choose one with a pattern such as '
+        "*_0000*, or rename the files if they are of different heads."
+    )
+    left = [scan for scan in scans if scan.path not in unnamed]
+    if not left:
+        raise InputError(message)
+    return Found(left, [*notes, f"Left out: {message}"])
 
 
 def _group_scans(scans: Iterable[Scan]) -> list[dict[str, Scan]]:
@@ -138,22 +163,22 @@ def _group_scans(scans: Iterable[Scan]) -> list[dict[str, Scan]]:
         by_key.setdefault(_find_key(scan), []).append(scan)
     groups = []
     for together in by_key.values():
-        group = {scan.clue.sequence: scan for scan in together}
-        several = len(group) < len(together)
-        groups += [{scan.clue.sequence: scan} for scan in together] if several else [group]
+        counts = Counter(scan.clue.sequence for scan in together)
+        once = {s.clue.sequence: s for s in together if counts[s.clue.sequence] == 1}
+        twice = [{s.clue.sequence: s} for s in together if counts[s.clue.sequence] > 1]
+        groups += [once, *twice] if once else twice
     return groups
 
 
 def _find_key(scan: Scan) -> Hashable:
     """What the scans of one head, and no others, have in common."""
-    if scan.clue.sequence == UNKNOWN:
+    if scan.clue.sequence not in SEQUENCES:
         return scan.path
-    folder = scan.path.resolve().parent
+    folder = get_place(scan.path).parent
     if folder.name == SIBLING_FOLDER:
         folder = folder.parent
     uid = scan.header.get("StudyInstanceUID") if scan.header else None
-    stem = get_name(scan.path) if scan.path.is_dir() else split_scan_name(scan.path.name)[0]
-    return folder, str(uid) if uid else strip_sequence_words(stem)
+    return folder, str(uid) if uid else scan.clue.head
 
 
 def _choose_groups(
@@ -180,6 +205,13 @@ def _make_studies(group: dict[str, Scan], sequences: Sequence[str]) -> list[Stud
 
 def _count(sequences: Iterable[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(sequences).items()))
+
+
+def _list_by_sequence(scans: Iterable[Scan]) -> str:
+    by_sequence: dict[str, list[str]] = {}
+    for scan in scans:
+        by_sequence.setdefault(scan.clue.sequence, []).append(get_name(scan.path))
+    return ", ".join(list_names(names, kind) for kind, names in sorted(by_sequence.items()))
 
 
 def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]) -> str:

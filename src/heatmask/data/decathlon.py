@@ -1,18 +1,26 @@
-"""Scans with several sequences in one file, as in the Medical Segmentation Decathlon.
+"""Scans whose sequences stand in a ``dataset.json``: the Medical Segmentation Decathlon, nnU-Net.
 
 Task01_BrainTumour keeps four sequences in the channels of one NIfTI (Antonelli et al., Nature
-Communications 13:4128, 2022). What they are stands in the ``dataset.json`` of the task, one
-folder above the scans.
+Communications 13:4128, 2022), nnU-Net each in a file of its own, ``CASE_0000.nii.gz``,
+``CASE_0001.nii.gz`` (Isensee et al., Nature Methods 18:203, 2021). The table lies beside the
+scans or one folder above.
 """
 
 import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
-from heatmask.data.sequence import recognise_sequence
+from heatmask.data.flat import is_picture
+from heatmask.data.names import get_place, get_stem
+from heatmask.data.sequence import UNKNOWN, SequenceClue, recognise_sequence
 from heatmask.errors import InputError
 
 BRAIN_TUMOUR = ("FLAIR", "T1", "T1-Gd", "T2")
 """Channels of Task01_BrainTumour."""
+_MOST_CHANNELS = 8
 
 
 def name_channels(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
@@ -31,12 +39,9 @@ def name_channels(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
         ``dataset.json`` is damaged, or names other channels than the file has; or there is
         none, and it is not four channels, which are then taken as `BRAIN_TUMOUR`.
     """
-    for folder in path.resolve().parents[:2]:
-        table = folder / "dataset.json"
-        if table.is_file():
-            names = _read_modalities(table)
-            if names:
-                return _check_names(names, count, path, table), []
+    table, names = _find_names(path)
+    if names:
+        return _check_names(names, count, path, table), []
     if count != len(BRAIN_TUMOUR):
         raise InputError(
             f"A scan with several channels must have the four of Task01_BrainTumour, or a "
@@ -49,23 +54,79 @@ def name_channels(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
     ]
 
 
-def _read_modalities(table: Path) -> list[str]:
-    """Values of ``modality`` in the order of their numbers; empty if there is none."""
+def find_channel_clue(path: Path) -> SequenceClue | None:
+    """What ``dataset.json`` says of a file of nnU-Net's; None if it says nothing.
+
+    Raises
+    ------
+    InputError
+        ``dataset.json`` is damaged.
+    """
+    case, number = split_channel(path)
+    table, names = _find_names(path) if case else (path, {})
+    if number not in names:
+        return None
+    name = names[number]
+    sequence = name.upper() if name.upper() in ("CT", "PET") else recognise_sequence(name)
+    source = f"{table.name} (channel {number} is '{name}')"
+    return SequenceClue(sequence, source if sequence != UNKNOWN else "", f"_{number:04d}", case)
+
+
+def find_unnamed_channels(paths: Iterable[Path]) -> list[Path]:
+    """Files that look like several channels of one case; `paths` are of unknown sequence.
+
+    Numbers from 0 on without a gap, and no more than a scanner has sequences: more are patients.
+    """
+    cases: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
+    for path in paths:
+        case, number = split_channel(path)
+        if case and not is_picture(path):
+            cases[get_place(path).parent, case][number] = path
+    return [
+        path
+        for channels in cases.values()
+        if 1 < len(channels) <= _MOST_CHANNELS and max(channels) < _MOST_CHANNELS
+        for path in channels.values()
+    ]
+
+
+def split_channel(path: Path) -> tuple[str, int]:
+    """Split ``CASE_0003.nii.gz`` into case and number; the case of other files is empty."""
+    match = re.fullmatch(r"(.+)_(\d{4})", get_stem(path))
+    return (match[1], int(match[2])) if match else ("", -1)
+
+
+def _find_names(path: Path) -> tuple[Path, dict[int, str]]:
+    """The table of a file, by the file's own place, and the names of its channels."""
+    for folder in get_place(path).parents[:2]:
+        table = folder / "dataset.json"
+        if table.is_file():
+            names = _read_names(table, table.stat().st_mtime_ns)
+            if names:
+                return table, names
+    return path, {}
+
+
+@lru_cache(maxsize=16)
+def _read_names(table: Path, changed_ns: int) -> dict[int, str]:
+    """Names of the channels by their numbers, in order; empty if the table has none."""
     try:
-        modality = json.loads(table.read_text(encoding="utf-8")).get("modality") or {}
-        return [str(modality[key]) for key in sorted(modality, key=int)]
+        content = json.loads(table.read_text(encoding="utf-8"))
+        names = content.get("channel_names") or content.get("modality") or {}
+        return {int(key): str(names[key]) for key in sorted(names, key=int)}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"dataset.json must hold a 'modality' of channel numbers and names; '{table}' does "
-            f'not ({error}). Write for example {{"modality": {{"0": "FLAIR", "1": "T1w"}}}}.'
+            f"dataset.json must hold a 'modality' of channel numbers and names, or "
+            f"'channel_names'; '{table}' does not ({error}). "
+            'Write for example {"channel_names": {"0": "FLAIR", "1": "T1w"}}.'
         ) from error
 
 
-def _check_names(names: list[str], count: int, path: Path, table: Path) -> tuple[str, ...]:
-    sequences = tuple(recognise_sequence(name) for name in names)
+def _check_names(names: dict[int, str], count: int, path: Path, table: Path) -> tuple[str, ...]:
+    sequences = tuple(recognise_sequence(name) for name in names.values())
     if len(names) != count or len(set(sequences)) != count:
         raise InputError(
             f"dataset.json must name each channel once; '{path}' has {count}, and '{table}' says "
-            f"{', '.join(names)}. Correct the table."
+            f"{', '.join(names.values())}. Correct the table."
         )
     return sequences

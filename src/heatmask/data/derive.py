@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heatmask.data.find import MASK_FOLDERS, get_name, split_scan_name
+from heatmask.data.names import MASK_FOLDERS, get_name, split_scan_name
 from heatmask.data.read import read_scan
 from heatmask.errors import InputError, OutputError
 

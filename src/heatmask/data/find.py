@@ -4,15 +4,19 @@ No torch here: the command line checks its inputs before it loads a network.
 """
 
 import hashlib
-import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+from heatmask.data.bids import DATASET_FILE, NO_RAW_FOLDERS
+from heatmask.data.clue import find_clue
+from heatmask.data.content import check_content
 from heatmask.data.dicom import (
     DicomSeries,
     is_dicom,
@@ -20,18 +24,21 @@ from heatmask.data.dicom import (
     read_only_series,
     read_only_slice,
 )
-from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
-from heatmask.data.sequence import Header, SequenceClue, find_sequence_clue
+from heatmask.data.flat import is_picture
+from heatmask.data.names import (
+    MASK_EXAMPLES,
+    MASK_FOLDERS,
+    VOLUME_SUFFIXES,
+    get_name,
+    get_place,
+    get_stem,
+    is_mask,
+    split_scan_name,
+)
+from heatmask.data.passed_over import PassedOver, find_reason
+from heatmask.data.sequence import Header, SequenceClue
 from heatmask.errors import InputError, OptionError
 
-logger = logging.getLogger(__name__)
-
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
-SCAN_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
-# Reference masks by the habit of public data sets, and what Heatmask writes itself.
-NEVER_SCANS = ("*-seg*", "*_seg*", "*_mask.nii.gz", "*_heatmap.nii.gz")
-MASK_FOLDERS = ("labelsTr", "labelsTs")
-"""Where the Medical Segmentation Decathlon keeps masks under the names of the scans."""
 _KINDS = (
     "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, a DICOM slice "
     "or a picture"
@@ -54,22 +61,35 @@ class Scan:
     path: Path
     header: Header | None = field(default=None, compare=False, repr=False)
 
-    @property
+    @cached_property
     def clue(self) -> SequenceClue:
-        """What header or name tell about the sequence."""
-        return find_sequence_clue(get_name(self.path), self.header)
+        """What is known about the sequence."""
+        return find_clue(self.path, self.header)
 
 
-def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
-    """List the scans at or below a path, sorted by path.
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes
+    ----------
+    scans : sorted by path
+    notes : sentences for people on what was passed over or left out, and why
+    """
+
+    scans: list[Scan]
+    notes: list[str]
+
+
+def find_scans(path: str | Path, pattern: str | None = None) -> Found:
+    """List the scans at or below a path.
 
     Parameters
     ----------
     path
         A NIfTI, an NRRD, a DICOM series folder, a file of one as a single slice, a picture, or a
         folder with any but single slices below.
-        Hidden files and folders, links to folders, and masks by their names
-        (`NEVER_SCANS`) or folders (`MASK_FOLDERS`) are passed over.
+        Hidden files and folders are not looked at. What else is passed over is in the notes,
+        with the reason: see `heatmask.data.passed_over`.
     pattern
         For folders: glob on the file's name (the folder's for DICOM), such as
         ``*-t2f.nii.gz``; other files are not looked at. Pictures in folders are only looked
@@ -84,32 +104,16 @@ def find_scans(path: str | Path, pattern: str | None = None) -> list[Scan]:
     """
     path = Path(path).expanduser()
     _check_pattern(pattern)
+    check_content(path)
     if not path.exists():
         raise InputError(f"The scan must exist; got '{path}'. Check the path.")
     if path.is_file():
         header = _check_scan_file(path)
-        return [replace(scan, header=header) for scan in name_cases([path])]
-    headers = _search_folder(path, pattern)
-    return [Scan(scan.case, scan.path, headers[scan.path]) for scan in name_cases(headers)]
-
-
-def split_scan_name(name: str) -> tuple[str, str]:
-    """Split a file name into stem and scan suffix; the suffix is empty for other files."""
-    for suffix in SCAN_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], name[-len(suffix) :]
-    return name, ""
-
-
-def get_name(path: Path) -> str:
-    """File name; for a folder the real one, also of "."."""
-    return path.resolve().name if path.is_dir() else path.name
-
-
-def is_mask(path: Path) -> bool:
-    """Whether a file is a mask or heatmap, not a scan, by its name or its folder's."""
-    name = path.name.lower()
-    return path.parent.name in MASK_FOLDERS or any(fnmatchcase(name, p) for p in NEVER_SCANS)
+        return Found([replace(scan, header=header) for scan in name_cases([path])], [])
+    notes: list[str] = []
+    headers = _search_folder(path, pattern, notes)
+    scans = [replace(scan, header=headers[scan.path]) for scan in name_cases(headers)]
+    return Found(scans, notes)
 
 
 def name_cases(paths: Iterable[Path]) -> list[Scan]:
@@ -125,24 +129,20 @@ def name_cases(paths: Iterable[Path]) -> list[Scan]:
         names = {path: _name_at_depth(path, depth) for path, depth in depths.items()}
         counts = Counter(name.casefold() for name in names.values())
         equal = [path for path in paths if counts[names[path].casefold()] > 1]
-        deeper = [path for path in equal if depths[path] < len(path.resolve().parents) - 1]
+        deeper = [path for path in equal if depths[path] < len(get_place(path).parents) - 1]
         if not deeper:
             break
         for path in deeper:
             depths[path] += 1
     for path in equal:  # Only signs that are unsafe in names tell these apart
-        digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-        names[path] = f"{_make_safe(_stem(path))}_{digest}"
+        digest = hashlib.sha256(str(get_place(path)).encode()).hexdigest()[:8]
+        names[path] = f"{_make_safe(get_stem(path))}_{digest}"
     return [Scan(names[path], path) for path in paths]
 
 
 def _name_at_depth(path: Path, depth: int) -> str:
-    parents = path.resolve().parts[-depth - 1 : -1] if depth else ()
-    return _make_safe("_".join([*parents, _stem(path)]))
-
-
-def _stem(path: Path) -> str:
-    return get_name(path) if path.is_dir() else split_scan_name(path.name)[0]
+    parents = get_place(path).parts[-depth - 1 : -1] if depth else ()
+    return _make_safe("_".join([*parents, get_stem(path)]))
 
 
 def _make_safe(name: str) -> str:
@@ -162,35 +162,45 @@ def _check_scan_file(path: Path) -> Header | None:
     if is_mask(path):
         raise InputError(
             f"The scan must not be a mask; '{path.name}' is one by its name "
-            f"({', '.join(NEVER_SCANS)}) or its folder's ({', '.join(MASK_FOLDERS)}). "
+            f"({MASK_EXAMPLES}) or its folder's ({', '.join(MASK_FOLDERS)}). "
             "Give the scan itself, or rename the file."
         )
     if split_scan_name(path.name)[1]:
         return None
     if is_dicom(path):
         return read_only_slice(path).header
-    raise InputError(f"The scan must be {_KINDS}; got '{path}'. Convert it, or check the path.")
+    suffix = split_scan_name(path.resolve().name)[1]
+    fix = f"Give the link the suffix {suffix}" if suffix else "Convert it, or check the path"
+    raise InputError(f"The scan must be {_KINDS}; got '{path}'. {fix}.")
 
 
-def _search_folder(folder: Path, pattern: str | None) -> dict[Path, Header | None]:
+def _search_folder(
+    folder: Path, pattern: str | None, notes: list[str]
+) -> dict[Path, Header | None]:
     """Scans below a folder in the order of their paths, with the headers of DICOM series."""
-    wants_pictures = is_picture(pattern or "")
-    candidates = sorted(p for p in _walk_scans(folder) if wants_pictures or not is_picture(p))
-    paths = [path for path in candidates if pattern is None or fnmatchcase(get_name(path), pattern)]
+    passed_over = PassedOver()
+    candidates = sorted(_walk_scans(folder, pattern, passed_over))
+    paths = [path for path in candidates if _fits(path, pattern)]
     if not paths:
-        _raise_nothing_found(folder, pattern, candidates)
-    series = _read_series([path for path in paths if path.is_dir()], alone=len(paths) == 1)
+        _raise_nothing_found(folder, pattern, candidates, passed_over)
+    if passed_over:
+        notes.append(f"Passed over below '{folder}': {passed_over}.")
+    series = _read_series([path for path in paths if path.is_dir()], len(paths) == 1, notes)
     headers: dict[Path, Header | None] = {path: None for path in paths if not path.is_dir()}
     headers |= {path: one.header for path, one in series.items()}
     if not headers:
         raise InputError(
             f"The folder must hold a scan that can be read; of the {len(paths)} DICOM folders in "
-            f"'{folder}' none can. The lines above say why."
+            f"'{folder}' none can. {' '.join(notes)}"
         )
     return dict(sorted(headers.items()))
 
 
-def _read_series(folders: list[Path], alone: bool) -> dict[Path, DicomSeries]:
+def _fits(path: Path, pattern: str | None) -> bool:
+    return pattern is None or fnmatchcase(get_name(path), pattern)
+
+
+def _read_series(folders: list[Path], alone: bool, notes: list[str]) -> dict[Path, DicomSeries]:
     """Read the series of DICOM folders; in an archive, bad ones are named and left out."""
     series = {}
     for folder in folders:
@@ -199,19 +209,41 @@ def _read_series(folders: list[Path], alone: bool) -> dict[Path, DicomSeries]:
         except InputError as error:
             if alone:
                 raise
-            logger.warning("Left out: %s", error)
+            notes.append(f"Left out: {error}")
     return series
 
 
-def _walk_scans(folder: Path) -> Iterator[Path]:
+def _walk_scans(folder: Path, pattern: str | None, passed_over: PassedOver) -> Iterator[Path]:
     """Scan files below a folder, and every folder that holds DICOM files directly."""
-    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        scans = [name for name in files if split_scan_name(name)[1] and name[0] != "."]
-        paths = (Path(parent, name) for name in scans)
-        yield from (path for path in paths if not is_mask(path))
-        if len(files) > len(scans) and is_dicom_folder(Path(parent)):
-            yield Path(parent)
+    wants_pictures = is_picture(pattern or "")
+    for name, folders, files in os.walk(folder, onerror=_raise_unreadable):
+        parent = Path(name)
+        folders[:] = _choose_folders(parent, folders, files, passed_over)
+        shown = [parent / file for file in files if not file.startswith(".")]
+        scans = {path for path in shown if split_scan_name(path.name)[1]}
+        for path in shown:
+            reason = find_reason(path, wants_pictures)
+            if reason and _fits(path, pattern):
+                passed_over.add(reason, path)
+            elif not reason and path in scans:
+                yield path
+        if len(shown) > len(scans) and is_dicom_folder(parent):
+            yield parent
+
+
+def _choose_folders(
+    parent: Path, folders: list[str], files: list[str], passed_over: PassedOver
+) -> list[str]:
+    """The folders to search: not hidden, no links, of BIDS the raw scans."""
+    chosen = []
+    for path in (parent / name for name in folders if not name.startswith(".")):
+        if path.is_symlink():
+            passed_over.add("linked as folders, give the folder itself", path)
+        elif DATASET_FILE in files and path.name in NO_RAW_FOLDERS:
+            passed_over.add("beside the raw scans of BIDS, give the folder to search it", path)
+        else:
+            chosen.append(path.name)
+    return chosen
 
 
 def _raise_unreadable(error: OSError) -> None:
@@ -221,15 +253,19 @@ def _raise_unreadable(error: OSError) -> None:
     ) from error
 
 
-def _raise_nothing_found(folder: Path, pattern: str | None, candidates: list[Path]) -> None:
+def _raise_nothing_found(
+    folder: Path, pattern: str | None, candidates: list[Path], passed_over: PassedOver
+) -> None:
+    others = f" Passed over: {passed_over}." if passed_over else ""
     if candidates:
         names = ", ".join(f"'{path.name}'" for path in candidates[:3])
         raise InputError(
             f"The pattern must match a scan; '{pattern}' matches none of the "
-            f"{len(candidates)} scans below '{folder}', such as {names}. Change the pattern."
+            f"{len(candidates)} scans below '{folder}', such as {names}.{others} "
+            "Change the pattern."
         )
     raise InputError(
         f"The folder must hold a scan; searched '{folder}' and all folders below it for "
-        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none (masks named "
-        f"{', '.join(NEVER_SCANS)} do not count). Give {_KINDS}, or a folder of them."
+        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none.{others} Give {_KINDS}, "
+        "or a folder of them."
     )

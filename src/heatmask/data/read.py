@@ -22,8 +22,8 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from heatmask.data.dicom import is_dicom, read_only_series, read_only_slice, sort_slices
-from heatmask.data.find import split_scan_name
 from heatmask.data.flat import NOMINAL_WIDTH_MM, is_picture, read_picture
+from heatmask.data.names import split_scan_name
 from heatmask.data.sequence import Header
 from heatmask.errors import InputError
 

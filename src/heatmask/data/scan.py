@@ -9,9 +9,10 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import MetaKeys
 
+from heatmask.data.clue import find_clue
 from heatmask.data.decathlon import name_channels
 from heatmask.data.read import RawScan, check_affine, read_scan
-from heatmask.data.sequence import UNKNOWN, SequenceClue, find_sequence_clue
+from heatmask.data.sequence import UNKNOWN, SequenceClue
 from heatmask.errors import InputError
 
 
@@ -49,7 +50,8 @@ def load_scan(scan: Any, min_slices: int = 2) -> list[LoadedScan]:
     array = _squeeze(raw.array, path)
     if array.ndim == 4:
         return _split_channels(array, raw, path, min_slices)
-    clue = find_sequence_clue(path.resolve() if path.is_dir() else path, raw.header)
+    clue = find_clue(path, raw.header)
+    raw = replace(raw, warnings=[*raw.warnings, *filter(None, [clue.conflict])])
     return [LoadedScan(clue, _make_volume(array, raw, path, clue, min_slices))]
 
 

@@ -1,4 +1,4 @@
-"""Which MR sequence a scan is, by its DICOM header or its file name.
+"""Which MR sequence a scan is, by a header (of DICOM, or a sidecar's) or its file name.
 
 A network trained on FLAIR answers on a T1 scan as readily as on a FLAIR scan. The voxels
 hardly say which it was (`heatmask.data.contrast`); the header and the name often do. What is
@@ -8,10 +8,13 @@ a folder and the warning on a scan of the wrong sequence. Nothing is refused on 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from heatmask.data.bids import NO_STRUCTURE, parse_bids
+from heatmask.data.names import split_scan_name
+from heatmask.data.words import denies_contrast, read_words
 from heatmask.errors import OptionError
 
 UNKNOWN = "unknown"
@@ -34,34 +37,15 @@ class SequenceClue:
     sequence : one of `SEQUENCES`, "unknown", or a DICOM modality other than MR ("CT")
     source : a phrase for messages, "the file name 'x-t1c.nii.gz'"; empty if unknown
     token : the word of the name that gave it away, lower case; empty for headers
+    head : the name without the words of the sequence, the same for all scans of one head
+    conflict : a sentence where two sources say different things; empty if they do not
     """
 
     sequence: str
     source: str = ""
     token: str = ""
-
-
-# All patterns are matched against `_normalise_text`: lower case, words apart by one space.
-# Protocols glue planes in front of the weighting: "ax3dT1". "patient1" holds no "t1".
-_PLANES = r"\b(?:ax|sag|cor|tra|[23]d)*"
-_WORDS: tuple[tuple[str, str], ...] = (  # in order: the first that matches decides
-    ("DWI", r"\b(?:dwi|adc|dti|diff\w*|tracew?|ep2d\w*)\b"),
-    ("SWI", r"\b(?:swi|swan)\b"),
-    ("angiography", r"\b(?:tof|mra|angio\w*)\b"),
-    ("FLAIR", r"\w*flair\w*|dark ?fluid|\bt2f\b|\btirm\b"),
-    ("T1", _PLANES + r"t1(?:w\w*|n|c|ce|gd|gad\w*|km|post)?\b|mp2?rage|\bspgr\b"),
-    ("T2*", _PLANES + r"t2(?:\*| ?star\b|s\b)|\bgre\b|\bhemo\b"),
-    ("T2", _PLANES + r"t2(?:w\w*)?\b"),
-    ("PD", r"\b(?:pdw?|proton ?density)\b"),
-)
-# An inversion-recovery T1 that General Electric calls "T1 FLAIR". In file names "t1" beside
-# "flair" is more often the first time point, so this holds for headers only.
-_T1_FLAIR = _PLANES + r"t1w? ?flair"
-_CONTRAST = (
-    r"\bt1 ?(?:c|ce|gd|gad\w*|km|post)\b|\+ ?(?:c|gd|km)\b"
-    r"|\b(?:gd|gad\w*|ce|km|contrast|post(?! ?op)\w*)\b"
-)
-_NO_CONTRAST = r"\b(?:pre|non?|without|w ?o|unenhanced|nativ\w*)\b ?(?:gd|gad\w*|km|contrast)?"
+    head: str = field(default="", compare=False)
+    conflict: str = field(default="", compare=False)
 
 
 def recognise_sequence(path_or_name: str | Path, dicom_header: Header | None = None) -> str:
@@ -79,14 +63,43 @@ def find_sequence_clue(
     path_or_name: str | Path, dicom_header: Header | None = None
 ) -> SequenceClue:
     """Name the sequence of a scan together with the source of that knowledge."""
-    if dicom_header is not None:
-        clue = _read_header(dicom_header)
-        if clue.sequence != UNKNOWN:
-            return clue
     name = Path(path_or_name).name
-    sequence, token = _read_words(_normalise_text(name))
+    clue = read_name_clue(name, split_scan_name(name)[0])
+    return clue if dicom_header is None else weigh_clues(read_header_clue(dicom_header), clue)
+
+
+def read_name_clue(name: str, stem: str) -> SequenceClue:
+    """What a name tells; `stem` is the part of it without the suffix of its format."""
+    bids = parse_bids(stem)
+    if bids and bids.sequence:
+        source = f"the file name '{name}'"
+        return SequenceClue(bids.sequence, source, bids.suffix.lower(), bids.head)
+    if bids and bids.suffix in NO_STRUCTURE:
+        return SequenceClue(UNKNOWN, head=bids.head)
+    sequence, token, rest = read_words(stem)
     source = f"the file name '{name}'" if token else ""
-    return SequenceClue(sequence, source, token)
+    return SequenceClue(sequence or UNKNOWN, source, token, rest)
+
+
+def weigh_clues(strong: SequenceClue, weak: SequenceClue) -> SequenceClue:
+    """Combine what a header or table tells with what a name does, which counts less.
+
+    A header that says T1 says nothing against contrast, unless it does so in words: where the
+    name tells of contrast, it is T1-Gd.
+    """
+    strong = replace(strong, head=strong.head or weak.head)
+    if strong.sequence == UNKNOWN:
+        return weak
+    refined = (strong.sequence, weak.sequence)
+    if refined == ("T1", "T1-Gd") and not denies_contrast(strong.source.rpartition("(")[2]):
+        return replace(weak, head=strong.head)
+    if weak.sequence in (UNKNOWN, strong.sequence) or refined == ("T1-Gd", "T1"):
+        return strong
+    conflict = (
+        f"{weak.source[0].upper()}{weak.source[1:]} says {weak.sequence}, but {strong.source} says "
+        f"{strong.sequence}, which counts."
+    )
+    return replace(strong, conflict=conflict)
 
 
 def check_sequences(sequences: Iterable[str]) -> tuple[str, ...]:
@@ -110,21 +123,6 @@ def check_sequences(sequences: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def strip_sequence_words(name: str) -> str:
-    """Return a name in lower case without the words that tell the sequence.
-
-    Scans of one head that lie in one folder are left with the same words: "p1" of both
-    "p1_flair" and "P1-T1_post". Empty if nothing else was in the name.
-    """
-    words = _normalise_text(name)
-    sequence, token = _read_words(words)
-    if token:
-        words = re.sub(rf"(?<!\S){re.escape(token)}(?!\S)", " ", words, count=1)
-    if sequence in ("T1", "T1-Gd"):
-        words = re.sub(_CONTRAST, " ", re.sub(_NO_CONTRAST, " ", words))
-    return " ".join(words.split())
-
-
 def describe_mismatch(clue: SequenceClue, expected: Iterable[str]) -> str | None:
     """Warn about a scan that is known to be none of the expected sequences.
 
@@ -144,52 +142,32 @@ def describe_mismatch(clue: SequenceClue, expected: Iterable[str]) -> str | None
     )
 
 
-def _normalise_text(text: str) -> str:
-    """Words apart by single spaces, up to the first "to": "flair_to_t1" is a FLAIR."""
-    words = re.sub(r"[^a-z0-9+*]+", " ", text.lower()).strip()
-    return re.split(r" (?:reg2|to|in|on) ", words)[0]
-
-
-def _read_words(words: str) -> tuple[str, str]:
-    """Sequence and the word that told, from normalised text."""
-    for sequence, pattern in _WORDS:
-        match = re.search(pattern, words)
-        if match:
-            with_contrast = re.search(_CONTRAST, re.sub(_NO_CONTRAST, " ", words))
-            if sequence == "T1" and with_contrast:
-                sequence = "T1-Gd"
-            return sequence, match.group()
-    return UNKNOWN, ""
-
-
-def _read_header(header: Header) -> SequenceClue:
+def read_header_clue(header: Header, source: str = "the DICOM header") -> SequenceClue:
     """Modality, then the descriptions people wrote, then the physics."""
     modality = str(header.get("Modality") or "MR")
     if modality != "MR":
-        return SequenceClue(modality, f"the DICOM header (Modality '{modality}')")
-    clue = _read_descriptions(header)
-    if clue.sequence == UNKNOWN:
-        clue = _read_timing(header)
+        return SequenceClue(modality, f"{source} (Modality '{modality}')")
+    clue, timing = _read_descriptions(header, source), _read_timing(header, source)
+    # A "T2" that inverts fluid away is a FLAIR under a short name.
+    if clue.sequence == UNKNOWN or (clue.sequence, timing.sequence) == ("T2", "FLAIR"):
+        clue = timing
     agent = str(header.get("ContrastBolusAgent") or "").strip()
     if clue.sequence == "T1" and agent.lower() not in ("", "no", "none", "0", "n"):
-        source = f"the DICOM header (ContrastBolusAgent '{agent}')"
-        return SequenceClue("T1-Gd", source)
+        return SequenceClue("T1-Gd", f"{source} (ContrastBolusAgent '{agent}')")
     return clue
 
 
-def _read_descriptions(header: Header) -> SequenceClue:
-    for keyword in ("SeriesDescription", "ProtocolName"):
-        text = str(header.get(keyword) or "")
-        words = _normalise_text(text)
-        if re.search(_T1_FLAIR, words):
-            words = words.replace("flair", " ")
-        sequence, token = _read_words(words)
-        if token:
-            return SequenceClue(sequence, f"the DICOM header ({keyword} '{text}')")
+def _read_descriptions(header: Header, source: str) -> SequenceClue:
+    for keyword in ("SeriesDescription", "ProtocolName", "ImageType"):
+        value = header.get(keyword) or ""
+        text = value if isinstance(value, str) else " ".join(map(str, value))
+        sequence = read_words(text, by_scanner=True).sequence
+        if sequence:
+            return SequenceClue(sequence, f"{source} ({keyword} '{text}')")
     return SequenceClue(UNKNOWN)
 
 
-def _read_timing(header: Header) -> SequenceClue:
+def _read_timing(header: Header, source: str) -> SequenceClue:
     """Sequence by its timing, in ms, where the usual clinical ranges leave no doubt.
 
     FLAIR nulls fluid (long inversion time) and reads late; magnetisation-prepared T1
@@ -212,7 +190,7 @@ def _read_timing(header: Header) -> SequenceClue:
     if sequence == UNKNOWN:
         return SequenceClue(UNKNOWN)
     timing = f"TE {echo_ms:g} ms, TR {repetition_ms:g} ms, TI {inversion_ms:g} ms"
-    return SequenceClue(sequence, f"the DICOM header ({timing})")
+    return SequenceClue(sequence, f"{source} ({timing})")
 
 
 def _read_spin_echo(echo_ms: float, repetition_ms: float) -> str:
@@ -232,6 +210,6 @@ def _read_number(header: Header, keyword: str) -> float:
 
 
 def _read_codes(header: Header, keyword: str) -> tuple[str, ...]:
-    """Codes of an attribute that holds one string, several, or none."""
+    """Codes of an attribute that holds one string, several, or none; dcm2niix joins them."""
     value = header.get(keyword) or ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    return tuple(re.findall("[A-Z]+", value)) if isinstance(value, str) else tuple(value)

@@ -17,15 +17,18 @@ from pathlib import Path
 from rich.progress import track
 
 from heatmask.data.cases import SIBLING_FOLDER, Study, find_studies
-from heatmask.data.find import split_scan_name
 from heatmask.data.flat import PICTURE_SUFFIXES, convert_picture, is_picture
-from heatmask.data.sequence import UNKNOWN, recognise_sequence
+from heatmask.data.names import get_place, split_scan_name
+from heatmask.data.sequence import UNKNOWN
 from heatmask.errors import InputError, OutputError
 
 logger = logging.getLogger(__name__)
 
 LINKED_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 """What the host can list and send: one file a scan (a .nhdr has its voxels elsewhere)."""
+
+
+_STAR = "star"  # Not every file system knows a file named "T2*"
 
 
 def index_studies(
@@ -124,17 +127,29 @@ def read_siblings(image: Path) -> dict[str, str]:
     """
     folder = image.parent / SIBLING_FOLDER / split_scan_name(image.name)[0]
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {recognise_sequence(path): str(path.resolve()) for path in paths}
+    return {_read_sequence(path): str(find_scan(path)) for path in paths}
+
+
+def find_scan(image: Path) -> Path:
+    """Return the user's own path of an image in the flat folder, which tells what the scan is.
+
+    That may itself be a link, to a file named by a hash: it is not followed.
+    """
+    return image.readlink() if image.is_symlink() else image
 
 
 def _list_links(study: Study) -> dict[str, Path]:
     """Links of a study by their place in the flat folder."""
     (_, reference), *siblings = study.paths.items()
-    links = {f"{study.case}{_suffix(reference)}": reference.resolve()}
+    links = {f"{study.case}{_suffix(reference)}": get_place(reference)}
     for sequence, path in siblings:
-        name = sequence.replace("*", "star") + _suffix(path)
-        links[f"{SIBLING_FOLDER}/{study.case}/{name}"] = path.resolve()
+        name = sequence.replace("*", _STAR) + _suffix(path)
+        links[f"{SIBLING_FOLDER}/{study.case}/{name}"] = get_place(path)
     return links
+
+
+def _read_sequence(link: Path) -> str:
+    return split_scan_name(link.name)[0].replace(_STAR, "*")
 
 
 def _suffix(path: Path) -> str:
@@ -186,7 +201,7 @@ def _name_index(studies: Path) -> str:
 def _check_unlabelled(index: Path, link: Path, target: Path | None) -> None:
     """Refuse to let a name stand for another scan while a label is kept under it."""
     labels = sorted(index.glob(f"labels/*/{split_scan_name(link.name)[0]}.*"))
-    if target is not None and labels:
+    if target is not None and labels and target.resolve() != link.resolve():
         raise InputError(
             f"A study with a label must stay where it is: '{link.name}' was {link.readlink()} and "
             f"would be {target}, with the label {labels[0]} of the former. Move the label away, "

@@ -22,12 +22,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
 from torch import Tensor
 
-from heatmask.data.sequence import recognise_sequence
+from heatmask.data.clue import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_knobs
-from heatmask.serving.studies import read_siblings
+from heatmask.serving.studies import find_scan, read_siblings
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +162,10 @@ def list_scans(image: Path) -> dict[str, Any]:
     The mask lies on the grid of this scan, which is what the viewer shows, whatever the model
     takes.
     """
-    siblings, path = read_siblings(image), image.resolve()
+    siblings, path = read_siblings(image), find_scan(image)
     if not siblings:
         return {"image": str(path)}
-    sequence = recognise_sequence(path)
+    sequence = find_clue(path).sequence
     return {"image": {**siblings, sequence: str(path)}, "reference": sequence}
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heatmask.data.clue import find_clue
 from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
 from heatmask.data.label_table import LabelTable
-from heatmask.data.sequence import UNKNOWN, recognise_sequence
+from heatmask.data.sequence import UNKNOWN
 from heatmask.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _choose_sequences(
 ) -> tuple[str, ...]:
     if pictures:
         return (UNKNOWN,)
-    found = {recognise_sequence(path) for path in paths} - {UNKNOWN}
+    found = {find_clue(path).sequence for path in paths} - {UNKNOWN}
     if found <= set(sequences):
         present = tuple(name for name in sequences if name in found)
         return sequences if fine_tune else present or sequences[:1]

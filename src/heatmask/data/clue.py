@@ -1,0 +1,46 @@
+"""What is known about the sequence of a scan from all that lies beside it."""
+
+from pathlib import Path
+
+from heatmask.data.decathlon import find_channel_clue
+from heatmask.data.names import get_name, get_stem
+from heatmask.data.sequence import (
+    Header,
+    SequenceClue,
+    read_header_clue,
+    read_name_clue,
+    weigh_clues,
+)
+from heatmask.data.sidecar import find_sidecar, read_sidecar
+
+
+def find_clue(path: str | Path, header: Header | None = None) -> SequenceClue:
+    """Name the sequence of a scan, and where the knowledge comes from.
+
+    In this order: the DICOM header or the JSON sidecar, the ``dataset.json`` of the Decathlon or
+    nnU-Net, the file's own name. A link is known by its own name and place.
+
+    Parameters
+    ----------
+    path
+        A file, or the folder of a DICOM series.
+    header
+        Of a DICOM series or slice.
+
+    Raises
+    ------
+    InputError
+        A ``dataset.json`` is damaged.
+    """
+    path = Path(path)
+    clue = read_name_clue(get_name(path), get_stem(path))
+    channel = find_channel_clue(path)
+    if channel is not None:
+        clue = weigh_clues(channel, clue)
+    if header is not None:
+        return weigh_clues(read_header_clue(header), clue)
+    sidecar = find_sidecar(path)
+    if sidecar is None:
+        return clue
+    source = f"the sidecar '{sidecar.name}'"
+    return weigh_clues(read_header_clue(read_sidecar(sidecar), source), clue)
