@@ -347,6 +347,7 @@ def open_bundle(bundle_dir: Path, network: torch.nn.Module, **knobs: Any) -> Seg
     fixed = {"device": "cpu", "bundle_root": str(bundle_dir), "sequences": ["FLAIR"]}
     for name, value in (fixed | knobs).items():
         parser[name] = value
+    parser["preprocessing#transforms#0#size_mm"] = None  # the heads drawn here are small
     parts = (parser.get_parsed_content(n) for n in ("preprocessing", "inferer", "postprocessing"))
     preprocessing, inferer, postprocessing = parts
     return Segmenter(preprocessing, network, inferer, postprocessing, device="cpu")

@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from heatmask.data.background import zero_background
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import (
     find_array_axis,
@@ -91,6 +92,22 @@ class ResampleInPlaned(MapTransform, InvertibleTransform):
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Bring every key back to the grid it had before."""
         return {**data, **{k: self.resample.inverse(data[k]) for k in self.key_iterator(data)}}
+
+
+class ZeroBackgroundd(MapTransform):
+    """Shift each channel of a volume (C, X, Y, Z) so that air is 0, as in most MR images.
+
+    See `heatmask.data.background.zero_background`. It comes before anything is resampled: a
+    background of -1000 would spread into the head.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Shift every key."""
+        return {**data, **{k: self._zero(data[k]) for k in self.key_iterator(data)}}
+
+    def _zero(self, volume: MetaTensor) -> MetaTensor:
+        channels = np.stack([zero_background(c) for c in volume.numpy(force=True)])
+        return convert_to_dst_type(channels, volume)[0]
 
 
 class NormalizeHeadd(MapTransform):

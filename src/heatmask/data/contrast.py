@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.stats import rankdata
 
+from heatmask.data.background import zero_background
 from heatmask.geometry import find_array_axis
 
 # Chosen on the training and validation patients of the LGG set: 61 FLAIR (-0.32 to 0.27), 8 T1-Gd
@@ -68,10 +69,7 @@ def measure_edge_trend(scan: MetaTensor) -> float:
     """
     spacing_mm = np.asarray(scan.pixdim, float)
     axis = _find_slice_axis(np.asarray(scan.affine), spacing_mm)
-    voxels = scan[0].numpy(force=True)
-    if voxels.min() < 0:  # z-normalised, with a background of exact zeros
-        voxels = np.where(voxels != 0, voxels - voxels.min(), 0)
-    planes = np.moveaxis(voxels, axis, 0)
+    planes = np.moveaxis(zero_background(scan[0].numpy(force=True)), axis, 0)
     first, last = int(0.35 * len(planes)), int(np.ceil(0.75 * len(planes)))
     chosen = np.unique(np.linspace(first, last - 1, 5).round().astype(int))
     in_plane_mm = np.delete(spacing_mm, axis)

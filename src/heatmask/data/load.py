@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 
 from heatmask.data.contrast import describe_contradictions
+from heatmask.data.plausibility import check_plausible
 from heatmask.data.scan import LoadedScan, get_warnings, load_scan
 from heatmask.data.sequence import (
     SEQUENCES,
@@ -59,6 +60,9 @@ class LoadSequencesd(MapTransform):
     required
         A sequence without which nothing is done. A scan of unknown sequence may be it, one that
         is known to be another is refused.
+    size_mm
+        Least and greatest length of the longest side of what a scan of a head shows; None checks
+        nothing (`heatmask.data.plausibility`).
 
     Raises
     ------
@@ -78,8 +82,10 @@ class LoadSequencesd(MapTransform):
         min_slices: int = 2,
         needed: str | None = None,
         required: str | None = None,
+        size_mm: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys)
+        self.size_mm = size_mm
         self.required = required
         self.sequences, self.needed = check_sequences(sequences), needed
         self.scan_key, self.reference_key = scan_key, reference_key
@@ -105,9 +111,11 @@ class LoadSequencesd(MapTransform):
             self._check_required(roles, given)
         loaded = {name: self._open(name, given[name]) for name in roles.needed}
         volumes = {name: scan.volume for name, scan in loaded.items()}
+        doubts = [doubt for v in volumes.values() for doubt in check_plausible(v, self.size_mm)]
         scan = volumes[roles.reference]
         scan.meta["warnings"] = list(dict.fromkeys([
             *(warning for volume in volumes.values() for warning in get_warnings(volume)),
+            *doubts,
             *self._describe_roles(roles, loaded),
             *describe_contradictions(
                 {c: volumes[n] for c, n in roles.channels.items() if n in (c, UNKNOWN)}

@@ -205,7 +205,7 @@ def adapt_preprocessing(
     steps = preprocessing["transforms"]
     loading = _find_step(steps, "LoadSequencesd")
     loading["min_slices"] = 1
-    for name in ("needed", "required"):  # those of the bundle's own weights
+    for name in ("needed", "required", "size_mm"):  # those of the bundle's own weights
         loading.pop(name, None)
     if not task.pictures:
         return

@@ -1,0 +1,87 @@
+"""Whether voxels can be a scan of a head at all, asked before a network is.
+
+A network answers on anything. A mask given as a scan, or voxel sizes in the wrong unit, would give
+a result that looks like any other.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from heatmask.data.background import take_sample, zero_background
+from heatmask.errors import InputError
+
+# A newborn's head is about 110 mm long; a sagittal field of view with the neck 300 mm.
+_USUAL_MM = (110.0, 300.0)
+_MAX_LEVELS = 16
+# Of neighbours within tissue; 0.02 to 0.36 in 121 MR volumes of 8 bits.
+_MAX_EQUAL = 0.75
+
+
+def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list[str]:
+    """Refuse a volume (1, X, Y, Z) that is a label map, or that shows no head by its size.
+
+    Parameters
+    ----------
+    volume
+        As `heatmask.data.scan.load_scan` returns it.
+    size_mm
+        Least and greatest length of the longest side of what is shown; None leaves it unchecked.
+
+    Returns
+    -------
+    list of str
+        A warning where the size is possible and unusual.
+
+    Raises
+    ------
+    InputError
+        No head looks like this.
+    """
+    name = str(volume.meta.get("filename_or_obj", "volume in memory"))
+    scan = zero_background(volume[0].numpy(force=True))
+    _check_not_labels(scan, name)
+    if size_mm is None:
+        return []
+    sides_mm = measure_size(scan, [float(spacing) for spacing in volume.pixdim])
+    longest, sides = max(sides_mm), " x ".join(f"{side:.3g}" for side in sides_mm)
+    if not size_mm[0] <= longest <= size_mm[1]:
+        raise InputError(
+            f"By its voxel size, what '{name}' shows measures {sides} mm; a head is about "
+            "160 x 200 x 200 mm. Correct the voxel size in the file's header, or its unit."
+        )
+    if _USUAL_MM[0] <= longest <= _USUAL_MM[1]:
+        return []
+    return [f"What the scan shows measures {sides} mm, unusual for a head. Check the voxel size."]
+
+
+def measure_size(scan: NDArray[np.float32], spacing_mm: Sequence[float]) -> list[float]:
+    """Length in mm, along each axis, of what is above a fifth of the brightest hundredth.
+
+    Air must be 0. The outermost half per cent at each end is left out: noise, and what was folded
+    over.
+    """
+    sample = take_sample(scan)
+    tissue = scan > 0.2 * np.percentile(sample[sample > 0], 99)
+    lengths = []
+    for axis, spacing in enumerate(spacing_mm):
+        others = tuple(other for other in range(3) if other != axis)
+        share = tissue.sum(axis=others).cumsum() / np.count_nonzero(tissue)
+        first, last = np.searchsorted(share, (0.005, 0.995))
+        lengths.append(float(last - first + 1) * spacing)
+    return lengths
+
+
+def _check_not_labels(scan: NDArray[np.float32], name: str) -> None:
+    """Refuse a label map, by its few values or its many equal neighbours."""
+    levels = len(np.unique(take_sample(scan, 200_000)))
+    inside = (scan[:-1] != 0) & (scan[1:] != 0)
+    equal = np.count_nonzero(inside & (scan[:-1] == scan[1:]))
+    if levels > _MAX_LEVELS and equal <= _MAX_EQUAL * np.count_nonzero(inside):
+        return
+    raise InputError(
+        f"'{name}' looks like a mask or a label map, not like a scan: it has {levels} values, in "
+        "patches of one value. Give the scan itself."
+    )
