@@ -231,6 +231,8 @@ def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
     with pytest.raises(InputError, match=r"need a dataset\.json.*4 files \(P_001_0000"):
         list_cases(tmp_path)
     assert len(list_cases(tmp_path, "*_0003*")) == 1
+    with pytest.raises(InputError, match="2 files"):
+        list_cases(tmp_path, "*_000[13]*")
     touch(tmp_path / "x" / "p2_flair.nii")
     assert list_names(list_cases(tmp_path)) == ["p2_flair.nii"]
     assert "Left out: Several channels" in caplog.text
@@ -239,7 +241,7 @@ def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
         list_cases(tmp_path)
 
 
-@pytest.mark.parametrize("numbers", [[0], [*range(12)], [7, 8, 11]])
+@pytest.mark.parametrize("numbers", [[0], [*range(12)], [7, 8, 11], [1, 2, 3]])
 def test_numbers_that_are_no_channels(tmp_path, numbers):
     """One channel each, and patients that are numbered."""
     touch(*(tmp_path / f"patient_{n:04d}.nii.gz" for n in numbers))

@@ -88,6 +88,8 @@ from heatmask.errors import OptionError
         ("Swan_J_t1", "T1"),
         ("admission_in_2019_flair", "FLAIR"),
         ("referred_to_us_t1", "T1"),
+        ("t1_visit_to_clinic_flair", "FLAIR"),
+        ("t1_post_fossa", "T1"),
         ("PD_01_T1w", "T1"),
         ("Gd_01_T1", "T1"),
         ("Ce_Li_t1", "T1"),
@@ -97,6 +99,8 @@ from heatmask.errors import OptionError
         ("P1_T1_T2", "T2"),
         # registered
         ("T1_in_FLAIR_space", "T1"),
+        ("t1_to_p1_flair", "T1"),
+        ("t1_brain_reg_flair", "T1"),
         ("T1toFLAIR", "T1"),
         ("flair2t1", "FLAIR"),
         ("flair_in_T1_space", "FLAIR"),

@@ -75,7 +75,7 @@ def find_channel_clue(path: Path) -> SequenceClue | None:
 def find_unnamed_channels(paths: Iterable[Path]) -> list[Path]:
     """Files that look like several channels of one case; `paths` are of unknown sequence.
 
-    Numbers from 0 on without a gap, and no more than a scanner has sequences: more are patients.
+    Numbers from 0 on, and no more than a patient has sequences: others number the patients.
     """
     cases: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
     for path in paths:
@@ -85,9 +85,16 @@ def find_unnamed_channels(paths: Iterable[Path]) -> list[Path]:
     return [
         path
         for channels in cases.values()
-        if 1 < len(channels) <= _MOST_CHANNELS and max(channels) < _MOST_CHANNELS
+        if len(channels) > 1 and max(channels) < _MOST_CHANNELS and _has_first(channels)
         for path in channels.values()
     ]
+
+
+def _has_first(channels: dict[int, Path]) -> bool:
+    """Whether the channel with the number 0 lies beside the others; a pattern may leave it out."""
+    number, path = next(iter(channels.items()))
+    start, _, suffix = path.name.rpartition(f"_{number:04d}")
+    return path.with_name(f"{start}_0000{suffix}").exists()
 
 
 def split_channel(path: Path) -> tuple[str, int]:

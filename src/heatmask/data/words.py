@@ -16,7 +16,9 @@ _AGENT = (
     r"|multihance|clariscan|contrast\w*|enhanced"
 )
 # "post treatment" is the patient's, not the scan's
-_NO_EVENT = r"(?! (?:op|surg|treat|rad|rt\b|chemo|ther|resect|biops|mort|part|trauma|stroke|ict))"
+_NO_EVENT = (
+    r"(?! (?:op|surg|treat|rad|rt\b|chemo|ther|resect|biops|mort|part|trauma|stroke|ict|fossa))"
+)
 _POST = rf"post(?:c|gd|gad\w*|km|contrast\w*|inj\w*)?\d?\b{_NO_EVENT}"
 _SHORT_AGENT = rf"(?:gd|ce|km|mdc|inj(?:ect\w*)?|{_POST})"
 _VENDOR_FLAIR = r"\btirm\b|\bdark ?fl(?:uid)?\b|\bda ?fl\b|\b(?:spc|space) ?ir\b"
@@ -62,7 +64,7 @@ _CONTRAST_BEFORE = (
 _CONTRAST_AFTER = rf"{_CONTRAST}|\b{_SHORT_AGENT}\b|^ c\b"
 
 _SPACE = r"(?:flair|t[12]|dwi|pd|mni|std|standard|template|atlas|native)"
-_REGISTERED = rf" (?:(?:to|onto|into|reg2|(?:co)?reg(?:istered)?) |(?:in|on|space) (?={_SPACE}))"
+_REGISTERED = r" (?:(to|onto|into|reg2|(?:co)?reg(?:istered)?)|in|on|space) "
 _REGISTERED_JOINED = rf"\b(\w*?(?:flair|t1(?:ce|c|gd|w|n)?|t2[wf]?))(?:2|to|in){_SPACE}\w*"
 
 
@@ -135,7 +137,11 @@ def cut_registration(words: str) -> str:
     """Drop what a scan was registered to: "flair_to_t1" and "flair2t1" are FLAIR."""
     words = re.sub(_REGISTERED_JOINED, r"\1", words)
     for match in re.finditer(_REGISTERED, words):
-        if find_sequence_word(words[: match.start()]):
+        word = find_sequence_word(words[: match.start()])
+        if word is None:
+            continue
+        directly = match[1] and word.end == match.start()
+        if directly or re.match(_SPACE, words[match.end() :]):
             return words[: match.start()]
     return words
 
