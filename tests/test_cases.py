@@ -84,6 +84,7 @@ def test_siblings_that_the_network_does_not_take_are_named_once(tmp_path, caplog
         cases = list_cases(tmp_path, sequences=["FLAIR"])
     assert [set(case["image"]) for case in cases] == [{"FLAIR", "T1-Gd", "T1"}] * 2
     first, second = caplog.messages
+    assert cases.notes == [first, second]
     assert first == f"Not cases below '{tmp_path}': 1 T1 (c-t1n.nii.gz), 1 T2 (c-t2w.nii.gz)."
     assert second == "Left out, the network takes FLAIR: 2 T1, 2 T1-Gd."
 

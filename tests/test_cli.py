@@ -11,7 +11,7 @@ from heatmask.attribution import list_methods
 from heatmask.cli import app, main
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.doctor import choose_image_shape
-from heatmask.errors import InputError, OptionError
+from heatmask.errors import HeatmaskError, InputError, OptionError
 
 runner = CliRunner()
 
@@ -83,6 +83,18 @@ def test_segment_takes_the_options_of_the_bundle(scan, tmp_path):
     expected = {"gate": False, "snap": False, "threshold_rule": "level", "threshold_level": 1.5}
     assert report["parameters"].items() >= {**expected, "batch_size": 4}.items()
     assert report["finding"] in done.output.replace("\n", " ")
+
+
+@pytest.mark.fault("D")
+def test_segment_says_at_the_end_what_was_passed_over(scan, tmp_path):
+    """Also where a scan failed."""
+    (tmp_path / "other_flair.nii").write_bytes(b"no scan")
+    done = runner.invoke(app, ["segment", str(tmp_path), "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, HeatmaskError)
+    (report,) = tmp_path.glob("out/*/report.json")
+    finding = json.loads(report.read_text())["finding"]
+    output = " ".join(done.stdout.split())
+    assert "1 named like masks or results (head-seg.nii.gz)" in output[output.index(finding) :]
 
 
 def test_demo_shows_picture_and_dice(tmp_path):

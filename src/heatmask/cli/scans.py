@@ -1,5 +1,6 @@
 """Commands on scans: demo, segment, serve."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,7 +93,11 @@ def segment(
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
     parser = read_bundle(folder, knobs=settings)
     segmenter = run_bundle(parser, "evaluator")
-    segmenter.run(show_report)
+    try:
+        segmenter.run(show_report)
+    finally:
+        if len(segmenter.dataset) > 1:  # Of a single case they stand just above
+            show_notes(getattr(segmenter.dataset, "notes", ()))
 
 
 def serve(
@@ -116,6 +121,12 @@ def serve(
     from heatmask.serving.server import start_server
 
     start_server(studies, host, port, device, workdir, pattern=pattern)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Repeat at the end of a run what was found and is not in it."""
+    for note in notes:
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}")
 
 
 def show_report(report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from heatmask.data.decathlon import find_unnamed_channels
 from heatmask.data.find import Found, Scan, find_scans
@@ -18,6 +18,7 @@ from heatmask.data.sequence import SEQUENCES, UNKNOWN, check_sequences
 from heatmask.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 SIBLING_FOLDER = "modalities"
 """Scans in a folder of this name lie, in effect, beside those in the folder above."""
@@ -55,9 +56,17 @@ class Study:
         return Study(self.case, kept)
 
 
+class Listing(list[Item]):
+    """A list with `notes`: sentences on what was found and is not in it; logged once."""
+
+    def __init__(self, items: Iterable[Item], notes: Iterable[str]) -> None:
+        super().__init__(items)
+        self.notes = list(notes)
+
+
 def list_cases(
     path: str | Path | None, pattern: str | None = None, sequences: Sequence[str] = ("FLAIR",)
-) -> list[dict[str, Any]]:
+) -> Listing[dict[str, Any]]:
     """Return `find_studies` as the data list of a bundle.
 
     Each entry has ``case``, ``image`` (a path, or paths by sequence, for
@@ -75,18 +84,19 @@ def list_cases(
     studies = find_studies(path, pattern, sequences)
     siblings = [s for study in studies for s in list(study.paths)[1:] if s not in sequences]
     if siblings:
-        logger.warning(
-            "Left out, the network takes %s: %s.", " and ".join(sequences), _count(siblings)
-        )
-    return [
+        taken = " and ".join(sequences)
+        studies.notes.append(f"Left out, the network takes {taken}: {_count(siblings)}.")
+        logger.warning("%s", studies.notes[-1])
+    cases = (
         {"case": study.case, "image": study.image, "image_path": str(study.reference)}
         for study in studies
-    ]
+    )
+    return Listing(cases, studies.notes)
 
 
 def find_studies(
     path: str | Path, pattern: str | None = None, sequences: Sequence[str] = ("FLAIR",)
-) -> list[Study]:
+) -> Listing[Study]:
     """List the studies at or below a path, in the order of their reference scans.
 
     Scans are of one head that lie in one folder under names that differ only in the words that
@@ -126,7 +136,7 @@ def find_studies(
         notes.append(f"Not cases below '{path}': {_list_by_sequence(unused)}.")
     for note in notes:
         logger.warning("%s", note)
-    return sorted(studies, key=lambda study: study.reference)
+    return Listing(sorted(studies, key=lambda study: study.reference), notes)
 
 
 def count_heads(path: str | Path, pattern: str | None = None) -> Counter[frozenset[str]]:
