@@ -24,7 +24,7 @@ SHIPPED := $(notdir $(wildcard bundles/brain_*))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-slow test-all lint format train train-all evaluate bench docs clean
+.PHONY: help demo serve test test-slow test-all lint format train train-all evaluate bench gpu-pack docs clean
 
 help:  ## list the jobs
 	@echo "Heatmask: one MRI in, a pseudo-mask in 3D Slicer out."
@@ -79,6 +79,9 @@ evaluate: $(READY)  ## score the bundle on the test patients of DATA=folder
 
 bench: $(READY)  ## speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+gpu-pack: $(READY)  ## one folder for a bare CUDA machine: gpu-pack/run.sh measures there
+	$(BIN)/python benchmarks/gpu_pack/build.py gpu-pack --data "$(DATA)" $(ARGS)
 
 docs: $(READY)  ## write docs/reference anew, check the links between the pages
 	$(BIN)/python docs/write_attribution.py

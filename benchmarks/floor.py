@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from heatmask.attribution import explain
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.gradient import backpropagate
+from heatmask.attribution.memory import measure_peak
 
 SINGLE = ("saliency", "input_x_gradient", "guided_backprop", "deconvolution")
 CAMS = ("cam", "grad_cam", "grad_cam_plus_plus", "hires_cam", "xgrad_cam", "layer_cam")
@@ -138,4 +139,16 @@ def compare(
 ) -> Row:
     """Measure ours and a peer in turn, each until the device is done."""
     times = measure_in_turn(settle(ours, plan.device), settle(peer, plan.device), plan.repeats)
-    return Row(what, "ms", times[0], peer_name, times[1], limit, group=subject.name)
+    peak_mb = measure_peak_mb(ours, plan.device)
+    return Row(
+        what, "ms", times[0], peer_name, times[1], limit, group=subject.name, peak_mb=peak_mb
+    )
+
+
+def measure_peak_mb(call: Callable[[], Any], device: str) -> float | None:
+    """Return what one call takes of a GPU's memory, beside what is held before."""
+    if device != "cuda":
+        return None
+    with measure_peak(torch.device(device)) as read_peak:
+        call()
+    return read_peak() / 1e6

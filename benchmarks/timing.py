@@ -27,6 +27,8 @@ class Row:
         Whether the limit is on the ratio ours / peer, or on ours.
     group
         What the row's table is headed by.
+    peak_mb
+        What ours took of a GPU's memory, in 10^6 bytes; None elsewhere.
     """
 
     what: str
@@ -37,6 +39,7 @@ class Row:
     limit: float | None = None
     limit_on_ratio: bool = True
     group: str = "Heatmask"
+    peak_mb: float | None = None
 
     @property
     def ratios(self) -> list[float]:

@@ -1,0 +1,130 @@
+"""A bundle on the device beside the same bundle on the CPU: results, time and memory."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from pipeline import build_segmenter
+from timing import measure_call, settle
+
+from heatmask.attribution.memory import measure_peak
+from heatmask.segmenter import Segmenter
+
+HEATMAP_BAR, DICE_BAR = 1e-4, 0.999
+"""Largest difference of heatmaps over their largest value; least Dice of the masks."""
+
+VARIANTS = {"TF32 off": (False, False), "TF32 on": (True, False), "amp": (True, True)}
+"""Whether convolutions and matrix products may round to TF32, and whether amp is on."""
+
+Case = dict[str, Any]
+Row = dict[str, Any]
+
+
+def read_scans(folder: Path, most: int | None = None) -> dict[str, Case]:
+    """Return the pack's scans as cases, each a volume for every sequence."""
+    cases = {}
+    for path in sorted(folder.glob("*.npz"))[:most]:
+        with np.load(path) as arrays:
+            affine = arrays["affine"]
+            volumes = {
+                name: MetaTensor(arrays[name].astype(np.float32)[None], affine=affine)
+                for name in arrays.files
+                if name != "affine"
+            }
+        cases[path.stem] = {"case": path.stem, "image": volumes}
+    return cases
+
+
+def measure_on_cpu(
+    bundle: Path, cases: Mapping[str, Case], repeats: int, results: dict[str, Case]
+) -> Iterator[Row]:
+    """Yield a row for each scan, and keep its result as what the device is held against."""
+    segmenter = build_segmenter(bundle, "cpu")
+    for name, case in cases.items():
+        found, figures = measure_segmenter(segmenter, case, repeats)
+        results[name] = {**found, "given": case["image"]}
+        yield {"bundle": bundle.name, "variant": "cpu", "scan": name, **figures}
+
+
+def compare_variant(
+    bundle: Path, variant: str, results: Mapping[str, Case], device: str, repeats: int
+) -> Iterator[Row]:
+    """Yield a row for each scan: time, memory, and how far the result is from the CPU's."""
+    tf32, amp = VARIANTS[variant]
+    segmenter = build_segmenter(bundle, device, amp=amp)
+    for name, expected in results.items():
+        case = {"case": name, "image": expected["given"]}
+        with allow_tf32(tf32):
+            found, figures = measure_segmenter(segmenter, case, repeats)
+        agreement = compare_results(expected, found)
+        missed = [] if amp else list_missed(f"{bundle.name}, {variant}, {name}", agreement)
+        place = {"bundle": bundle.name, "variant": variant, "scan": name}
+        yield {**place, **figures, **agreement, "missed": missed}
+
+
+def measure_segmenter(segmenter: Segmenter, case: Case, repeats: int) -> tuple[Case, Row]:
+    """Return the result of a case, and how long it took and what it held of the GPU's memory."""
+    figures: Row = {}
+    if segmenter.device.type == "cuda":
+        with measure_peak(segmenter.device) as read_peak:
+            result = segmenter.segment(case)
+            figures["peak_mb"] = round(read_peak() / 1e6)
+    else:
+        result = segmenter.segment(case)
+    image = segmenter.preprocessing(case)["image"][None].to(segmenter.device)
+    explain = settle(lambda: segmenter.inferer(image, segmenter.network), segmenter.device.type)
+    figures["explain_ms"] = round(median(measure_call(explain) for _ in range(repeats)), 2)
+    figures["prepare_ms"] = round(result["seconds"]["read and prepare"] * 1e3)
+    figures["mask_ms"] = round(result["seconds"]["make mask"] * 1e3)
+    figures["slices"] = len(result["slice_probabilities"])
+    return result, figures
+
+
+def compare_results(expected: Case, found: Case) -> Row:
+    """Return how far two results of one scan differ."""
+    exact, other = (np.asarray(result["heatmap"], np.float64) for result in (expected, found))
+    masks = [np.asarray(result["mask"]) for result in (expected, found)]
+    probabilities = expected["slice_probabilities"] - found["slice_probabilities"]
+    return {
+        "heatmap": float(np.abs(exact - other).max() / np.abs(exact).max()),
+        "heatmap_mean": float(np.abs(exact - other).mean() / np.abs(exact).max()),
+        "probability": float(probabilities.abs().max()),
+        "slices_shown_differ": int((expected["shown"] != found["shown"]).sum()),
+        "dice": overlap(*masks),
+        "mask_voxels": [int((mask > 0).sum()) for mask in masks],
+    }
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Dice of label maps: voxels of one label in both; 1 where both are empty."""
+    held = (first > 0).sum() + (second > 0).sum()
+    return float(2 * ((first == second) & (first > 0)).sum() / held) if held else 1.0
+
+
+def list_missed(what: str, agreement: Row) -> list[str]:
+    """Return the bars that a row misses, as sentences."""
+    missed = []
+    if not agreement["heatmap"] <= HEATMAP_BAR:
+        missed.append(f"{what}: heatmaps differ by {agreement['heatmap']:.1e} (bar {HEATMAP_BAR})")
+    if not agreement["dice"] >= DICE_BAR:
+        missed.append(f"{what}: Dice of the masks is {agreement['dice']:.4f} (bar {DICE_BAR})")
+    return missed
+
+
+@contextmanager
+def allow_tf32(allowed: bool) -> Iterator[None]:
+    """Let convolutions and matrix products on a GPU round their inputs to 10 bits, or not."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
