@@ -25,7 +25,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 
 # First the libraries, so that a change of the code does not install them again.
 WORKDIR /opt/heatmask
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY src/heatmask/__init__.py src/heatmask/__init__.py
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/venv \

@@ -1,7 +1,7 @@
 # Heatmask: one command per job. `make` alone lists them.
 #
-# Needs Python 3.11 or 3.12 (with venv) and make, nothing else. The first job installs
-# everything into .venv (several GB, once); later ones start at once.
+# Needs Python 3.11 or 3.12 (with venv) and make, nothing else. The first job installs what it
+# needs into .venv (several GB, most of it torch), once; later ones start at once.
 
 # Options, as in `make demo IMAGE=scan.nii.gz DEVICE=cuda`
 IMAGE   ?=
@@ -16,7 +16,10 @@ PYTHON  ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
-READY := $(VENV)/.installed
+# What is installed: enough to segment and train; with the server; with everything for tests.
+READY := $(VENV)/.installed-core
+SERVE := $(VENV)/.installed-serve
+DEV   := $(VENV)/.installed-dev
 DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
 
 SHIPPED := $(notdir $(wildcard bundles/brain_*))
@@ -37,27 +40,27 @@ help:  ## list the jobs
 demo: $(READY)  ## heatmap and pseudo-mask of a synthetic brain, or of IMAGE=scan
 	$(BIN)/heatmask demo $(if $(IMAGE),--image "$(IMAGE)") --output demo $(DEVICE_OPTION) $(ARGS)
 
-serve: $(READY)  ## MONAI Label server for 3D Slicer on STUDIES=folder
+serve: $(SERVE)  ## MONAI Label server for 3D Slicer on STUDIES=folder
 	@test -n "$(STUDIES)" || { echo "STUDIES must name a folder of scans; it is not set. Try: make serve STUDIES=path/to/scans" >&2; exit 2; }
 	$(BIN)/heatmask serve "$(STUDIES)" --host $(HOST) --port $(PORT) $(DEVICE_OPTION) $(ARGS)
 
-test: $(READY)  ## tests, without the slow ones
+test: $(DEV)  ## tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(READY)  ## only the slow tests
+test-slow: $(DEV)  ## only the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-all: lint test test-slow  ## lint, all tests, and the tests again on Python 3.12
 	$(MAKE) test VENV=.venv312 PYTHON="$(or $(PYTHON312),python3.12)"
 
-lint: $(READY)  ## ruff, mypy, the dependency rules between the modules, links
+lint: $(DEV)  ## ruff, mypy, the dependency rules between the modules, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
 
-format: $(READY)  ## put the code into ruff's format, repair what it can
+format: $(DEV)  ## put the code into ruff's format, repair what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -99,8 +102,11 @@ NO_PYTHON  = Heatmask needs Python 3.11 or 3.12; found none under: $(CANDIDATES)
 (Debian 12, Ubuntu 24.04: apt install python3 python3-venv) or name it: make PYTHON=path/to/python3.11
 NO_VENV    = cannot make environments: its venv module is missing. On Debian and Ubuntu: \
 apt install python3-venv; then repeat.
+PARTS_core  := core
+PARTS_serve := core serve
+PARTS_dev   := core serve dev
 
-$(READY): pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	@set -e; \
 	if ! "$(BIN)/python" -c "import pip; $(SUITABLE)" 2>/dev/null; then \
 	  for python in $(CANDIDATES); do \
@@ -111,7 +117,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Making $(VENV) with $$("$$python" --version)"; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi
-	@echo "Installing Heatmask and its libraries into $(VENV) (several GB, once)"
+	@echo "Installing Heatmask ($*) and its libraries into $(VENV) (several GB, once)"
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --no-input --disable-pip-version-check \
-	  -c constraints.txt -e ".[serve,dev]"
-	@touch $@
+	  -c constraints.txt -e ".$(if $(filter-out core,$*),[$*])"
+	@touch $(PARTS_$*:%=$(VENV)/.installed-%)
