@@ -1,7 +1,9 @@
 """The bundle through MONAI's own doors: its verifiers and `python -m monai.bundle run`."""
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +11,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
+import torch
+from monai.bundle import ConfigWorkflow, load
 
 from heatmask.bundle import PROJECT, find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
-from heatmask.networks.weights import hash_weights
+from heatmask.networks.weights import save_weights
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 
@@ -59,14 +62,28 @@ def name_case(scan: Path) -> str:
     return scan.name.removesuffix(".nii.gz")
 
 
-def monai_bundle(*words: object) -> subprocess.CompletedProcess[str]:
+def hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def monai_bundle(*words: object, cwd: str | Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "monai.bundle", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=cwd
+    )
 
 
 def run_inference(bundle_dir: Path, *words: object) -> subprocess.CompletedProcess[str]:
     config = bundle_dir / "configs" / "inference.json"
     return monai_bundle("run", "--config_file", config, "--bundle_root", bundle_dir, *words)
+
+
+@pytest.fixture
+def same_hook():
+    """A workflow shows plain errors: not in the tests after it."""
+    hook = sys.excepthook
+    yield
+    sys.excepthook = hook
 
 
 def test_metadata_passes_monais_schema(bundle_dir, meta_schema):
@@ -86,22 +103,77 @@ def test_network_takes_and_gives_what_the_metadata_says(bundle_dir):
     assert "data shape of network is verified" in done.stdout + done.stderr
 
 
-def test_inference_config_has_every_property_monai_asks_for(bundle_dir, phantom_scan, tmp_path):
+@pytest.mark.fault("F")
+def test_inference_config_has_every_property_monai_asks_for(
+    bundle_dir, phantom_scan, tmp_path, monkeypatch, same_hook
+):
+    """Without ``bundle_root``, and from another folder."""
+    monkeypatch.chdir(tmp_path)
     workflow = ConfigWorkflow(
         config_file=str(bundle_dir / "configs" / "inference.json"),
         meta_file=str(bundle_dir / "configs" / "metadata.json"),
         logging_file=str(bundle_dir / "configs" / "logging.conf"),
         workflow_type="inference",
-        bundle_root=str(bundle_dir),
         input=str(phantom_scan),
         output_dir=str(tmp_path),
     )
-    hook = sys.excepthook
-    try:
-        workflow.initialize()
-        assert workflow.check_properties() == []
-    finally:
-        sys.excepthook = hook
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert workflow.bundle_root == str(bundle_dir)
+
+
+@pytest.mark.fault("F")
+def test_a_workflow_runs_without_bundle_root(flair_scan, tmp_path, monkeypatch, same_hook):
+    """Of one bundle, for time's sake: a copy, with the names that MONAI uses, and a list."""
+    shutil.copytree(find_bundle(), tmp_path / "copy")
+    shutil.copy(flair_scan, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    workflow = ConfigWorkflow(
+        config_file="copy/configs/inference.json", workflow_type="infer", device="cpu",
+        dataset_dir=flair_scan.name, output_dir="out", class_names=["lesion"],
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    report = json.loads((tmp_path / "out" / "head_flair" / "report.json").read_text())
+    assert report["bundle"]["name"] == "copy"
+    assert report["weights_sha256"] == hash_file(find_bundle() / "models" / "model.pt")
+    assert report["finding"].startswith("Lesion predicted")
+    assert report["parameters"]["class_names"] == ["lesion"]
+
+
+@pytest.mark.fault("F")
+@pytest.mark.parametrize("command", ["run", "run_workflow"])
+def test_monai_runs_a_bundle_from_anywhere(command, flair_scan, tmp_path):
+    """From the config's own folder with a relative scan, or from the root of the file system."""
+    folder = shutil.copytree(find_bundle(), tmp_path / "copy") / "configs"
+    place, config = (
+        (folder, "inference.json") if command == "run" else ("/", folder / "inference.json")
+    )
+    done = monai_bundle(
+        command, "--config_file", config, "--input", os.path.relpath(flair_scan, place),
+        "--output_dir", tmp_path / "out", "--inferer#check", "False", "--class_names", "['lesion']",
+        cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "head_flair" / "report.json").read_text())
+    assert report["finding"].startswith("Lesion predicted")
+    assert report["parameters"]["inferer#check"] is False
+    assert report["parameters"]["class_names"] == ["lesion"]
+
+
+@pytest.mark.fault("F")
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_monai_loads_the_weights(bundle_dir, kind, same_hook):
+    """As `monai.bundle.load` is called by anybody: nothing but a name."""
+    network = load(
+        name=bundle_dir.name, bundle_dir=str(bundle_dir.parent), source="github", repo="a/b/c",
+        workflow_type=kind,
+    )  # fmt: skip
+    trained = run_bundle(read_bundle(bundle_dir), "network").state_dict()
+    state = network.state_dict()
+    assert state.keys() == trained.keys()
+    assert all(torch.equal(state[name], value) for name, value in trained.items())
 
 
 def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan, tmp_path):
@@ -124,7 +196,7 @@ def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan
     assert 0 <= heat.min() < heat.max() <= 1
     report = json.loads((folder / "report.json").read_text())
     assert set(report) == REPORT_FIELDS
-    assert report["weights_sha256"] == hash_weights(bundle_dir / "models" / "model.pt")
+    assert report["weights_sha256"] == hash_file(bundle_dir / "models" / "model.pt")
     assert len(report["classes"][0]["slice_probabilities"]) == scan.shape[2]
     assert (folder / "overview.png").stat().st_size > 10_000
 
@@ -151,6 +223,20 @@ def test_no_tumour_predicted_is_an_answer(bundle_dir, phantom_scan, tmp_path):
     case = name_case(phantom_scan)
     mask = nib.load(tmp_path / case / f"{case}_mask.nii.gz")
     assert not np.asarray(mask.dataobj).any()
+
+
+@pytest.mark.fault("H")
+def test_weights_replaced_during_a_run_are_not_named(flair_scan, tmp_path):
+    """Of one bundle, for time's sake."""
+    folder = shutil.copytree(find_bundle(), tmp_path / "copy")
+    weights = folder / "models" / "model.pt"
+    used = hash_file(weights)
+    knobs = {"input": str(flair_scan), "output_dir": str(tmp_path / "out"), "device": "cpu"}
+    segmenter = run_bundle(read_bundle(folder, knobs=knobs), "evaluator")
+    state = torch.load(weights, weights_only=True)
+    save_weights({name: torch.zeros_like(value) for name, value in state.items()}, weights)
+    (report,) = segmenter.run()
+    assert report["weights_sha256"] == used
 
 
 @of_flair
@@ -277,6 +363,55 @@ def test_knobs_below_an_item_reach_it(bundle_dir):
     assert parser["displayable_configs"]["device"][0] == 1
 
 
+def list_offered(bundle_dir):
+    return read_bundle(bundle_dir)["displayable_configs"].get("method", ["inherent"])
+
+
+explained = pytest.mark.parametrize(
+    "bundle_dir",
+    [b for b in BUNDLES if "occlusion_coarse_to_fine" in list_offered(b)],
+    ids=lambda path: path.name,
+    indirect=True,
+)
+
+
+@explained
+@pytest.mark.fault("H")
+def test_the_options_of_a_method_can_be_set(bundle_dir):
+    """In any order; what another method takes is refused, with the nearest that this one does."""
+    method = "occlusion_coarse_to_fine"
+    knobs = {"inferer#explainer#halvings": 1, "inferer#explainer#flips": [0], "method": method}
+    explainer = run_bundle(read_bundle(bundle_dir, knobs=knobs), "inferer").explainer
+    assert (explainer.options["halvings"], explainer.flips) == (1, (0,))
+    for wrong, nearest in {"halving": "halvings", "steps": "", "mthod": "method"}.items():
+        name = f"inferer#explainer#{wrong}"
+        with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{nearest}"):
+            read_bundle(bundle_dir, knobs={"method": method, name: 3})
+    with pytest.raises(OptionError, match="method must be one of"):
+        read_bundle(bundle_dir, knobs={"method": "occlusoin", "inferer#explainer#window": 3})
+
+
+@pytest.mark.fault("H")
+def test_the_report_has_every_override(flair_scan, tmp_path):
+    """Of one bundle, for time's sake. What is as shipped, and places, are not overrides."""
+    folder = find_bundle("brain_mri_gradcam_segmentation")
+    knobs = {
+        "input": str(flair_scan), "output_dir": str(tmp_path), "device": "cpu", "gate": True,
+        "method": "smoothgrad", "inferer#explainer#samples": 2, "calibration": [0.0, 1.0],
+        "postprocessing#transforms#1#nearest_interp": True,
+    }  # fmt: skip
+    parser = read_bundle(folder, knobs=knobs)
+    shipped = read_bundle(folder)["writer"]["parameters"]
+    (report,) = run_bundle(parser, "evaluator").run()
+    assert {k: v for k, v in report["parameters"].items() if k not in shipped} == {
+        "device": "cpu",
+        "inferer#explainer#samples": 2,
+        "postprocessing#transforms#1#nearest_interp": True,
+    }
+    assert report["parameters"]["method"] == "smoothgrad"
+    assert report["parameters"]["calibration"] == [0.0, 1.0]
+
+
 def test_licence_of_the_weights_is_said_everywhere(bundle_dir):
     for file in ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/data_license.txt"):
         assert "CC BY-NC-SA 4.0" in (bundle_dir / file).read_text(encoding="utf-8"), file
@@ -287,8 +422,5 @@ def test_weights_of_all_bundles_are_small():
 
 
 def test_weights_are_tensors_only(bundle_dir):
-    import torch
-
-    path = bundle_dir / "models" / "model.pt"
-    state = torch.load(path, weights_only=True)["model"]
+    state = torch.load(bundle_dir / "models" / "model.pt", weights_only=True)
     assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())

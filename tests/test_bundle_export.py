@@ -94,9 +94,12 @@ def test_exported_networks_give_the_same_logits(bundle_dir: Path, tmp_path: Path
     path = tmp_path / "network.ts"
     configs = bundle_dir / "configs"
     command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def"]
-    words = {"filepath": path, "ckpt_file": bundle_dir / "models" / "model.pt",
-             "meta_file": configs / "metadata.json",
-             "config_file": configs / "inference.json", "key_in_ckpt": "model"}  # fmt: skip
+    words = {
+        "filepath": path,
+        "ckpt_file": bundle_dir / "models" / "model.pt",
+        "meta_file": configs / "metadata.json",
+        "config_file": configs / "inference.json",
+    }
     for name, value in words.items():
         command += [f"--{name}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -240,7 +240,7 @@ def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Pa
     before = open_explanations(entry, place)
     assert before.is_done(subject), "a copy of the bundle is the same bundle"
     weights = bundle / "models" / "model.pt"
-    state = torch.load(weights, weights_only=True)["model"]
+    state = torch.load(weights, weights_only=True)
     state["head.bias"] += 1
     save_weights(state, weights)
     digest_file.cache_clear()

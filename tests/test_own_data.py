@@ -258,8 +258,8 @@ def test_the_bundle_trains_again(volumes: Path, tmp_path: Path) -> None:
     knobs = {"labels": str(data / "labels.csv"), "images": str(data), "device": "cpu"}
     parser = read_bundle(volumes, ("train",), {**knobs, "output_dir": str(tmp_path / "run")})
     run_bundle(parser)
-    first = torch.load(volumes / "models" / "model.pt", weights_only=True)["model"]
-    again = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["model"]
+    first = torch.load(volumes / "models" / "model.pt", weights_only=True)
+    again = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -312,7 +312,7 @@ def test_none_of_the_classes_gives_no_mask(pictures: Path, tmp_path: Path) -> No
         (bundle / part).symlink_to(pictures / part)
     (bundle / "models").mkdir()
     content = torch.load(pictures / "models" / "model.pt", weights_only=True)
-    content["model"]["head.bias"] -= 99
+    content["head.bias"] -= 99
     torch.save(content, bundle / "models" / "model.pt")
     (bundle / "models" / "calibration.json").symlink_to(pictures / "models" / "calibration.json")
     image = tmp_path / "one.png"

@@ -231,8 +231,8 @@ def test_cuda_by_name_needs_a_gpu(bundle_folder):
 
 def test_weights_that_do_not_fit_are_refused(task, bundle_folder):
     path = bundle_folder / "models/model.pt"
-    wrapped = {"network." + k: v for k, v in torch.load(path)["model"].items()}
-    torch.save({"model": wrapped}, path)
+    wrapped = {"network." + k: v for k, v in torch.load(path).items()}
+    torch.save(wrapped, path)
     with pytest.raises(WeightsError, match="must fit GPUNet"):
         task.load()
 
@@ -242,9 +242,9 @@ def test_changed_weights_are_loaded_and_others_kept(bundle_folder):
     network = bundle.load_network(cpu)
     assert bundle.load_network(cpu) is network
     path = bundle_folder / "models/model.pt"
-    state = torch.load(path)["model"]
+    state = torch.load(path)
     state["head.bias"] += 1
-    torch.save({"model": state}, path)
+    torch.save(state, path)
     os.utime(path, (1, 1))
     assert bundle.load_network(cpu).head.bias == network.head.bias + 1
 

@@ -784,7 +784,7 @@ def test_the_best_is_shipped(tmp_path: Path) -> None:
     )
     shipped = load_weights(PlantedClassifier((0.0,), (0.0,)), weights)
     assert shipped.head.weight.item() == 8
-    assert torch.load(weights, weights_only=True)["model"]["head.bias"].dtype == torch.float16
+    assert torch.load(weights, weights_only=True)["head.bias"].dtype == torch.float16
     written = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
     assert written == report == {
         "seed": 3, "max_epochs": 20, "best_epoch": 7, "validation": {"val_loss": 0.25},
@@ -971,7 +971,7 @@ def test_all_four_channels_of_the_decathlon(tmp_path: Path) -> None:
     for command in (words, [*train, "--device", "cpu"]):
         done = CliRunner().invoke(app, [str(word) for word in command])
         assert done.exit_code == 0, (done.output, done.exception)
-    state = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["model"]
+    state = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert state["encoder.0.0.weight"].shape[1] == 4
     drawn = [patient for split in ("train", "val", "test") for patient in read_split(table, split)]
     assert sorted(drawn) == [f"BRATS_{seed:03}" for seed in range(5)], "each in one split"

@@ -103,14 +103,11 @@ def kinds_run(pictures: Path, heads: Path, tmp_path_factory: pytest.TempPathFact
 
 def test_kinds_then_the_gate(kinds_run: Path) -> None:
     """The classifier is as its own stage left it, the gate as the second did."""
-    kinds, gate, shipped = (
-        torch.load(path, weights_only=True)["model"]
-        for path in (
-            kinds_run / "best.pt",
-            kinds_run / "gate" / "best.pt",
-            kinds_run / "model.pt",
-        )
+    kinds, gate = (
+        torch.load(folder / "best.pt", weights_only=True)["model"]
+        for folder in (kinds_run, kinds_run / "gate")
     )
+    shipped = torch.load(kinds_run / "model.pt", weights_only=True)
     assert shipped
     for name, value in shipped.items():
         part, _, rest = name.partition(".")
@@ -315,14 +312,11 @@ def test_the_gate_asks_the_network_for_what_is_there() -> None:
 def test_the_classifier_then_its_relevance(heads: Path, tmp_path: Path) -> None:
     words = {"dataset_dir": heads, "localiser_epochs": 2, "segments": 12}
     train(RELEVANCE, tmp_path, **words, **{"network_def#localiser_features": "[4, 8]"})
-    first, second, shipped = (
-        torch.load(path, weights_only=True)["model"]
-        for path in (
-            tmp_path / "best.pt",
-            tmp_path / "relevance.pt",
-            tmp_path / "model.pt",
-        )
+    first, second = (
+        torch.load(tmp_path / name, weights_only=True)["model"]
+        for name in ("best.pt", "relevance.pt")
     )
+    shipped = torch.load(tmp_path / "model.pt", weights_only=True)
     for name, value in second.items():
         if name.startswith("classifier."):
             torch.testing.assert_close(value, first[name])

@@ -73,7 +73,8 @@ class Segmenter:
 
         Added are ``scan``, ``heatmap`` (K, X, Y, Z; raw), ``mask`` (1, X, Y, Z; uint8), all
         on the scan's grid; ``probabilities`` (K,); ``slice_probabilities`` (slices, K);
-        ``seconds`` by stage and ``device``.
+        ``seconds`` by stage, ``device`` and ``weights_sha256`` of the file that the network
+        was loaded from (None for another network).
 
         Raises
         ------
@@ -92,7 +93,9 @@ class Segmenter:
             data.update({name: value[0].cpu() for name, value in outputs.items()})
         with self._time(seconds, "make mask"):
             data = dict(self.postprocessing(data))
-        return {**data, "seconds": seconds, "device": str(self.device)}
+        sha256 = getattr(self.network, "weights_sha256", None)
+        device = str(self.device)
+        return {**data, "seconds": seconds, "device": device, "weights_sha256": sha256}
 
     def run(self, show: Callable[[Any], None] | None = None) -> list[Any]:
         """Segment and write the whole data set; return what the writer returned for each.

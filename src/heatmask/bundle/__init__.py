@@ -1,7 +1,13 @@
 """MONAI Bundles: found by name, chosen by evidence, opened with options overridden."""
 
 from heatmask.bundle.choose import choose_bundle, pick_bundle
-from heatmask.bundle.config import CONFIG_SYMBOLS, read_bundle, run_bundle
+from heatmask.bundle.config import (
+    CONFIG_SYMBOLS,
+    find_bundle_root,
+    list_overrides,
+    read_bundle,
+    run_bundle,
+)
 from heatmask.bundle.evidence import BundleInfo, list_bundles, order_bundles
 from heatmask.bundle.find import (
     DEFAULT_BUNDLE,
@@ -19,9 +25,11 @@ __all__ = [
     "BundleInfo",
     "choose_bundle",
     "find_bundle",
+    "find_bundle_root",
     "find_shipped",
     "list_bundles",
     "list_folders",
+    "list_overrides",
     "list_places",
     "order_bundles",
     "pick_bundle",

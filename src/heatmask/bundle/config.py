@@ -1,11 +1,12 @@
-"""Open a bundle's configs from Python, with knobs overridden, as `monai.bundle run` does."""
+"""Open a bundle's configs from Python, with options set, as `monai.bundle run` does."""
 
 import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pydoc import locate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from heatmask.errors import OptionError, reveal_reason
 
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
 
 CONFIG_SYMBOLS = ("$", "@", "%")
 """First characters that MONAI's config parser acts on: expression, reference, macro."""
+_PLACES = ("_meta_", "bundle_root", "input", "dataset_dir", "output_dir")
+"""What says where a run takes place, and not what is done; a report names these itself."""
+_ABSENT = object()
+Kind = TypeVar("Kind")
 
 
 def read_bundle(
     bundle: Path, configs: Sequence[str] = ("inference",), knobs: Mapping[str, Any] | None = None
 ) -> "ConfigParser":
-    """Read configs of a bundle, later ones over earlier ones, and set its knobs.
+    """Read configs of a bundle, later ones over earlier ones, and set its options.
 
     Parameters
     ----------
@@ -34,38 +39,18 @@ def read_bundle(
     Raises
     ------
     OptionError
-        A knob is not in the config, or its value is text that MONAI would evaluate.
+        An option is not in the config, or its value is text that MONAI would evaluate.
     """
     from monai.bundle import ConfigParser  # Takes seconds; the command's --help needs none of it
 
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
-    for name, value in (knobs or {}).items():
-        _check_knob(name, value, parser)
-        parser[name] = value
     parser["bundle_root"] = str(bundle)
+    # What lies below another item comes last: which options a method has depends on the method.
+    for name, value in sorted((knobs or {}).items(), key=lambda option: option[0].count("#")):
+        _check_option(name, value, parser)
+        parser[name] = value
     return parser
-
-
-def _list_below(item: Any) -> list[str]:
-    """Return what can be set below an item of a config: what is there, and further arguments."""
-    if isinstance(item, list):
-        return [str(index) for index in range(len(item))]
-    if not isinstance(item, dict):
-        return []
-    target = locate(str(item.get("_target_", "")))
-    return list(dict.fromkeys([*item, *_list_arguments(target)]))
-
-
-def _list_arguments(target: Any) -> list[str]:
-    """Return the arguments of a callable; of a class that hands some on, its parent's too."""
-    if not callable(target):
-        return []
-    arguments = inspect.signature(target).parameters.values()
-    names = [a.name for a in arguments if a.kind is not inspect.Parameter.VAR_KEYWORD]
-    if inspect.isclass(target) and len(names) < len(arguments):
-        names += _list_arguments(target.__base__)
-    return names
 
 
 def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
@@ -77,18 +62,108 @@ def run_bundle(parser: "ConfigParser", item: str = "run") -> Any:
         return parser.get_parsed_content(item)
 
 
-def _check_knob(name: str, value: Any, parser: "ConfigParser") -> None:
+def find_bundle_root() -> str:
+    """Return the folder of the bundle that MONAI is running, for the config of it.
+
+    MONAI does not tell a config where it lies. The workflow that reads it knows, and is at work
+    further up the stack. Where there is none, as with a `ConfigParser` alone, it is the working
+    directory, unless ``bundle_root`` is given.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    workflow = _find_caller(ConfigWorkflow)
+    if workflow is None:
+        return "."
+    folder = workflow.config_root_path.absolute()
+    return str(folder.parent if folder.name == "configs" else folder)
+
+
+def list_overrides(bundle_root: str | Path) -> dict[str, Any]:
+    """Return what the config that is being run sets otherwise than the bundle's own, by id.
+
+    It does not matter who set it: `heatmask`, `monai.bundle run`, a further config file or a
+    program. Places are left out. Called from a config, as its parser is found on the stack.
+    """
+    from monai.bundle import ConfigParser
+
+    running = _find_caller(ConfigParser)
+    if running is None:
+        return {}
+    own = ConfigParser()
+    own.read_config(str(Path(bundle_root) / "configs" / "inference.json"))
+    own.parse()
+    changes: dict[str, Any] = {}
+    for name, value in running.get().items():
+        if name not in _PLACES:
+            changes |= _list_changes(name, own.get().get(name, _ABSENT), value)
+    return changes
+
+
+def _find_caller(kind: type[Kind]) -> Kind | None:
+    """The innermost object of a type that is at work on this stack."""
+    callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
+    return next((caller for caller in callers if isinstance(caller, kind)), None)
+
+
+def _list_changes(name: str, old: Any, new: Any) -> dict[str, Any]:
+    """What is new in an item, as far down as both have the same parts."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() <= new.keys():
+        parts = [(key, old.get(key, _ABSENT), value) for key, value in new.items()]
+    elif isinstance(old, list) and isinstance(new, list) and _are_alike(old, new):
+        parts = list(zip(map(str, range(len(new))), old, new, strict=True))
+    else:
+        return {} if old == new else {name: new}
+    changes: dict[str, Any] = {}
+    for key, before, after in parts:
+        changes |= _list_changes(f"{name}#{key}", before, after)
+    return changes
+
+
+def _are_alike(old: list[Any], new: list[Any]) -> bool:
+    """Whether these are lists of so many items; lists of plain values change as a whole."""
+    return len(old) == len(new) and all(isinstance(part, dict) for part in old)
+
+
+def _check_option(name: str, value: Any, parser: "ConfigParser") -> None:
     known = list(parser.get())
     parent = name.rpartition("#")[0]
     if parent and parent in parser:
-        known = [f"{parent}#{n}" for n in _list_below(parser[parent])]
+        known = [f"{parent}#{n}" for n in _list_below(parent, parser)]
     if name not in known:
         close = ", ".join(get_close_matches(name, known, cutoff=0.5)) or ", ".join(known)
         raise OptionError(
-            f"A knob must be an id of the bundle's config, got {name!r}. Try: {close}."
+            f"An option must be an id of the bundle's config, got {name!r}. Try: {close}."
         )
     if isinstance(value, str) and value.startswith(CONFIG_SYMBOLS):
         raise OptionError(
             f"{name} must not begin with {', '.join(CONFIG_SYMBOLS)}, got {value!r}: MONAI would "
             "evaluate it. Put ./ before a path."
         )
+
+
+def _list_below(name: str, parser: "ConfigParser") -> list[str]:
+    """Return what can be set below an item of a config: what is there, and further arguments."""
+    item = parser[name]
+    if isinstance(item, list):
+        return [str(index) for index in range(len(item))]
+    if not isinstance(item, dict):
+        return []
+    from heatmask.attribution import Explainer
+    from heatmask.attribution.registry import get_method
+
+    target = locate(str(item.get("_target_", "")))
+    found = [*item, *_list_arguments(target)]
+    if target is Explainer:
+        found += get_method(run_bundle(parser, f"{name}#method")).options
+    return list(dict.fromkeys(found))
+
+
+def _list_arguments(target: Any) -> list[str]:
+    """Return the arguments of a callable; of a class that hands some on, its parent's too."""
+    if not callable(target):
+        return []
+    arguments = inspect.signature(target).parameters.values()
+    names = [a.name for a in arguments if a.kind is not inspect.Parameter.VAR_KEYWORD]
+    if inspect.isclass(target) and len(names) < len(arguments):
+        names += _list_arguments(target.__base__)
+    return names

@@ -19,7 +19,8 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
     """Fill `network` from the checkpoint at `path`, on the CPU, and return it in eval mode.
 
     A half-precision checkpoint is widened to the network's own type. The file holds a
-    state dict, as is or under the key ``"model"``.
+    state dict, as is or under the key ``"model"``. The network keeps the SHA-256 of what was
+    read as ``weights_sha256``: the file may be another one by the time of the report.
 
     Raises
     ------
@@ -27,7 +28,7 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
         The file is missing, is no tensor-only checkpoint, or does not fit in every key
         and shape. MONAI Label alone would go on with random weights here.
     """
-    state = _read_state(Path(path))
+    state, sha256 = _read_state(Path(path))
     expected = network.state_dict()
     problems = _compare_states(expected, state)
     if problems:
@@ -37,15 +38,17 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
             + "\nGive the weights that belong to this bundle's network_def, or retrain it."
         )
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+    vars(network)["weights_sha256"] = sha256
     return network.eval()
 
 
 def save_weights(
     state: Mapping[str, Tensor], path: str | os.PathLike[str], half: bool = True
 ) -> None:
-    """Write a state dict to `path` (under the key ``"model"``), first beside it, then in place.
+    """Write a state dict to `path`, first beside it, then in place.
 
-    With `half`, floating tensors are stored in half precision.
+    It is written as is, which is what `monai.bundle.load` takes: of a state dict under a key it
+    loads nothing, without an error. With `half`, floating tensors are stored in half precision.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def save_weights(
     path = Path(path)
     tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
     content = io.BytesIO()  # torch.save reports a full disk as any RuntimeError, a file does not
-    torch.save({"model": {k: v.detach().cpu().contiguous() for k, v in tensors.items()}}, content)
+    torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, content)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,19 +74,16 @@ def save_weights(
         ) from error
 
 
-def hash_weights(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of the file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the state dict in a file, and the SHA-256 of the file in hexadecimal."""
     if not path.is_file():
         raise WeightsError(
-            f"The weights must exist, and there is no file {path}. "
-            "Restore models/model.pt of the bundle, or train it with `heatmask train`."
+            f"The weights must exist, and there is no file {path}. Restore models/model.pt of the "
+            "bundle, say where it lies (--bundle_root), or train it with `heatmask train`."
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        read = path.read_bytes()
+        content = torch.load(io.BytesIO(read), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types here, pickle's among them
         raise WeightsError(
             f"The weights must be a checkpoint that holds only tensors, and {path} is not: {error}"
@@ -93,7 +93,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"The weights must be a dict of tensors, and {path} holds something else."
         )
-    return state
+    return state, hashlib.sha256(read).hexdigest()
 
 
 def _compare_states(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

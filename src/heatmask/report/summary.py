@@ -43,6 +43,7 @@ def summarise_result(
         "sequence": result["scan"].meta.get("sequence", "unknown"),
         "sequences": list(result["scan"].meta.get("sequences_used", ())),
         "device": result["device"],
+        "weights_sha256": result["weights_sha256"],
         "seconds": dict(result["seconds"]),
     }
 

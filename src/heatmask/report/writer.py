@@ -17,7 +17,6 @@ from monai.data import MetaTensor
 
 from heatmask import __version__
 from heatmask.errors import OutputError
-from heatmask.networks.weights import hash_weights
 from heatmask.report.overview import NOTICE, draw_overview
 from heatmask.report.summary import summarise_result
 
@@ -38,12 +37,12 @@ class CaseWriter:
         As given to the inferer.
     bundle_root
         The bundle's folder; its name and version go into the report.
-    weights
-        Checkpoint whose SHA-256 goes into the report.
     parameters
-        The knobs of this run, for the report.
-    gate_probability
-        Not used: what was predicted comes with the result. Bundles trained before give it.
+        The options of this run, for the report.
+    overrides
+        What else was set for this run (`heatmask.bundle.list_overrides`), for the report.
+    weights, gate_probability
+        Not used: both come with the result. Bundles trained before give them.
     """
 
     def __init__(
@@ -52,14 +51,15 @@ class CaseWriter:
         class_names: Sequence[str],
         slice_axis: int,
         bundle_root: str | os.PathLike[str],
-        weights: str | os.PathLike[str],
         parameters: Mapping[str, Any],
+        overrides: Mapping[str, Any] | None = None,
+        weights: str | os.PathLike[str] | None = None,
         gate_probability: float | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names, self.slice_axis = list(class_names), slice_axis
-        self.bundle, self.weights = _describe_bundle(Path(bundle_root)), Path(weights)
-        self.parameters = dict(parameters)
+        self.bundle = _describe_bundle(Path(bundle_root))
+        self.parameters = {**(overrides or {}), **parameters}
 
     def prepare(self) -> None:
         """Make the output folder, or say at once why nothing can be written there."""
@@ -85,7 +85,7 @@ class CaseWriter:
         save_volume(result["mask"], folder / f"{case}_mask.nii.gz", np.uint8)
         save_volume(result["display"], folder / f"{case}_heatmap.nii.gz", np.float32)
         draw_overview(result, report, self.slice_axis).savefig(folder / "overview.png", dpi=110)
-        text = json.dumps(report, indent=2) + "\n"
+        text = json.dumps(report, indent=2, default=str) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
 
     def _report(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +96,6 @@ class CaseWriter:
             "output": str((self.output_dir / result["case"]).resolve()),
             **summary,
             "bundle": self.bundle,
-            "weights_sha256": hash_weights(self.weights),
             "parameters": self.parameters,
             "versions": describe_versions(),
             "notice": NOTICE,
