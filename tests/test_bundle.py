@@ -16,6 +16,7 @@ from monai.bundle import ConfigWorkflow, load
 
 from heatmask.bundle import PROJECT, find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
+from heatmask.doctor import inspect_bundle
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.weights import save_weights
 
@@ -410,6 +411,13 @@ def test_the_report_has_every_override(flair_scan, tmp_path):
     }
     assert report["parameters"]["method"] == "smoothgrad"
     assert report["parameters"]["calibration"] == [0.0, 1.0]
+
+
+@pytest.mark.fault("H")
+def test_doctor_looks_at_every_bundle(bundle_dir):
+    """At the layer that the bundle explains, which is not the text of an option."""
+    method = "grad_cam" if "grad_cam" in list_offered(bundle_dir) else None
+    assert inspect_bundle(str(bundle_dir), method or "inherent", "cpu").sound
 
 
 def test_licence_of_the_weights_is_said_everywhere(bundle_dir):

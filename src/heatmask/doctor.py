@@ -96,7 +96,7 @@ def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto")
     names = [asked] if method else [entry.name for entry in list_methods()]
     network = run_bundle(parser, "network").to(resolve_device(device))
     shape = choose_image_shape(metadata, _read(parser, "network_def", {}, build=False))
-    target_layer = _read(parser, "target_layer", None)
+    target_layer = _read(parser, "inferer#explainer#target_layer", None)
     checks = inspect_network(network, shape, names, target_layer=target_layer)
     if checks[0].passed:  # there are logits to count
         named = list_class_names(_read(parser, "class_names", None), metadata)
@@ -211,7 +211,7 @@ def _choose_size(size: int | str, open_size: int) -> int:
 
 def _read(parser: "ConfigParser", name: str, default: Any, build: bool = True) -> Any:
     """An item of the config: built, or as it is written there."""
-    if name not in parser.get():
+    if name not in parser:
         return default
     return run_bundle(parser, name) if build else parser[name]
 
