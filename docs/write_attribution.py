@@ -16,7 +16,7 @@ HEAD = """\
 # Attribution methods
 
 Written from the registry by `make docs`; `heatmask methods [--json]` prints the same list. Use a
-method by its name: the knob `method` of a bundle, `explain(network, images, "grad_cam")` or
+method by its name: the option `method` of a bundle, `explain(network, images, "grad_cam")` or
 `Explainer("grad_cam")` in Python. `heatmask doctor BUNDLE` tells which of them can be believed with
 a bundle's network.
 

@@ -350,6 +350,17 @@ def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
             read_bundle(bundle_dir, knobs={name: 3})
 
 
+@pytest.mark.fault("H")
+@pytest.mark.parametrize(
+    ("name", "item"), [("gate", "inferer"), ("amp", "inferer"), ("snap", "postprocessing")]
+)
+def test_a_text_is_no_switch(name, item):
+    """What `--gate false` gives; it would count as true."""
+    parser = read_bundle(find_bundle(), knobs={name: "false"})
+    with pytest.raises(OptionError, match=f"{name} must be true or false, got 'false'"):
+        run_bundle(parser, item)
+
+
 def test_knobs_below_an_item_reach_it(bundle_dir):
     """Also arguments that the config leaves at their default, and elements of a list."""
     knobs = {

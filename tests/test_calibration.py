@@ -24,7 +24,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_an_unknown_method_names_those_known(tmp_path: Path) -> None:
     write_calibration(RANGES, tmp_path / "model.pt")
-    with pytest.raises(OptionError, match=r"that of lrp is not.*guided_backprop, grad_cam.*knob"):
+    with pytest.raises(OptionError, match=r"that of lrp is not.*guided_backprop, grad_cam.*option"):
         read_calibration(tmp_path / "model.pt", "lrp")
 
 
@@ -34,7 +34,7 @@ def test_an_unknown_method_names_those_known(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_or_damaged(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "calibration.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"must have the ranges of their heatmaps in .*knob"):
+    with pytest.raises(InputError, match=r"must have the ranges of their heatmaps in .*option"):
         read_calibration(tmp_path / "model.pt", "saliency")
 
 
@@ -76,7 +76,7 @@ def test_another_layer_has_another_range(tmp_path: Path) -> None:
     write_calibration({**RANGES, "grad_cam:layer3": (0.0, 7.0)}, tmp_path / "model.pt")
     assert read_calibration(tmp_path / "model.pt", "grad_cam") == [0.0, 2.0]
     assert read_calibration(tmp_path / "model.pt", "grad_cam", "layer3") == [0.0, 7.0]
-    with pytest.raises(OptionError, match=r"that of grad_cam:layer2 is not.*knob"):
+    with pytest.raises(OptionError, match=r"that of grad_cam:layer2 is not.*option"):
         read_calibration(tmp_path / "model.pt", "grad_cam", "layer2")
     # A method that looks at no layer passes it by.
     found = read_calibration(tmp_path / "model.pt", "guided_backprop", "layer2")

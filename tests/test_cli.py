@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from heatmask.attribution import list_methods
 from heatmask.cli import app, main
+from heatmask.cli.common import read_options
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.doctor import choose_image_shape
 from heatmask.errors import HeatmaskError, InputError, OptionError
@@ -116,7 +117,7 @@ def test_demo_on_a_scan_of_the_users(scan, tmp_path):
     ("words", "message"),
     [
         (["segment", "SCAN", "--slice-axis", "oblique"], "slice_axis must be one of"),
-        (["segment", "SCAN", "--set", "batch_size"], "--set must be given as KNOB=VALUE"),
+        (["segment", "SCAN", "--set", "batch_size"], "--set must be given as OPTION=VALUE"),
         (["segment", "SCAN", "--set", "no_knob=1"], "must be an id of the bundle's config"),
     ],
 )
@@ -124,6 +125,18 @@ def test_bad_options_are_named(scan, words, message):
     done = runner.invoke(app, [str(scan) if w == "SCAN" else w for w in words])
     assert isinstance(done.exception, OptionError)
     assert message in str(done.exception)
+
+
+@pytest.mark.fault("H")
+def test_values_are_read_as_json_or_python():
+    """As `monai.bundle run` reads them; a text "False" would count as true."""
+    texts = {
+        "a=false": False, "a=False": False, "a=None": None, "a=null": None, "a=8": 8,
+        "a=['T1-Gd', 'FLAIR']": ["T1-Gd", "FLAIR"], 'a=["x"]': ["x"], "a=T1-Gd": "T1-Gd",
+        "a=*-t2f.nii.gz": "*-t2f.nii.gz", "a=x=y": "x=y", "a=": "",
+    }  # fmt: skip
+    for text, value in texts.items():
+        assert read_options([text]) == {"a": value}, text
 
 
 def test_bundle_that_is_not_there(scan):

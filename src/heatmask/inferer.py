@@ -93,6 +93,9 @@ class HeatmapInferer(Inferer):
             )
         if not 0 <= gate_probability <= 1:
             raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
+        for name, value in {"gate": gate, "amp": amp}.items():
+            if value not in (True, False):  # "false" would count as true
+                raise OptionError(f"{name} must be true or false, got {value!r}.")
         if one_class and none_logit:
             raise OptionError(
                 "one_class must not be given with none_logit: the gate says where there is none. "

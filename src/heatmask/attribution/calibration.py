@@ -41,7 +41,7 @@ def read_calibration(
         raise InputError(
             f"The weights must have the ranges of their heatmaps in {path} beside them, and that "
             f"cannot be read: {error}. `heatmask train` writes it with the weights; or give the "
-            "knob calibration=[low,high]."
+            "option calibration=[low,high]."
         ) from error
     key = method
     if target_layer is not None and "layer" in get_method(method).needs:
@@ -51,7 +51,7 @@ def read_calibration(
         raise OptionError(
             f"The range of the heatmap must be known, and that of {key} is not. Known in {path}: "
             f"{', '.join(known)}. Choose one (target_layer auto is the method's own layer); "
-            "for others give the knob calibration=[low,high] too: the median of the raw heatmap "
+            "for others give the option calibration=[low,high] too: the median of the raw heatmap "
             "where there is nothing, and about its highest value on a finding."
         )
     return known[key]

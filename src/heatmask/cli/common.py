@@ -1,5 +1,6 @@
 """What the commands share: options, the console, values from the command line."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +14,13 @@ Bundle = Annotated[
     str, typer.Option(help="Name of a bundle in bundles/, or the path of its folder.")
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
-Knobs = Annotated[
+Options = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="KNOB=VALUE",
-        help="Any other knob of the bundle's config, such as batch_size=4 or, below one, "
-        "network_def#features=32. Repeatable.",
+        metavar="OPTION=VALUE",
+        help="Any other option of the bundle's config, such as batch_size=4 or, below one, "
+        "inferer#explainer#window=8. Repeatable.",
     ),
 ]
 Pattern = Annotated[
@@ -37,17 +38,22 @@ def read_axis(name: str) -> int:
     return SLICE_AXES[name]
 
 
-def read_knobs(knobs: list[str] | None) -> dict[str, Any]:
-    """Return ``NAME=VALUE`` texts as a dict, values read as JSON where they are."""
+def read_options(options: list[str] | None) -> dict[str, Any]:
+    """Return ``NAME=VALUE`` texts as a dict; values are read as JSON or Python where they are."""
+    values: dict[str, Any] = {}
+    for option in options or ():
+        name, sign, text = option.partition("=")
+        if not sign or not name:
+            raise OptionError(f"--set must be given as OPTION=VALUE, got {option!r}.")
+        values[name] = _read_value(text)
+    return values
+
+
+def _read_value(text: str) -> Any:
+    import ast
     import json
 
-    values: dict[str, Any] = {}
-    for knob in knobs or ():
-        name, sign, text = knob.partition("=")
-        if not sign or not name:
-            raise OptionError(f"--set must be given as KNOB=VALUE, got {knob!r}.")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = text
-    return values
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            return read(text)
+    return text

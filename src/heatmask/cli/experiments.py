@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.cli.common import Bundle, Device, Knobs, Pattern, console, read_knobs
+from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError
 
 
@@ -32,7 +32,7 @@ def evaluate(
     ] = None,
     pattern: Pattern = None,
     device: Device = "auto",
-    knobs: Knobs = None,
+    options: Options = None,
 ) -> None:
     """Score a bundle on patients with reference masks, beside floors without learning.
 
@@ -53,7 +53,7 @@ def evaluate(
         settings["weights"] = str(weights[0])
         settings["further_weights"] = [str(path) for path in weights[1:]]
     configs = ("inference", "evaluate")
-    parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_knobs(knobs)})
+    parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_options(options)})
     (evaluation,) = run_bundle(parser)
     folder = Path(parser.get_parsed_content("output_dir"))
     console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from heatmask.cli.common import Device, Knobs, Pattern, console, read_axis, read_knobs
+from heatmask.cli.common import Device, Options, Pattern, console, read_axis, read_options
 
 ChosenBundle = Annotated[
     str | None,
@@ -68,7 +68,7 @@ def segment(
         bool | None, typer.Option("--snap/--no-snap", help="Fit the mask's border to the scan.")
     ] = None,
     slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
-    knobs: Knobs = None,
+    options: Options = None,
 ) -> None:
     """Make heatmap, pseudo-mask, report and picture of a scan, or of every scan in a folder.
 
@@ -89,7 +89,7 @@ def segment(
     }
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= {"input": str(scan), "output_dir": str(output), "device": device}
-    settings |= read_knobs(knobs)
+    settings |= read_options(options)
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
     parser = read_bundle(folder, knobs=settings)
     segmenter = run_bundle(parser, "evaluator")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.cli.common import Bundle, Device, Knobs, Pattern, console, read_knobs
+from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError
 
 
@@ -52,7 +52,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Default: the bundle's.")] = None,
     pattern: Pattern = None,
     device: Device = "auto",
-    knobs: Knobs = None,
+    options: Options = None,
 ) -> None:
     """Train a bundle from image-level labels alone; no mask is opened.
 
@@ -65,7 +65,7 @@ def train(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
     given = {"max_epochs": epochs, "pattern": pattern, "seed": seed, "device": device}
-    settings = {k: v for k, v in given.items() if v is not None} | read_knobs(knobs)
+    settings = {k: v for k, v in given.items() if v is not None} | read_options(options)
     own = {"--labels": labels, "--images": images, "--output": output}
     check_train_words(data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights)
     if data is None and labels and images and output:
@@ -88,9 +88,9 @@ def train(
     run_bundle(parser)
     trained = parser.get_parsed_content("weights")
     words = ["heatmask", "segment", "SCAN", "--bundle", bundle, "--set", f"weights={trained}"]
-    for knob in knobs or ():  # What makes the network belongs to its weights
-        if knob.startswith(("sequences=", "network_def#", "pixel_spacing_mm=")):
-            words += ["--set", knob]
+    for option in options or ():  # What makes the network belongs to its weights
+        if option.startswith(("sequences=", "network_def#", "pixel_spacing_mm=")):
+            words += ["--set", option]
     console.print(f"Try them: {escape(shlex.join(words))}")
 
 

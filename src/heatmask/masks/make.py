@@ -62,6 +62,8 @@ class MaskSettings:
             raise OptionError(f"keep must be one of {KEEP}, got {self.keep!r}.")
         if self.preset not in PRESETS:
             raise OptionError(f"preset must be one of {PRESETS}, got {self.preset!r}.")
+        if self.snap not in (True, False):  # "false" would count as true
+            raise OptionError(f"snap must be true or false, got {self.snap!r}.")
         for name in ("threshold_level", "otsu_offset"):
             if not math.isfinite(getattr(self, name)):
                 raise OptionError(f"{name} must be a number, got {getattr(self, name)}.")

@@ -56,8 +56,7 @@ that occur. How well the masks fit has not been measured: no reference mask was 
 ## Use
 
     heatmask segment IMAGE --bundle {name} -o OUT
-    python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
-        --input IMAGE --output_dir OUT
+    python -m monai.bundle run --config_file configs/inference.json --input IMAGE --output_dir OUT
 
 `heatmask serve STUDIES` shows it in 3D Slicer, one segment for each class, as soon as this folder
 lies in `bundles/`.
