@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_the_pack_is_built_and_measures(load, tmp_path: Path, monkeypatch) -> No
     assert found["machine"]["GPU"]
     assert [step["error"] for step in found["steps"]] == [None] * 6
     assert [len(step["rows"]) for step in found["steps"]] == [1, 1, 1, 1, 2, 2]
-    assert [row["halvings"] for row in found["steps"][4]["rows"]] == [1, 3]
+    assert [row["halvings"] for row in found["steps"][4]["rows"]] == [1, 2]
     page = (out / "results.md").read_text("utf-8")
     assert "| brain_mri_gp_unet | TF32 off | 0.0e+00 |" in page
 
@@ -153,6 +153,17 @@ def test_halved_batches_are_counted(load, case, bundle_dir: Path, monkeypatch) -
     assert halved["missed"] == []
     assert halved["heatmap"] < 1e-5
     assert whole["missed"] == [f"{bundle_dir.name} with 1000% of the memory: no batch was halved"]
+
+
+def test_a_gpu_is_left_a_share_of_the_memory(load, monkeypatch) -> None:
+    shares: list[float] = []
+    properties = SimpleNamespace(total_memory=1000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    with load("halving").limit_memory(torch.device("cuda"), share=0.5, peak=400, slices=8):
+        assert shares == [0.5]
+    assert shares == [0.5, 1.0]
 
 
 def test_a_step_that_fails_does_not_stop_the_others(load, tmp_path: Path) -> None:

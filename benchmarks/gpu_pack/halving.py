@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from heatmask.attribution import batches
 from heatmask.attribution.memory import measure_peak
 
-SHARES = (0.5, 0.1)
+SHARES = (0.5, 0.25)
 """Of the memory that all slices in one batch take."""
 
 
@@ -58,11 +58,11 @@ def limit_memory(device: torch.device, share: float, peak: int, slices: int) -> 
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
     allowed = torch.cuda.memory_reserved(device) + share * peak
-    torch.cuda.set_per_process_memory_fraction(allowed / total, device)
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @contextmanager
