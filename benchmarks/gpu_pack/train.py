@@ -1,8 +1,8 @@
 """Train the GP networks in their published widths and score them; what `train.sh` calls.
 
 By the shipped recipe, from slice labels alone; only the width is another. A run that was stopped
-goes on from its last epoch in RUNS. Writes training.json, training.md and, where a file may be so
-large, each network's weights in half precision to $OUT.
+goes on from its last epoch in RUNS. Writes training.json, training.md, training.log and, where a
+file may be so large, each network's weights in half precision to $OUT.
 """
 
 import json
@@ -41,19 +41,20 @@ def main(
     """Train and score one network after the other until the time is up."""
     deadline, out = time.monotonic() + 60 * minutes, Path(os.environ["OUT"])
     shutil.unpack_archive(pack / "lgg.tar.bz2", runs / "lgg", filter="data")
-    results = [{"bundle": name, "options": [] if shipped else options}
-               for name, options in PUBLISHED.items() if only in name]  # fmt: skip
-    for result in results:
-        run = runs / result["bundle"]
+    results: list[Result] = []
+    for name in (name for name in PUBLISHED if only in name):
+        result: Result = {"bundle": name, "options": [] if shipped else PUBLISHED[name]}
+        results.append(result)
+        run = runs / name
         for step, words in list_steps(result, pack, runs, device, epochs).items():
-            result |= run_step(step, words, deadline)
+            result |= run_step(step, words, deadline, out / "training.log")
             if "error" in result:
                 break
         else:
             result["summary"] = json.loads((run / "evaluation/summary.json").read_text("utf-8"))
-            keep_weights(run / "model.pt", out / f"{result['bundle']}.pt")
+            keep_weights(run / "model.pt", out / f"{name}.pt")
         write_json({"machine": describe_machine(), "results": results}, out / "training.json")
-    write_page(results, runs, out / "training.md")
+        write_page(results, runs, out / "training.md")
     raise SystemExit(any("error" in result for result in results))
 
 
@@ -73,17 +74,22 @@ def list_steps(
     }
 
 
-def run_step(step: str, words: list[str], deadline: float) -> Result:
+def run_step(step: str, words: list[str], deadline: float, log: Path) -> Result:
     """Run a command of Heatmask until the deadline; return its seconds, and its error if any."""
     print("heatmask", *words, flush=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "heatmask.cli", *words]
-    try:
-        subprocess.run(command, check=True, timeout=max(1, deadline - start))
-    except subprocess.SubprocessError as error:
-        print(error, flush=True)
-        return {"error": str(error)}
-    return {f"{step} seconds": round(time.monotonic() - start, 1)}
+    with log.open("a", encoding="utf-8") as file:
+        try:
+            subprocess.run(
+                command, check=True, timeout=max(1, deadline - start), stdout=file, stderr=file
+            )
+        except subprocess.SubprocessError as error:
+            print(log.read_text("utf-8")[-2000:], error, flush=True)
+            return {"error": str(error)}
+    seconds = round(time.monotonic() - start, 1)
+    print(f"  {seconds} s", flush=True)
+    return {f"{step} seconds": seconds}
 
 
 def keep_weights(path: Path, kept: Path) -> None:
