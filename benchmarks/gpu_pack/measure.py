@@ -46,7 +46,7 @@ def main(
     )
     bundles = [b for b in bundles if "gp_unet" in b.name] if quick else bundles
     for bundle in bundles:
-        measure_bundle(journal, bundle, cases, device, repeats=1 if quick else 7)
+        measure_bundle(journal, bundle, cases, device, repeats=1 if quick else 5)
     largest = max(cases.values(), key=lambda case: case["image"]["FLAIR"].numel())
     for bundle in bundles:
         name = f"{bundle.name}, out of memory"

@@ -2,7 +2,7 @@
 
 By the shipped recipe, from slice labels alone; only the width is another. A run that was stopped
 goes on from its last epoch in RUNS. Writes training.json, training.md, training.log and, where a
-file may be so large, each network's weights in half precision to $OUT.
+file may be so large, each network's weights to $OUT.
 """
 
 import json
@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from tables import describe_machine, write_json
 
@@ -93,11 +92,9 @@ def run_step(step: str, words: list[str], deadline: float, log: Path) -> Result:
 
 
 def keep_weights(path: Path, kept: Path) -> None:
-    """Write a state dict in half precision, if it is small enough to be brought home."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    size_mb = sum(2 * value.numel() for value in state.values()) / 1e6
-    if size_mb <= WEIGHTS_LIMIT_MB:
-        torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, kept)
+    """Copy weights, which are in half precision, if they are small enough to be brought home."""
+    if path.stat().st_size <= WEIGHTS_LIMIT_MB * 1e6:
+        shutil.copy(path, kept)
 
 
 def write_page(results: list[Result], runs: Path, path: Path) -> None:
