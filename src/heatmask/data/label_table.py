@@ -1,7 +1,5 @@
 """Image-level labels of one's own: a CSV of images and classes, split by patient."""
 
-import csv
-import hashlib
 import random
 import re
 from collections import Counter, defaultdict
@@ -10,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from heatmask.data.image_finder import ImageFinder
+from heatmask.data.table import Table, raise_problems, read_table
 from heatmask.errors import InputError, OptionError
 
 NO_FINDING = ("", "none", "healthy", "0")
 """What the label column holds, in any case, where an image shows none of the classes."""
 SPLITS = ("train", "val", "test")
 VALIDATION_SHARE = 0.2
+_WHOLE = re.compile(r"^(\d+)\.0+$")
 _NAME = re.compile(r"\w[\w .+()/-]*")  # Nothing that MONAI's config parser would evaluate
 
 
@@ -163,23 +164,21 @@ def read_label_table(
     OptionError
         `classes` are no usable names.
     """
-    content = _read_bytes(Path(labels))
-    lines = _read_lines(content, labels, patient_column)
-    columns = set(lines[0][1]) if lines else set()
-    class_names = _choose_classes(labels, lines, classes)
-    rows = _parse_lines(labels, Path(images).expanduser(), lines, class_names)
+    table = _read_lines(labels, patient_column)
+    class_names = _choose_classes(labels, table.lines, classes)
+    rows = _parse_lines(labels, ImageFinder(images), table.lines, class_names)
     _check_classes(labels, rows, class_names)
-    if "split" in columns:
+    if "split" in table.columns:
         rule = "by the table's column split"
         _check_splits(labels, rows)
     else:
         rows = _draw_splits(rows, split_seed)
-        whole = "patient" if "patient" in columns else "image (the table names no patients)"
+        whole = "patient" if "patient" in table.columns else "image (the table names no patients)"
         rule = (
             f"one {whole} in one split, about 1 in 5 for validation, drawn from seed {split_seed}"
         )
     _check_coverage(labels, rows, class_names)
-    return LabelTable(class_names, tuple(rows), rule, hashlib.sha256(content).hexdigest())
+    return LabelTable(class_names, tuple(rows), rule, table.digest)
 
 
 def read_references(
@@ -199,55 +198,29 @@ def read_references(
     InputError
         The file or a column is missing.
     """
-    folder = Path(images).expanduser()
-    lines = _read_columns(_read_bytes(Path(labels)), labels, ["image", column])
-    return {folder / row["image"]: folder / row[column] for _, row in lines if row[column]}
+    table, find = read_table(labels, ["image", column]), ImageFinder(images)
+    return {find(row["image"]): find(row[column]) for _, row in table.lines if row[column]}
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"The table of labels must exist and be readable: {path}: {error.strerror}."
-        ) from error
+def _read_lines(path: str | Path, patient_column: str) -> Table:
+    """Read the table; the column of the patient is ``patient``, whatever the file calls it."""
+    table = read_table(path, ["image", "label", *[patient_column] * (patient_column != "patient")])
+    lines = tuple((line, _write_plainly(row, patient_column)) for line, row in table.lines)
+    return replace(table, columns=tuple(lines[0][1]) if lines else (), lines=lines)
 
 
-def _read_lines(
-    content: bytes, path: str | Path, patient_column: str
-) -> list[tuple[int, dict[str, str]]]:
-    """Read the lines; the column of the patient is ``patient``, whatever the file calls it."""
-    needed = ["image", "label", *[patient_column] * (patient_column != "patient")]
-    lines = _read_columns(content, path, needed)
-    if patient_column != "patient":
-        lines = [(line, {**row, "patient": row[patient_column]}) for line, row in lines]
-    return lines
-
-
-def _read_columns(
-    content: bytes, path: str | Path, needed: Sequence[str]
-) -> list[tuple[int, dict[str, str]]]:
-    """Number and columns of each line that is not empty, without blanks around the values."""
-    try:
-        reader = csv.DictReader(content.decode("utf-8-sig").splitlines())  # spreadsheets' mark
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be text in UTF-8, and is not ({error}).") from error
-    found = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in needed if name not in found]
-    if missing:
-        raise InputError(
-            f"{path} must have the columns {' and '.join(needed)}; {' and '.join(missing)} is "
-            f"missing. It has: {', '.join(found) or 'none'}."
-        )
-    reader.fieldnames = found
-    return [
-        (reader.line_num, {n: (v or "").strip() for n, v in row.items() if isinstance(n, str)})
-        for row in reader
-    ]
+def _write_plainly(row: dict[str, str], patient_column: str) -> dict[str, str]:
+    """A row with 1 for the 1.0 that pandas and spreadsheets make of it, and ``patient``."""
+    plain = dict(row)
+    for name in {"label", "slice"} & row.keys():
+        plain[name] = _WHOLE.sub(r"\1", row[name])
+    if patient_column in row:
+        plain["patient"] = row[patient_column]
+    return plain
 
 
 def _choose_classes(
-    path: str | Path, lines: list[tuple[int, dict[str, str]]], classes: Sequence[str] | None
+    path: str | Path, lines: Sequence[tuple[int, dict[str, str]]], classes: Sequence[str] | None
 ) -> tuple[str, ...]:
     found = sorted({row["label"] for _, row in lines if row["label"].lower() not in NO_FINDING})
     names = tuple(found if classes is None else (name.strip() for name in classes))
@@ -268,8 +241,8 @@ def _choose_classes(
 
 def _parse_lines(
     path: str | Path,
-    images: Path,
-    lines: list[tuple[int, dict[str, str]]],
+    find: ImageFinder,
+    lines: Sequence[tuple[int, dict[str, str]]],
     class_names: tuple[str, ...],
 ) -> list[LabelRow]:
     values = dict.fromkeys(NO_FINDING, 0) | {n: k for k, n in enumerate(class_names, start=1)}
@@ -278,10 +251,10 @@ def _parse_lines(
     rows, problems = [], []
     first: dict[tuple[Path, int | None], int] = {}
     for line, row in lines:
-        problem = _find_problem(row, images, values)
+        place = find(row["image"])
+        problem = _find_problem(row, place, find.folder, values)
         if not problem:
             index = int(row["slice"]) if row.get("slice") else None
-            place = images / row["image"]
             earlier = first.setdefault((place, index), line)
             if earlier != line:
                 problem = f"'{row['image']}'{_say_slice(index)} has a label in line {earlier}"
@@ -296,13 +269,13 @@ def _parse_lines(
     return rows
 
 
-def _find_problem(row: dict[str, str], images: Path, values: Mapping[str, int]) -> str:
+def _find_problem(row: dict[str, str], place: Path, folder: Path, values: Mapping[str, int]) -> str:
     """What is wrong with a line; empty if nothing is."""
     label, split = row["label"], row.get("split", SPLITS[0])
     if not row["image"]:
         return "image is empty"
-    if not (images / row["image"]).exists():
-        return f"'{row['image']}' is not in {images}"
+    if not place.exists():
+        return f"'{row['image']}' is not in {folder}"
     if row.get("slice") and not row["slice"].isdecimal():
         return f"slice must be a whole number from 0, got {row['slice']!r}"
     if label not in values and values.get(label.lower()) != 0:
@@ -310,19 +283,6 @@ def _find_problem(row: dict[str, str], images: Path, values: Mapping[str, int]) 
     if split not in SPLITS:
         return f"split must be {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split!r}"
     return "" if row.get("patient", "-") else "patient is empty"
-
-
-def raise_problems(what: str, problems: Sequence[str]) -> None:
-    """Refuse lines of a table, all of them named.
-
-    Raises
-    ------
-    InputError
-        Always.
-    """
-    raise InputError(
-        f"{what} that cannot be used:\n  " + "\n  ".join(problems) + "\nCorrect or remove them."
-    )
 
 
 def _say_slice(index: int | None) -> str:

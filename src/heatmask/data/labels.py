@@ -1,12 +1,12 @@
 """Image-level labels of slices, from CSV files to one list of volumes a split."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from heatmask.data.cases import Study, find_studies
+from heatmask.data.table import read_table
 from heatmask.errors import InputError
 
 
@@ -76,8 +76,8 @@ def list_labelled_volumes(
 def read_slice_labels(path: str | Path) -> dict[str, tuple[int, ...]]:
     """Return each patient's slice labels in slice order."""
     found: dict[str, dict[int, int]] = defaultdict(dict)
-    for line, row in _read_rows(path, ("patient", "slice", "tumour")):
-        if not (row["slice"] or "").isdecimal() or row["tumour"] not in ("0", "1"):
+    for line, row in read_table(path, ("patient", "slice", "tumour")).lines:
+        if not row["slice"].isdecimal() or row["tumour"] not in ("0", "1"):
             raise InputError(
                 f"{path}, line {line}: slice must be a whole number from 0 and tumour 0 or 1, "
                 f"got {row['slice']!r} and {row['tumour']!r}."
@@ -101,7 +101,7 @@ def read_slice_labels(path: str | Path) -> dict[str, tuple[int, ...]]:
 def read_split(path: str | Path, split: str) -> list[str]:
     """Return the patients of one split; a patient in two splits is refused."""
     splits: dict[str, str] = {}
-    for line, row in _read_rows(path, ("patient", "split")):
+    for line, row in read_table(path, ("patient", "split")).lines:
         if splits.setdefault(row["patient"], row["split"]) != row["split"]:
             raise InputError(
                 f"{path}, line {line}: a patient must be in one split, and {row['patient']} is in "
@@ -114,23 +114,6 @@ def read_split(path: str | Path, split: str) -> list[str]:
             f"{', '.join(sorted(set(splits.values()))) or 'none'}."
         )
     return chosen
-
-
-def _read_rows(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets add a mark
-            reader = csv.DictReader(file)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path} must have the columns {', '.join(columns)}; {', '.join(missing)} "
-                    f"is missing. It has: {', '.join(reader.fieldnames or ())}."
-                )
-            return [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise InputError(
-            f"The table must exist and be readable: {path}: {error.strerror}."
-        ) from error
 
 
 def _find_study(patient: str, studies: list[Study]) -> Study:

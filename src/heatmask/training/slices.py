@@ -12,8 +12,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from heatmask.data.label_table import LabelledImage, raise_problems
+from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
+from heatmask.data.table import raise_problems
 from heatmask.errors import HeatmaskError, InputError, reveal_reason
 
 
