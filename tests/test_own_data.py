@@ -22,7 +22,14 @@ from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
-from heatmask.training.own_config import adapt_preprocessing, adapt_training, describe_task
+from heatmask.training.own_bundle import OwnBundle, adapt_inference
+from heatmask.training.own_config import (
+    OwnTask,
+    adapt_preprocessing,
+    adapt_training,
+    choose_methods,
+    describe_task,
+)
 from heatmask.training.own_data import OwnData, train_own_bundle
 
 SOURCE = "brain_mri_gp_unet_segmentation"
@@ -378,13 +385,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_damaged_pictures_are_all_named(tmp_path: Path) -> None:
+    """Those of every split, before anything is trained."""
     labels = write_pictures(tmp_path / "data", ("none", "disc"))
-    for number in (0, 3):
+    for number in (0, 3, 7, 9):
         (tmp_path / "data" / "pictures" / f"{number:03d}.png").write_bytes(b"damaged")
-    with pytest.raises(HeatmaskError, match=r"2 of 12 images that cannot") as caught:
+    with pytest.raises(HeatmaskError, match=r"4 of 20 images that cannot") as caught:
         train(tmp_path, labels)
-    assert "line 2: A picture must be a readable" in str(caught.value)
-    assert "line 5: A picture must be a readable" in str(caught.value)
+    for line in (2, 5, 9, 11):
+        assert f"line {line}: A picture must be a readable" in str(caught.value)
+    assert not (tmp_path / "run").exists()
     assert not (tmp_path / "bundles" / "mine_segmentation").exists()
 
 
@@ -438,6 +447,68 @@ def test_preprocessing_without_the_steps(tmp_path: Path) -> None:
         InputError, match=r"must have the step LoadSequencesd, and it has LoadImaged"
     ):
         adapt_preprocessing({"transforms": [{"_target_": "LoadImaged"}]}, task, (8, 8))
+
+
+def test_damaged_test_volumes_are_named_before_training(tmp_path: Path) -> None:
+    table = write_volumes(tmp_path, CLASSES)
+    rows = table.read_text(encoding="utf-8").splitlines()
+    splits = ["test" if "p7" in row else "val" if "p6" in row else "train" for row in rows[1:]]
+    lines = [f"{row},{split}" for row, split in zip(rows[1:], splits, strict=True)]
+    table.write_text("\n".join([f"{rows[0]},split", *lines]), encoding="utf-8")
+    (tmp_path / "p7.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(HeatmaskError, match=r"^lines 44-49: .*p7\.nii\.gz"):
+        train(tmp_path, table)
+    assert not (tmp_path / "run").exists()
+
+
+# --- what is offered -----------------------------------------------------------------------
+
+MANY = "brain_mri_gradcam_segmentation"
+
+
+def offer(methods: Any, layers: tuple[str, ...] = (), source: str = MANY) -> dict[str, Any]:
+    """What the panel of a new bundle offers; the ranges measured are the same."""
+    folder = find_bundle(source)
+    parser = read_bundle(folder, ("train",))
+    config = read_json(folder / "configs" / "inference.json")
+    choose_methods(parser, config.get("method", "inherent"), methods, layers)
+    made = OwnBundle(
+        folder, OwnTask(("x",), True, False, ("FLAIR",)), None, parser.get(), folder, folder, False
+    )
+    adapted = adapt_inference(config, made)
+    panel = adapted["displayable_configs"]
+    if "calibrated_methods" in parser:
+        assert {*panel["method"]} == {*parser["calibrated_methods"]}
+        assert panel["target_layer"] == ["auto", *parser["calibrated_layers"]]
+        assert adapted["method"] == panel["method"][0]
+    return panel
+
+
+def test_a_few_quick_methods_are_measured_and_offered() -> None:
+    wanted = ["guided_grad_cam", "grad_cam", "multi_stage_cam", "guided_backprop"]
+    assert offer(None)["method"] == wanted
+    assert offer(None)["target_layer"] == ["auto"]
+    resnet = offer(None, source="brain_mri_resnet_attribution_segmentation")["method"]
+    assert resnet[0] == "guided_backprop"
+    assert set(resnet) == set(wanted)
+
+
+def test_all_methods_are_offered_on_request() -> None:
+    config = read_json(find_bundle(MANY) / "configs" / "inference.json")
+    assert offer("all") == config["displayable_configs"]
+
+
+def test_other_methods_are_offered_on_request() -> None:
+    panel = offer(["saliency", "layer_cam"], ("stage2",))
+    assert panel["method"] == ["layer_cam", "saliency"]
+    assert panel["target_layer"] == ["auto", "stage2"]
+    assert offer("saliency")["method"] == ["saliency"]
+    with pytest.raises(OptionError, match="got 'grad_cat'. Closest: grad_cam"):
+        offer("grad_cat")
+
+
+def test_a_network_with_a_heatmap_of_its_own_offers_no_choice() -> None:
+    assert "method" not in offer(None, source=SOURCE)
 
 
 # --- the command ---------------------------------------------------------------------------

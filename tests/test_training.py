@@ -740,6 +740,8 @@ INHERENT = {"inherent": Explainer("inherent")}
 class Slices(torch.utils.data.Dataset):
     """Two slices of tissue without, two with a blob; enough for the planted classifier."""
 
+    labels = torch.tensor([0.0, 0.0, 1.0, 1.0])
+
     def __len__(self) -> int:
         return 4
 
@@ -758,6 +760,8 @@ def test_the_heatmaps_range_comes_from_labels_alone() -> None:
 
 class ThreeKinds(Slices):
     """None, a blob of brightness 2 and one of 3; 0 without any tissue."""
+
+    labels = torch.tensor([0.0, 1.0, 2.0])
 
     def __len__(self) -> int:
         return 3

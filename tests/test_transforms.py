@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd
+from PIL import Image
 from planted import PlantedClassifier, make_affine, make_volume, store_as
 from scan_files import write_nifti
 from scipy import ndimage
@@ -22,6 +23,7 @@ from heatmask.transforms import (
     HeatmapToMaskd,
     NormalizeHeadd,
     ResampleInPlaned,
+    ResizeInPlaned,
     SmoothHeatmapd,
     find_array_axis,
     order_as_stored,
@@ -119,6 +121,25 @@ def test_a_single_slice_is_cut_across_its_own_axis(
     )["mask"]
     assert mask.shape == volume.shape
     assert 0 < mask.float().mean() < 1
+
+
+@pytest.mark.parametrize("size", [(24, 40), (200, 90)])
+def test_a_picture_is_scaled_to_a_size_and_back(size: tuple[int, int]) -> None:
+    """As Pillow scales, which averages over all that becomes one pixel."""
+    random = np.random.default_rng(0)
+    pixels = ndimage.gaussian_filter(random.normal(size=(150, 110)), 10).astype(np.float32)
+    volume = make_volume(pixels[..., None], np.diag([-2.0, -2.0, 1.0, 1.0]))
+    chain = Compose([
+        Orientationd("image", axcodes="RAS", labels=None), ResizeInPlaned("image", size),
+    ])  # fmt: skip
+    there = chain({"image": volume})
+    assert there["image"].shape == (1, *size, 1)
+    wanted = Image.fromarray(pixels[::-1, ::-1]).resize(size[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(there["image"][0, ..., 0], np.asarray(wanted), atol=1e-5)
+    back = chain.inverse(there)["image"]
+    assert back.shape == volume.shape
+    np.testing.assert_allclose(back.affine, volume.affine, atol=1e-9)
+    assert (back - volume)[0, 6:-6, 6:-6].abs().max() < 0.1 * volume.abs().max()
 
 
 def test_a_heatmap_is_inverted_by_the_images_history() -> None:

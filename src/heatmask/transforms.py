@@ -51,15 +51,15 @@ class ResampleInPlane(InvertibleTransform):
         factor[find_slice_axis(old.tolist(), self.slice_axis)] = 1.0
         size = np.maximum(np.round(old * factor), 1).astype(int)
         mode = "area" if (size <= old).all() else "bilinear"
-        return self._resize(volume, size.tolist(), mode, self.get_transform_info())
+        return self._resize(volume, size.tolist(), self.get_transform_info(), mode=mode)
 
     def inverse(self, volume: MetaTensor) -> MetaTensor:
         """Return the volume on the grid it had before, by linear interpolation."""
         size = self.pop_transform(volume)["orig_size"]
-        return self._resize(volume, list(size), "bilinear")
+        return self._resize(volume, list(size), mode="bilinear")
 
     def _resize(
-        self, volume: MetaTensor, size: list[int], mode: str, info: dict | None = None
+        self, volume: MetaTensor, size: list[int], info: dict | None = None, **how: Any
     ) -> MetaTensor:
         old = tuple(volume.shape[1:])
         meta = self.track_transform_meta(  # without `info` the step leaves no trace
@@ -68,8 +68,34 @@ class ResampleInPlane(InvertibleTransform):
         axis = find_slice_axis(old, self.slice_axis)
         images = volume.as_tensor().float().movedim(axis + 1, 1)  # (C, slices, H, W)
         in_plane = [n for i, n in enumerate(size) if i != axis]
-        resized = F.interpolate(images, size=in_plane, mode=mode).movedim(1, axis + 1)
+        resized = F.interpolate(images, size=in_plane, **how).movedim(1, axis + 1)
         return MetaTensor(resized.contiguous()).copy_meta_from(meta)
+
+
+class ResizeInPlane(ResampleInPlane):
+    """Scale the slices of a volume to one size, whatever their pixels are: for pictures.
+
+    `monai.transforms.Resize` with ``anti_aliasing`` smooths in three dimensions, which takes
+    seventy times as long, and darkens the borders.
+
+    Parameters
+    ----------
+    size
+        Of a slice, along the two axes in their order.
+    slice_axis
+        As in `ResampleInPlane`.
+    """
+
+    def __init__(self, size: Sequence[int], slice_axis: int = 2) -> None:
+        self.size, self.slice_axis = tuple(size), slice_axis
+
+    def __call__(self, volume: MetaTensor) -> MetaTensor:
+        """Return the scaled volume (C, X, Y, Z); averages where pixels become larger."""
+        size = list(self.size)
+        axis = find_slice_axis(volume.shape[1:], self.slice_axis)
+        size.insert(axis, volume.shape[axis + 1])
+        info = self.get_transform_info()
+        return self._resize(volume, size, info, mode="bilinear", antialias=True)
 
 
 class ResampleInPlaned(MapTransform, InvertibleTransform):
@@ -92,6 +118,20 @@ class ResampleInPlaned(MapTransform, InvertibleTransform):
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Bring every key back to the grid it had before."""
         return {**data, **{k: self.resample.inverse(data[k]) for k in self.key_iterator(data)}}
+
+
+class ResizeInPlaned(ResampleInPlaned):
+    """Dictionary form of `ResizeInPlane`."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        size: Sequence[int],
+        slice_axis: int = 2,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.resample = ResizeInPlane(size, slice_axis)
 
 
 class ZeroBackgroundd(MapTransform):

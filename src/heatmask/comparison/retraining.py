@@ -43,7 +43,7 @@ TRAIN = "train"
 """The split that has labels and no masks."""
 _CODE = digest_code((
     "training/filtered.py", "training/position.py", "training/augment.py", "training/engine.py",
-    "training/slices.py", "comparison/retraining.py",
+    "training/slices.py", "training/prepared.py", "comparison/retraining.py",
 ))  # fmt: skip
 
 
@@ -155,9 +155,10 @@ class Retraining(Kept[Trial]):
     def _make_slices(self, volumes: Volumes, masks: Sequence[Subject] | None) -> Slices:
         size, device = self.image_size, self.explanations.segmenter.device
         data = SliceDataset(volumes, self.explanations.segmenter.preprocessing, size)
+        images = data.images[:]
         explanation = [
             explain_present_channels(Explainer(METHOD), self._network, part.float().to(device))
-            for part in data.images.split(64)
+            for part in images.split(64)
         ]
         logits = torch.cat([part.logits.cpu() for part in explanation])
         maps = torch.cat([part.attribution.cpu() for part in explanation])
@@ -167,7 +168,7 @@ class Retraining(Kept[Trial]):
         numbers = {name: number for number, name in enumerate(dict.fromkeys(patients))}
         owners = torch.tensor([numbers[name] for name in patients])
         return Slices(
-            images=pool_slices(data.images, SIDE),
+            images=pool_slices(images, SIDE),
             labels=data.labels.long(),
             positions=data.positions,
             patients=owners[data.places[:, 0]],

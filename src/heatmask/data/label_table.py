@@ -108,11 +108,11 @@ class LabelTable:
         """Whether some images show none of the classes; always so with one class."""
         return any(row.label == 0 for row in self.rows)
 
-    def select(self, split: str) -> tuple[LabelledImage, ...]:
-        """Return the images of a split, in the order of the table."""
+    def select(self, *splits: str) -> tuple[LabelledImage, ...]:
+        """Return the images of splits, in the order of the table."""
         by_path: dict[Path, list[LabelRow]] = defaultdict(list)
         for row in self.rows:
-            if row.split == split:
+            if row.split in splits:
                 by_path[row.path].append(row)
         return tuple(
             LabelledImage(

@@ -1,5 +1,6 @@
 """Measure, from slice labels alone, what range a method's heatmap has on trained weights."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,6 +12,8 @@ from heatmask.attribution.explainer import Explainer
 from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError
 from heatmask.training.slices import SliceDataset
+
+logger = logging.getLogger(__name__)
 
 
 def list_explainers(methods: Sequence[str], layers: Sequence[str] = ()) -> dict[str, Explainer]:
@@ -61,7 +64,7 @@ def measure_ranges(
     InputError
         All slices have the same label.
     """
-    labels = torch.stack([slices[i]["label"] for i in range(len(slices))]).round().long()
+    labels = slices.labels.round().long()
     present = [k for k in range(int(labels.max())) if (labels == k + 1).any()]
     share = -(-count // max(1, len(present)))
     chosen = {
@@ -73,8 +76,9 @@ def measure_ranges(
             "The training slices must hold some with and some without the finding, got only one "
             "kind. Check the slice labels."
         )
+    logger.info("Measuring the range of %d heatmaps on training images.", len(explainers))
     ranges = {}
-    for name, explainer in track(explainers.items(), "Calibrating", disable=len(explainers) < 2):
+    for name, explainer in track(explainers.items(), "Measuring ranges of heatmaps"):
         low, high = (
             torch.cat([_explain(explainer, network, chosen[k][i], k) for k in present])
             for i in (0, 1)

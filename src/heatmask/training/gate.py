@@ -80,7 +80,7 @@ def fit_alone(gate: Gate, slices: SliceDataset, penalty: float = 1000.0) -> None
         Of the squared weights for features of unit variance. The default ranks best the slices of
         each LGG training or validation patient with T1-Gd by a fit to the other seven.
     """
-    first = slices.images[:, :1]
+    first = slices.images[:][:, :1]
     there = first.flatten(1).any(dim=1)
     labels = slices.labels[there].round().int().numpy()
     if len(set(labels.tolist())) < 2:

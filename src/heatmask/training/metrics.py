@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ignite.metrics import EpochMetric
 from numpy.typing import NDArray
+from rich.progress import track
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -60,9 +61,10 @@ def score_slices(
     """
     network.eval()
     device = next(network.parameters()).device
+    batches = DataLoader(slices, batch_size=batch_size)
     logits = [
         network(batch["image"].to(device)).float().cpu()
-        for batch in DataLoader(slices, batch_size=batch_size)
+        for batch in track(batches, "Scoring test images", total=len(batches))
     ]
     found = torch.cat(logits), slices.labels[:, None]
     return {name: _score(score, negatives, *found) for name, score in _SCORES.items()}

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,22 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
             out[knob] = copy.deepcopy(trained[knob])
     out["class_names"] = list(task.class_names)
     adapt_preprocessing(out["preprocessing"], task, trained["image_size"])
+    if "calibrated_methods" in trained:
+        _offer_methods(out, trained["calibrated_methods"], trained["calibrated_layers"])
     if task.pictures:  # one plane, and it is the picture's
         out["displayable_configs"].pop("slice_axis", None)
     if task.none_logit:
         out["inferer"]["none_logit"] = True
     return out
+
+
+def _offer_methods(config: dict[str, Any], methods: Sequence[str], layers: Sequence[str]) -> None:
+    """Let the options panel list the methods whose range is known; the first is the default."""
+    panel = config["displayable_configs"]
+    known = [name for name in panel["method"] if name in methods]
+    panel["method"] = known + [name for name in methods if name not in known]
+    panel["target_layer"] = ["auto", *layers]
+    config["method"] = panel["method"][0]
 
 
 def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:

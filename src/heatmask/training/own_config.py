@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heatmask.attribution.registry import get_method
 from heatmask.data.clue import find_clue
 from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
 from heatmask.data.label_table import LabelTable
@@ -13,6 +14,10 @@ from heatmask.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
+
+QUICK_METHODS = ("guided_grad_cam", "guided_backprop", "multi_stage_cam", "grad_cam")
+"""What a bundle of one's own offers beside its own method: one pass forward and back each."""
+ALL_METHODS = "all"
 
 _OF_THE_BUNDLES_DATA = ("dataset_dir", "slice_labels", "patients", "pattern")
 
@@ -189,6 +194,36 @@ def adapt_training(
     adapt_preprocessing(parser["preprocessing"], task, parser["image_size"])
 
 
+def choose_methods(
+    parser: "ConfigParser", own: str, methods: Sequence[str] | str | None, layers: Sequence[str]
+) -> None:
+    """Set whose heatmaps' ranges are measured, in place: what the new bundle will offer.
+
+    Parameters
+    ----------
+    own
+        The method that the bundle shows first.
+    methods
+        `ALL_METHODS` for those of the bundle at all of its layers; None for `own` and `QUICK_METHODS`.
+    layers
+        At which layers beside the method's own.
+
+    Raises
+    ------
+    OptionError
+        There is no such method.
+    """
+    offered = parser.get("calibrated_methods")
+    if offered is None or methods == ALL_METHODS:
+        return
+    if methods is None:
+        methods = [own, *(name for name in QUICK_METHODS if name in offered and name != own)]
+    chosen = [methods] if isinstance(methods, str) else [*methods]
+    for name in chosen:
+        get_method(name)
+    parser["calibrated_methods"], parser["calibrated_layers"] = chosen, [*layers]
+
+
 def adapt_preprocessing(
     preprocessing: Mapping[str, Any], task: OwnTask, image_size: Sequence[int]
 ) -> None:
@@ -209,14 +244,11 @@ def adapt_preprocessing(
         loading.pop(name, None)
     if not task.pictures:
         return
-    place = steps.index(_find_step(steps, "ResampleInPlaned", "Resized"))
+    place = steps.index(_find_step(steps, "ResampleInPlaned", "ResizeInPlaned", "Resized"))
     steps[place] = {
-        "_target_": "Resized",
+        "_target_": "heatmask.transforms.ResizeInPlaned",
         "keys": "image",
-        "spatial_size": [*image_size, -1],
-        "mode": "trilinear",
-        "align_corners": False,
-        "anti_aliasing": True,
+        "size": [*image_size],
     }
 
 

@@ -15,7 +15,7 @@ from heatmask.data.label_table import SPLITS, LabelTable, read_label_table
 from heatmask.training.metrics import score_slices
 from heatmask.training.model_card import Training
 from heatmask.training.own_bundle import OwnBundle, check_output, write_bundle
-from heatmask.training.own_config import OwnTask, adapt_training, describe_task
+from heatmask.training.own_config import OwnTask, adapt_training, choose_methods, describe_task
 from heatmask.training.slices import SliceDataset
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class OwnData:
     bundle : the bundle to train
     fine_tune : start from its weights
     run_dir : checkpoints and logs; None for a folder in ``runs`` that has the output's name
-    knobs : of the bundle's training config, ``split_seed`` and ``patient_column``
+    knobs : of the bundle's training config, ``split_seed`` and ``patient_column``;
+        ``calibrated_methods`` may be "all"
     """
 
     labels: Path
@@ -71,19 +72,22 @@ def train_own_bundle(data: OwnData) -> Path:
     knobs = dict(data.knobs)
     split_seed = int(knobs.pop("split_seed", 0))
     patient_column = str(knobs.pop("patient_column", "patient"))
+    methods, layers = knobs.pop("calibrated_methods", None), knobs.pop("calibrated_layers", ())
     table = read_label_table(data.labels, data.images, data.classes, split_seed, patient_column)
     parser = read_bundle(source, ("train",), knobs)
+    choose_methods(parser, read_bundle(source).get("method", "inherent"), methods, layers)
     task = describe_task(table, parser["sequences"], "sequences" in knobs, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
     adapt_training(parser, task, split_seed, patient_column)
     train_config = _forget_machine(copy.deepcopy(parser.get()))
     run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
     parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
+    test = _read_ahead(table, task, parser)
     run_bundle(parser)
     made = OwnBundle(
         source=source,
         task=task,
-        training=_describe_training(data, table, task, parser, run_dir),
+        training=_describe_training(data, table, task, parser, test),
         train_config=train_config,
         weights=run_dir / "model.pt",
         curve=run_dir / "training.png",
@@ -111,19 +115,32 @@ def _point_to(
     }
 
 
-def _describe_training(
-    data: OwnData, table: LabelTable, task: OwnTask, parser: "ConfigParser", run_dir: Path
-) -> Training:
-    report = json.loads((run_dir / "training.json").read_text(encoding="utf-8"))
-    scores = dict(report["validation"])
+def _read_ahead(table: LabelTable, task: OwnTask, parser: "ConfigParser") -> SliceDataset | None:
+    """Return the test slices, if any: what cannot be read is refused before training.
+
+    Of pictures those of all splits at once, which prepares them; volumes would not fit into memory.
+    """
+    preprocessing, size = parser.get_parsed_content("preprocessing"), parser["image_size"]
+    if task.pictures:
+        SliceDataset(table.select(*SPLITS), preprocessing, size)
     test = table.select("test")
-    if test:
-        slices = SliceDataset(
-            test, parser.get_parsed_content("preprocessing"), parser["image_size"]
-        )
+    return SliceDataset(test, preprocessing, size) if test else None
+
+
+def _describe_training(
+    data: OwnData,
+    table: LabelTable,
+    task: OwnTask,
+    parser: "ConfigParser",
+    test: SliceDataset | None,
+) -> Training:
+    report = Path(parser["output_dir"], "training.json").read_text(encoding="utf-8")
+    found = json.loads(report)
+    scores = dict(found["validation"])
+    if test is not None:
         network = parser.get_parsed_content("network_def")
-        found = score_slices(network, slices, task.negatives)
-        scores |= {f"test_{name}": value for name, value in found.items()}
+        measured = score_slices(network, test, task.negatives)
+        scores |= {f"test_{name}": value for name, value in measured.items()}
     counts = {split: table.count_labels(split) for split in SPLITS}
     return Training(
         source=find_bundle(data.bundle).resolve().name,
@@ -132,7 +149,7 @@ def _describe_training(
         split_rule=table.split_rule,
         seed=parser["seed"],
         epochs=parser["max_epochs"],
-        best_epoch=report["best_epoch"],
+        best_epoch=found["best_epoch"],
         command=_format_command(data, task),
         fine_tuned=data.fine_tune,
         scores={name: round(v, 4) for name, v in scores.items() if not math.isnan(v)},

@@ -1,7 +1,7 @@
-"""Labelled slices in memory, prepared by the very steps that inference uses."""
+"""Labelled slices, prepared by the very steps that inference uses."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -12,10 +12,14 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from heatmask.data.flat import is_picture
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
 from heatmask.data.table import raise_problems
 from heatmask.errors import HeatmaskError, InputError, reveal_reason
+from heatmask.training.prepared import PreparedPictures, Preprocessing, prepare_pictures
+
+Volume = LabelledVolume | LabelledImage
 
 
 class SliceDataset(Dataset[dict[str, Tensor]]):
@@ -37,53 +41,38 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
     Raises
     ------
     InputError
-        Volumes cannot be read, or their labels do not fit them; all of them are named.
+        Volumes cannot be read, or their labels do not fit them; the first of them are named.
 
     Attributes
     ----------
-    images, labels, positions : Tensor
-        (N, C, H, W), (N,) and (N,) of the labelled slices of all volumes, in order.
+    images : Tensor or PreparedPictures
+        (N, C, H, W), float16, of the labelled slices of all volumes, in order.
+    labels, positions : Tensor
+        (N,).
     places : Tensor
         (N, 2), the volume's number and that of the slice in it.
 
     Notes
     -----
     Axial slices: the labels belong to the file's third axis and follow it through the
-    reorientation. Slices are held as float16 (2 bytes a pixel: 60 MB for 1,800 slices of
-    128 x 128), all-zero slices included.
+    reorientation. Slices of volumes are held in memory as float16 (2 bytes a pixel: 60 MB for
+    1,800 slices of 128 x 128), all-zero slices included; pictures stay on disk.
     """
 
     def __init__(
         self,
-        volumes: Sequence[LabelledVolume | LabelledImage],
-        preprocessing: Callable[[Mapping[str, Any]], Any],
+        volumes: Sequence[Volume],
+        preprocessing: Preprocessing,
         image_size: tuple[int, int] = (128, 128),
     ) -> None:
-        fit = ResizeWithPadOrCrop((*image_size, -1))
-        parts, problems = [], []
-        reading = track(volumes, "Reading slices", disable=len(volumes) < 4)
-        for number, volume in enumerate(reading):
-            try:
-                with reveal_reason():
-                    prepared = preprocessing({"image": volume.image})
-                labels = _orient_labels(volume, prepared["scan"])
-            except HeatmaskError as error:
-                problems.append((volume, error))
-                continue
-            stack = fit(prepared["image"]).as_tensor().movedim(-1, 0)
-            positions = (torch.arange(len(stack)) + 0.5) / len(stack)
-            kept = ~labels.isnan()
-            places = torch.stack([torch.full((len(stack),), number), torch.arange(len(stack))], 1)
-            parts.append((stack[kept].half(), labels[kept], positions[kept], places[kept]))
-        if problems:
-            _raise_unreadable(problems, len(volumes))
-        if not parts:
+        if not volumes:
             raise InputError(
                 "There must be a labelled image in every split that is read, and none is there."
             )
-        self.images, self.labels, self.positions, self.places = map(
-            torch.cat, zip(*parts, strict=True)
-        )
+        pictures = all(isinstance(v.image, str) and is_picture(v.image) for v in volumes)
+        read = _read_pictures if pictures else _read_volumes
+        size = (image_size[0], image_size[1])  # configs give a list
+        self.images, self.labels, self.positions, self.places = read(volumes, preprocessing, size)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,16 +86,61 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         }
 
 
-def _raise_unreadable(
-    problems: Sequence[tuple[LabelledVolume | LabelledImage, HeatmaskError]], count: int
-) -> None:
-    named = [f"{_say_lines(volume)}{error}" for volume, error in problems]
-    if len(problems) == 1:
-        raise InputError(named[0]) from problems[0][1]
-    raise_problems(f"There are {len(problems)} of {count} images", named)
+class _Slices(NamedTuple):
+    images: Tensor | PreparedPictures
+    labels: Tensor
+    positions: Tensor
+    places: Tensor
 
 
-def _say_lines(volume: LabelledVolume | LabelledImage) -> str:
+def _read_pictures(
+    volumes: Sequence[Volume], preprocessing: Preprocessing, size: tuple[int, int]
+) -> _Slices:
+    paths = [str(volume.image) for volume in volumes]
+    pictures, problems = prepare_pictures(paths, preprocessing, size)
+    labels: list[int | None] = []
+    for number, volume in enumerate(volumes):
+        try:
+            labels += _list_labels(volume, 1)
+        except InputError as error:
+            problems[number] = problems[number] or str(error)
+    _refuse_unreadable(volumes, problems)
+    places = torch.stack([torch.arange(len(volumes)), torch.zeros(len(volumes)).long()], 1)
+    return _Slices(pictures, torch.tensor(labels).float(), torch.full((len(labels),), 0.5), places)
+
+
+def _read_volumes(
+    volumes: Sequence[Volume], preprocessing: Preprocessing, size: tuple[int, int]
+) -> _Slices:
+    fit = ResizeWithPadOrCrop((*size, -1))
+    parts, problems = [], [""] * len(volumes)
+    reading = track(volumes, "Reading slices", disable=len(volumes) < 4)
+    for number, volume in enumerate(reading):
+        try:
+            with reveal_reason():
+                prepared = preprocessing({"image": volume.image})
+            labels = _orient_labels(volume, prepared["scan"])
+        except HeatmaskError as error:
+            problems[number] = str(error)
+            continue
+        stack = fit(prepared["image"]).as_tensor().movedim(-1, 0)
+        positions = (torch.arange(len(stack)) + 0.5) / len(stack)
+        kept = ~labels.isnan()
+        places = torch.stack([torch.full((len(stack),), number), torch.arange(len(stack))], 1)
+        parts.append((stack[kept].half(), labels[kept], positions[kept], places[kept]))
+    _refuse_unreadable(volumes, problems)
+    return _Slices(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _refuse_unreadable(volumes: Sequence[Volume], problems: Sequence[str]) -> None:
+    named = [f"{_say_lines(v)}{p}" for v, p in zip(volumes, problems, strict=True) if p]
+    if len(named) == 1:
+        raise InputError(named[0])
+    if named:
+        raise_problems(f"There are {len(named)} of {len(volumes)} images", named)
+
+
+def _say_lines(volume: Volume) -> str:
     if not isinstance(volume, LabelledImage):
         return ""
     return f"line{'s' * (len(volume.lines) > 1)} {_join_runs(volume.lines)}: "
@@ -123,7 +157,7 @@ def _join_runs(lines: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def _orient_labels(volume: LabelledVolume | LabelledImage, scan: MetaTensor) -> Tensor:
+def _orient_labels(volume: Volume, scan: MetaTensor) -> Tensor:
     """Return the slice labels in RAS order, NaN for none; refuse those that do not fit."""
     labels = _list_labels(volume, scan.shape[-1])
     axes = nib.aff2axcodes(np.asarray(scan.affine))
@@ -136,7 +170,7 @@ def _orient_labels(volume: LabelledVolume | LabelledImage, scan: MetaTensor) -> 
     return stored if axes[2] == "S" else stored.flip(0)
 
 
-def _list_labels(volume: LabelledVolume | LabelledImage, count: int) -> Sequence[int | None]:
+def _list_labels(volume: Volume, count: int) -> Sequence[int | None]:
     if isinstance(volume, LabelledImage):
         return volume.list_labels(count)
     if count != len(volume.slice_labels):

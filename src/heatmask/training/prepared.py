@@ -1,0 +1,183 @@
+"""Pictures as a network takes them, prepared once and kept on disk.
+
+Reading, scaling and normalising a picture takes longer than many a training step, and a hundred
+thousand pictures do not fit into memory. MONAI's `PersistentDataset` would do too; it knows
+pictures by their paths, and takes ten times as long to read one back.
+"""
+
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose, ResizeWithPadOrCrop
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from heatmask.data.sequence import recognise_sequence
+from heatmask.errors import HeatmaskError, InputError, OutputError, reveal_reason
+
+Preprocessing = Callable[[Mapping[str, Any]], Any]
+logger = logging.getLogger(__name__)
+
+_FEW = 64
+"""Up to so many pictures are prepared without worker processes, which take a while to start."""
+_LIBRARIES = ("torch", "monai", "numpy", "pillow", "scikit-image")
+
+
+class PreparedPictures:
+    """Prepared pictures (N, C, H, W), float16, each read from its file when it is asked for.
+
+    Indexed like a tensor along the first axis. Memory holds the files' names, 32 bytes a picture.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], size: tuple[int, int]) -> None:
+        self.folder, self.names, self.size = folder, np.array(names, "S32"), size
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Return a picture (C, H, W), or several (M, C, H, W)."""
+        chosen = self.names[np.asarray(index) if isinstance(index, Tensor) else index]
+        if isinstance(chosen, bytes):
+            return self._read(chosen)
+        return torch.stack([self._read(name) for name in chosen])
+
+    def _read(self, name: bytes) -> Tensor:
+        # Not a memory map: what was read through it counts as the process's memory.
+        values = np.fromfile(self.folder / name.decode(), np.float16)
+        return torch.from_numpy(values.reshape(-1, *self.size))
+
+
+def prepare_pictures(
+    paths: Sequence[str], preprocessing: Preprocessing, size: tuple[int, int]
+) -> tuple[PreparedPictures, list[str]]:
+    """Prepare pictures, as far as that has not been done before, and keep them on disk.
+
+    In ``$XDG_CACHE_HOME/heatmask/pictures`` (default ``~/.cache``), a folder for each way of
+    preparing, which hangs on the preprocessing, the size, and the code and the libraries behind
+    them. A picture goes by its content, wherever it lies. Several processes may do so at a time.
+
+    Parameters
+    ----------
+    paths
+        The pictures.
+    preprocessing
+        The bundle's, see `heatmask.training.slices.SliceDataset`.
+    size
+        Rows and columns; larger pictures are cropped around the centre, smaller ones padded.
+
+    Returns
+    -------
+    PreparedPictures
+        In the order of `paths`.
+    list of str
+        What is wrong with each picture; empty where nothing is.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    preparing = _Preparing(paths, preprocessing, size)
+    if many := len(paths) > _FEW:
+        preparing[0]  # here first: what it imports, each worker process would import again
+    loader = DataLoader(
+        preparing,
+        batch_size=16,
+        collate_fn=list,
+        num_workers=torch.get_num_threads() if many else 0,
+    )
+    batches = track(loader, "Reading pictures", disable=len(paths) < 4)
+    names, problems = zip(*[result for batch in batches for result in batch], strict=True)
+    pictures = PreparedPictures(preparing.folder, names, size)
+    if not any(problems):
+        megabytes = pictures[0].nbytes * len(set(names)) / 1e6
+        logger.info(
+            "%d pictures are kept prepared, %.0f MB in %s; it may be removed after training.",
+            len(names), megabytes, preparing.folder,
+        )  # fmt: skip
+    return pictures, list(problems)
+
+
+class _Preparing(Dataset[tuple[str, str]]):
+    """Prepares pictures one by one, in whatever process."""
+
+    def __init__(
+        self, paths: Sequence[str], preprocessing: Preprocessing, size: tuple[int, int]
+    ) -> None:
+        self.paths, self.preprocessing = paths, preprocessing
+        self.fit = ResizeWithPadOrCrop((*size, -1))
+        self.folder = _make_folder(preprocessing, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        """Return the name of the prepared picture and what is wrong, one of them empty."""
+        try:
+            return self._keep(self.paths[index]), ""
+        except HeatmaskError as error:
+            return "", str(error)
+
+    def _keep(self, path: str) -> str:
+        name = _name_picture(path)
+        target = self.folder / name
+        if not target.is_file():
+            with reveal_reason():
+                image = self.preprocessing({"image": path})["image"]
+            prepared = self.fit(image).as_tensor()[..., 0].half()
+            partial = self.folder / f"{name}.{os.getpid()}.partial"
+            with _explain(self.folder):
+                prepared.numpy().tofile(partial)
+                os.replace(partial, target)
+        return name
+
+
+def _name_picture(path: str) -> str:
+    """By content, and by the sequence that the name tells, as that may choose the channel."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"A picture must be readable; '{path}' is not: {error.strerror}."
+        ) from error
+    digest = hashlib.blake2b(content, digest_size=16)
+    digest.update(recognise_sequence(path).encode())
+    return digest.hexdigest()
+
+
+def _make_folder(preprocessing: Preprocessing, size: tuple[int, int]) -> Path:
+    steps = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else ()
+    versions = [f"{library} {version(library)}" for library in _LIBRARIES]
+    digest = hashlib.blake2b(
+        pickle.dumps((steps or preprocessing, [*size], versions)), digest_size=8
+    )
+    package = Path(__file__).parents[1]
+    for code in [*sorted((package / "data").glob("*.py")), *sorted(package.glob("*.py"))]:
+        digest.update(code.read_bytes())
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "heatmask" / "pictures" / digest.hexdigest()
+    with _explain(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _explain(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"Prepared pictures are kept in {folder}, and it cannot be written: {error.strerror}. "
+            "Make room there, or name another folder in the variable XDG_CACHE_HOME."
+        ) from error
