@@ -503,7 +503,7 @@ def test_other_methods_are_offered_on_request() -> None:
     assert panel["method"] == ["layer_cam", "saliency"]
     assert panel["target_layer"] == ["auto", "stage2"]
     assert offer("saliency")["method"] == ["saliency"]
-    with pytest.raises(OptionError, match="got 'grad_cat'. Closest: grad_cam"):
+    with pytest.raises(OptionError, match=r"got 'grad_cat'\. Closest: grad_cam"):
         offer("grad_cat")
 
 

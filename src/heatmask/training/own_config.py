@@ -204,7 +204,8 @@ def choose_methods(
     own
         The method that the bundle shows first.
     methods
-        `ALL_METHODS` for those of the bundle at all of its layers; None for `own` and `QUICK_METHODS`.
+        `ALL_METHODS` for those of the bundle, at all of its layers; None for `own` and
+        `QUICK_METHODS`.
     layers
         At which layers beside the method's own.
 

@@ -98,18 +98,23 @@ def prepare_pictures(
         num_workers=torch.get_num_threads() if many else 0,
     )
     batches = track(loader, "Reading pictures", disable=len(paths) < 4)
-    names, problems = zip(*[result for batch in batches for result in batch], strict=True)
+    names, problems, new = zip(*[result for batch in batches for result in batch], strict=True)
     pictures = PreparedPictures(preparing.folder, names, size)
-    if not any(problems):
-        megabytes = pictures[0].nbytes * len(set(names)) / 1e6
-        logger.info(
-            "%d pictures are kept prepared, %.0f MB in %s; it may be removed after training.",
-            len(names), megabytes, preparing.folder,
-        )  # fmt: skip
+    if any(new):
+        _say_where(pictures)
     return pictures, list(problems)
 
 
-class _Preparing(Dataset[tuple[str, str]]):
+def _say_where(pictures: PreparedPictures) -> None:
+    kept = [path.stat().st_size for path in pictures.folder.iterdir()]
+    logger.info(
+        "Pictures are kept as training takes them: %d, %.0f MB, in %s. The folder may be removed "
+        "after training.",
+        len(kept), sum(kept) / 1e6, pictures.folder,
+    )  # fmt: skip
+
+
+class _Preparing(Dataset[tuple[str, str, bool]]):
     """Prepares pictures one by one, in whatever process."""
 
     def __init__(
@@ -122,25 +127,26 @@ class _Preparing(Dataset[tuple[str, str]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[str, str]:
-        """Return the name of the prepared picture and what is wrong, one of them empty."""
+    def __getitem__(self, index: int) -> tuple[str, str, bool]:
+        """Return the name of the prepared picture or what is wrong, and whether it is new."""
+        path = self.paths[index]
         try:
-            return self._keep(self.paths[index]), ""
+            name = _name_picture(path)
+            new = not (self.folder / name).is_file()
+            if new:
+                self._prepare(path, name)
         except HeatmaskError as error:
-            return "", str(error)
+            return "", str(error), False
+        return name, "", new
 
-    def _keep(self, path: str) -> str:
-        name = _name_picture(path)
-        target = self.folder / name
-        if not target.is_file():
-            with reveal_reason():
-                image = self.preprocessing({"image": path})["image"]
-            prepared = self.fit(image).as_tensor()[..., 0].half()
-            partial = self.folder / f"{name}.{os.getpid()}.partial"
-            with _explain(self.folder):
-                prepared.numpy().tofile(partial)
-                os.replace(partial, target)
-        return name
+    def _prepare(self, path: str, name: str) -> None:
+        with reveal_reason():
+            image = self.preprocessing({"image": path})["image"]
+        prepared = self.fit(image).as_tensor()[..., 0].half()
+        partial = self.folder / f"{name}.{os.getpid()}.partial"
+        with _explain(self.folder):
+            prepared.numpy().tofile(partial)
+            os.replace(partial, self.folder / name)
 
 
 def _name_picture(path: str) -> str:
