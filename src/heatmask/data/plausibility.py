@@ -76,12 +76,17 @@ def measure_size(scan: NDArray[np.float32], spacing_mm: Sequence[float]) -> list
 
 def _check_not_labels(scan: NDArray[np.float32], name: str) -> None:
     """Refuse a label map, by its few values or its many equal neighbours."""
-    levels = len(np.unique(take_sample(scan, 200_000)))
     inside = (scan[:-1] != 0) & (scan[1:] != 0)
     equal = np.count_nonzero(inside & (scan[:-1] == scan[1:]))
-    if levels > _MAX_LEVELS and equal <= _MAX_EQUAL * np.count_nonzero(inside):
+    in_patches = equal > _MAX_EQUAL * np.count_nonzero(inside)
+    # A few voxels mostly tell that there are many levels.
+    if not in_patches and any(_count_levels(scan, size) > _MAX_LEVELS for size in (2_000, 200_000)):
         return
     raise InputError(
-        f"'{name}' looks like a mask or a label map, not like a scan: it has {levels} values, in "
-        "patches of one value. Give the scan itself."
+        f"'{name}' looks like a mask or a label map, not like a scan: it has "
+        f"{_count_levels(scan, 200_000)} values, in patches of one value. Give the scan itself."
     )
+
+
+def _count_levels(scan: NDArray[np.float32], size: int) -> int:
+    return len(np.unique(take_sample(scan, size)))

@@ -231,7 +231,7 @@ def adapt_preprocessing(
     """Let a bundle's preprocessing take images of one slice, in place.
 
     Pictures have no pixel size to keep to: each is scaled to the size that the network was
-    trained on.
+    trained on. Their numbers are those of a screen, so that no background is looked for.
 
     Raises
     ------
@@ -245,6 +245,7 @@ def adapt_preprocessing(
         loading.pop(name, None)
     if not task.pictures:
         return
+    steps[:] = [step for step in steps if not _is_step(step, "ZeroBackgroundd")]  # black is 0
     place = steps.index(_find_step(steps, "ResampleInPlaned", "ResizeInPlaned", "Resized"))
     steps[place] = {
         "_target_": "heatmask.transforms.ResizeInPlaned",
@@ -255,9 +256,13 @@ def adapt_preprocessing(
 
 def _find_step(steps: Sequence[dict[str, Any]], *names: str) -> dict[str, Any]:
     for step in steps:
-        if str(step.get("_target_", "")).rpartition(".")[2] in names:
+        if _is_step(step, *names):
             return step
     raise InputError(
         f"The bundle's preprocessing must have the step {' or '.join(names)}, and it has "
         f"{', '.join(str(s.get('_target_')) for s in steps)}. Take a bundle of this project."
     )
+
+
+def _is_step(step: Mapping[str, Any], *names: str) -> bool:
+    return str(step.get("_target_", "")).rpartition(".")[2] in names

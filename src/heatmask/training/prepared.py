@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from heatmask.data.sequence import recognise_sequence
+from heatmask.data.clue import find_clue
 from heatmask.errors import HeatmaskError, InputError, OutputError, reveal_reason
 
 Preprocessing = Callable[[Mapping[str, Any]], Any]
@@ -150,7 +150,7 @@ class _Preparing(Dataset[tuple[str, str, bool]]):
 
 
 def _name_picture(path: str) -> str:
-    """By content, and by the sequence that the name tells, as that may choose the channel."""
+    """By content, and by the sequence that it is known as, which may choose the channel."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -158,7 +158,7 @@ def _name_picture(path: str) -> str:
             f"A picture must be readable; '{path}' is not: {error.strerror}."
         ) from error
     digest = hashlib.blake2b(content, digest_size=16)
-    digest.update(recognise_sequence(path).encode())
+    digest.update(find_clue(path).sequence.encode())
     return digest.hexdigest()
 
 
