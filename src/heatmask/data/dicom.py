@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heatmask.data.dicom_files import DicomSlice, read_slice, read_slices
 from heatmask.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 MAX_GAP_DEVIATION = 0.05
 # Slices that drift sideways by more than this are sheared: no affine grid holds them.
 MAX_DRIFT_MM = 0.1
-_TAGS = (
-    "StudyInstanceUID SeriesInstanceUID SeriesDescription ProtocolName Modality "
-    "Rows Columns NumberOfFrames SamplesPerPixel "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing "
-    "ScanningSequence SequenceVariant InversionTime EchoTime RepetitionTime "
-    "ContrastBolusAgent SliceThickness"
-).split()
-
-
-@dataclass(frozen=True)
-class DicomSlice:
-    """One file of a series with the part of its header that is needed here."""
-
-    path: Path
-    header: "Dataset"
 
 
 @dataclass(frozen=True)
@@ -57,41 +43,17 @@ class DicomSeries:
         return str(self.header.get("SeriesDescription") or "no description")
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file carries the DICM magic after its preamble, whatever its name."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError as error:
-        raise InputError(
-            f"Every file must be readable; '{path}' is not ({error.strerror}). "
-            "Change its permissions, or give another folder."
-        ) from error
-
-
-def is_dicom_folder(folder: Path) -> bool:
-    """Whether any file directly in a folder is DICOM (hidden files do not count)."""
-    return any(is_dicom(path) for path in _list_files(folder))
-
-
 def list_series(folder: Path) -> list[DicomSeries]:
     """All image series directly in a folder, by their UID; empty if there are none.
-
-    Objects without pixels (reports, directory files) are passed over.
 
     Raises
     ------
     InputError
-        If a file carries the DICM magic, but its header cannot be parsed.
+        If slices are damaged (see `heatmask.data.dicom_files.read_slices`).
     """
     by_uid: dict[str, list[DicomSlice]] = {}
-    for path in _list_files(folder):
-        if is_dicom(path):
-            header = _read_header(path)
-            if header.get("Rows") and header.get("SeriesInstanceUID"):
-                by_uid.setdefault(str(header.SeriesInstanceUID), []).append(
-                    DicomSlice(path, header)
-                )
+    for one in read_slices(folder):
+        by_uid.setdefault(str(one.header.get("SeriesInstanceUID") or ""), []).append(one)
     return [DicomSeries(uid, tuple(slices)) for uid, slices in sorted(by_uid.items())]
 
 
@@ -126,17 +88,12 @@ def read_only_slice(path: Path) -> DicomSeries:
     InputError
         If it holds no image, or its header cannot be read.
     """
-    header = _read_header(path)
-    if not header.get("Rows"):
-        raise InputError(
-            f"A DICOM file must hold an image; '{path}' holds none (a report or directory file). "
-            "Give one slice, or the folder of a series."
-        )
-    return DicomSeries(str(header.get("SeriesInstanceUID") or ""), (DicomSlice(path, header),))
+    one = read_slice(path)
+    return DicomSeries(str(one.header.get("SeriesInstanceUID") or ""), (one,))
 
 
-def sort_slices(series: DicomSeries) -> list[Path]:
-    """Files of a series from the first to the last along the slice normal.
+def sort_slices(series: DicomSeries) -> list[DicomSlice]:
+    """Slices of a series from the first to the last along the slice normal.
 
     The normal is the cross product of the row and column directions.
 
@@ -153,27 +110,31 @@ def sort_slices(series: DicomSeries) -> list[Path]:
     order = np.argsort(depths_mm, kind="stable")
     _check_gaps(series, np.diff(depths_mm[order]))
     _check_drift(series, (positions - positions[0]) @ in_plane.T)
-    return [series.slices[index].path for index in order]
+    return [series.slices[index] for index in order]
 
 
-def _list_files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
-    )
+def describe_numbering(series: DicomSeries) -> list[str]:
+    """Say where the numbers of the slices tell that some are missing.
 
-
-def _read_header(path: Path) -> "Dataset":
-    # Imported late: importing this module must stay cheap for the command line.
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"A DICOM file must be complete; the header of '{path}' cannot be read ({error}). "
-            "Export the series again."
-        ) from error
+    Only a hint: series with every second slice, or that begin late, are common.
+    """
+    given = [one.header.get("InstanceNumber") for one in series.slices]
+    numbers = sorted(int(number) for number in given if number not in (None, ""))
+    if len(numbers) < len(given) or len(numbers) < 2:
+        return []
+    name, steps = f"DICOM series '{series.description}'", np.diff(numbers)
+    if steps.min() == 0:
+        return [f"The slices of {name} are numbered twice: whether all are there is not known."]
+    if steps.max() > steps.min():
+        return [
+            f"Slices may be missing: those of {name} are numbered from {numbers[0]} to "
+            f"{numbers[-1]}, and there are {len(numbers)}."
+        ]
+    total = int(series.header.get("ImagesInAcquisition") or 0)
+    if steps.min() == 1 and (numbers[0] > 1 or total > len(numbers)):
+        end = f" of {total}" if total else ""
+        return [f"Slices may be missing: {name} holds numbers {numbers[0]} to {numbers[-1]}{end}."]
+    return []
 
 
 def _check_slices_alike(series: DicomSeries) -> None:

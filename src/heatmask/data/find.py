@@ -17,13 +17,8 @@ from typing import NamedTuple
 from heatmask.data.bids import DATASET_FILE, NO_RAW_FOLDERS
 from heatmask.data.clue import find_clue
 from heatmask.data.content import check_content
-from heatmask.data.dicom import (
-    DicomSeries,
-    is_dicom,
-    is_dicom_folder,
-    read_only_series,
-    read_only_slice,
-)
+from heatmask.data.dicom import DicomSeries, read_only_series, read_only_slice
+from heatmask.data.dicom_files import is_dicom, is_dicom_folder
 from heatmask.data.flat import is_picture
 from heatmask.data.names import (
     MASK_EXAMPLES,

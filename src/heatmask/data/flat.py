@@ -1,5 +1,9 @@
 """2D pictures: read as a volume of one slice.
 
+Cameras and scanners of photographs store a picture as it comes and say in a tag how it is to be
+turned (EXIF and TIFF, tag 274). The pixels stay as stored here, and the affine turns them: what
+a network sees, and every viewer of volumes shows, is upright, and a mask fits the stored pixels.
+
 Through Pillow: scikit-image's reader tries a dozen libraries, ITK among them, before it gives up
 a damaged file.
 """
@@ -10,10 +14,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from heatmask.data.raw import RawScan
 from heatmask.errors import InputError
 
 NOMINAL_WIDTH_MM = 256.0
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+_ORIENTATION_TAG = 274
+# Values of the tag that swap columns and rows, and that mirror them then.
+_SWAPS, _MIRRORS_COLUMNS, _MIRRORS_ROWS = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 
 def is_picture(path: str | Path) -> bool:
@@ -21,41 +30,93 @@ def is_picture(path: str | Path) -> bool:
     return str(path).lower().endswith(PICTURE_SUFFIXES)
 
 
+def read_flat(path: Path) -> RawScan:
+    """Read a picture as a scan, with what there is to say about it.
+
+    Raises
+    ------
+    InputError
+        As `read_picture`.
+    """
+    array, affine = read_picture(path)
+    warnings = [
+        f"'{path.name}' is a picture without geometry; it counts as {NOMINAL_WIDTH_MM:g} mm wide."
+    ]
+    if "".join(nib.aff2axcodes(affine)) != "LPS":
+        warnings.append(
+            f"The EXIF tag of '{path.name}' turns or mirrors it when it is shown, and so does "
+            "Heatmask before it looks at it; the mask lies on the pixels as they are stored."
+        )
+    return RawScan(array, affine, None, warnings)
+
+
 def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a picture as it is looked at: its left is the patient's right, its top anterior.
+    """Read a picture; as shown, its left is the patient's right, its top anterior.
 
     Returns
     -------
     numpy.ndarray
-        (columns, rows, 1), float32. Colours become their brightness on the file's own scale;
-        what is transparent is dropped.
+        (columns, rows, 1), float32, as stored. Colours become their brightness on the file's own
+        scale; what is transparent is dropped.
     numpy.ndarray
-        Affine (4, 4) to RAS. The file has no size: the picture counts as `NOMINAL_WIDTH_MM` along
-        its longer side, about the field of view of a head, and as 1 mm thick.
+        Affine (4, 4) to RAS, after the turn that the file's orientation tag asks for. The file has
+        no size: the picture counts as `NOMINAL_WIDTH_MM` along its longer side, about the field of
+        view of a head, and as 1 mm thick.
 
     Raises
     ------
     InputError
         The file is damaged, or holds several pictures.
     """
+    pixels, orientation = _open_picture(path)
+    array = np.ascontiguousarray(_to_grey(pixels).T[:, :, None], np.float32)
+    pixel_mm = NOMINAL_WIDTH_MM / max(array.shape)
+    to_ras = np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0])
+    return array, to_ras @ _turn_upright(orientation, *array.shape[:2])
+
+
+def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
+    """Stored pixels (rows, columns, ...) and the value of the orientation tag, 1 to 8."""
     from PIL import Image  # Not needed to know a picture by its name
 
     try:
         with Image.open(path) as picture:
             count = getattr(picture, "n_frames", 1)
+            orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
             pixels = np.asarray(
                 picture.convert("RGB") if picture.mode in ("P", "CMYK") else picture
             )
-    except (OSError, SyntaxError, ValueError) as error:
+            is_turned = picture.getexif().get(_ORIENTATION_TAG, 1) != orientation
+    except Exception as error:  # Pillow raises whatever its plugins do
         raise InputError(
-            f"A picture must be a readable {', '.join(PICTURE_SUFFIXES)}; '{path}' is not "
-            f"({error}). Export it again."
+            f"A picture must be a readable {', '.join(PICTURE_SUFFIXES)}; '{path}' is not. "
+            "Export it again."
         ) from error
     if count > 1:
         raise InputError(f"A picture must be one image; '{path}' has {count}. Save one of them.")
-    array = np.ascontiguousarray(_to_grey(pixels).T[:, :, None], np.float32)
-    pixel_mm = NOMINAL_WIDTH_MM / max(array.shape)
-    return array, np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0])
+    orientation = orientation if orientation in range(1, 9) else 1
+    return (_turn_back(pixels, orientation) if is_turned else pixels), orientation
+
+
+def _turn_upright(orientation: int, columns: int, rows: int) -> np.ndarray:
+    """Map (4, 4) from stored column and row to those shown, by the orientation tag."""
+    shown, size = np.eye(4), [columns, rows]
+    if orientation in _SWAPS:
+        shown[:2], size = shown[[1, 0]], [rows, columns]
+    for axis, mirrors in enumerate((_MIRRORS_COLUMNS, _MIRRORS_ROWS)):
+        if orientation in mirrors:
+            shown[axis] *= -1
+            shown[axis, 3] = size[axis] - 1
+    return shown
+
+
+def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the turn of pixels that Pillow has turned already, as it does with TIFF."""
+    if orientation in _MIRRORS_ROWS:
+        pixels = pixels[::-1]
+    if orientation in _MIRRORS_COLUMNS:
+        pixels = pixels[:, ::-1]
+    return pixels.swapaxes(0, 1) if orientation in _SWAPS else pixels
 
 
 def _to_grey(pixels: np.ndarray) -> np.ndarray:
