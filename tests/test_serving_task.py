@@ -13,6 +13,7 @@ import nrrd
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
 from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError, WeightsError
@@ -285,8 +286,9 @@ def test_threads_get_their_own_answers(task, tmp_path):
 
 
 def test_a_plain_tensor_has_no_place_and_is_not_written():
+    plain = torch.zeros(1, 4, 5, 6, dtype=torch.uint8)
     with pytest.raises(TypeError, match="must be a MetaTensor"):
-        write_mask(torch.zeros(1, 4, 5, 6, dtype=torch.uint8), ".nrrd", "uint8")
+        write_mask(plain, MetaTensor(plain), ".nrrd", "uint8")
 
 
 class TestBundles:

@@ -10,8 +10,9 @@ from monai.data import MetaTensor
 from monai.utils import MetaKeys
 
 from heatmask.data.clue import find_clue
-from heatmask.data.decathlon import name_channels
-from heatmask.data.read import RawScan, check_affine, read_scan
+from heatmask.data.decathlon import BRAIN_TUMOUR, name_channels
+from heatmask.data.raw import RawScan, check_affine
+from heatmask.data.read import read_scan
 from heatmask.data.sequence import UNKNOWN, SequenceClue
 from heatmask.errors import InputError
 
@@ -32,7 +33,9 @@ def load_scan(scan: Any, min_slices: int = 2) -> list[LoadedScan]:
     MONAI needs to invert and save, and
 
     - ``meta["sequence"]``: what `heatmask.data.sequence` recognised, or "unknown";
-    - ``meta["warnings"]``: sentences for people; read them with `get_warnings`.
+    - ``meta["warnings"]``: sentences for people; read them with `get_warnings`;
+    - ``meta["nifti_header"]``: of a NIfTI its header, so that results lie on it in every viewer
+      (see `heatmask.data.nifti.make_nifti`).
 
     A volume in memory without an affine of its own (an array, a plain tensor) counts as 1 mm
     RAS, with a warning.
@@ -126,10 +129,23 @@ def _squeeze(array: np.ndarray, path: Path) -> np.ndarray:
     """(X, Y, Z), or (X, Y, Z, C) where there are several channels."""
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
+    while array.ndim > 4 and 1 in array.shape[3:]:  # ITK keeps channels in the fifth axis
+        array = array.squeeze(array.shape.index(1, 3))
+    while array.ndim > 3 and array.shape[0] == 1 and not _is_slice_with_channels(array):
+        array = array[0]  # channel-first, as networks want it
     if array.ndim > 4:
         shape = " x ".join(map(str, array.shape))
         raise InputError(f"The scan must be 3D or 4D; '{path}' is {shape}. Split it first.")
+    if array.ndim == 4 and 1 in array.shape[1:3] and not _is_slice_with_channels(array):
+        # The slices have come into the fourth axis; their place is free.
+        free = array.shape.index(1, 1)
+        array = np.moveaxis(array.squeeze(free), -1, free)
     return array
+
+
+def _is_slice_with_channels(array: np.ndarray) -> bool:
+    """Whether an array with an axis of length one is a single slice of the four sequences."""
+    return array.ndim == 4 and array.shape[3] == len(BRAIN_TUMOUR)
 
 
 def _split_channels(
@@ -151,7 +167,7 @@ def _make_volume(
     array: np.ndarray, raw: RawScan, path: Path, clue: SequenceClue, min_slices: int
 ) -> MetaTensor:
     check_voxels(array, min_slices, str(path))
-    meta = {
+    meta: dict[str, Any] = {
         MetaKeys.ORIGINAL_AFFINE: raw.affine.copy(),
         MetaKeys.SPATIAL_SHAPE: np.array(array.shape),
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
@@ -159,5 +175,7 @@ def _make_volume(
         "sequence": clue.sequence,
         "warnings": list(raw.warnings),
     }
+    if raw.nifti_header is not None:
+        meta["nifti_header"] = raw.nifti_header
     voxels = torch.from_numpy(np.ascontiguousarray(array))
     return MetaTensor(voxels[None], torch.from_numpy(raw.affine), meta)

@@ -14,8 +14,10 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import DTypeLike
 
 from heatmask import __version__
+from heatmask.data.nifti import make_nifti
 from heatmask.errors import OutputError
 from heatmask.report.overview import NOTICE, draw_overview
 from heatmask.report.summary import summarise_result
@@ -82,8 +84,9 @@ class CaseWriter:
 
     def _save_files(self, result: dict[str, Any], report: dict[str, Any], folder: Path) -> None:
         case = result["case"]
-        save_volume(result["mask"], folder / f"{case}_mask.nii.gz", np.uint8)
-        save_volume(result["display"], folder / f"{case}_heatmap.nii.gz", np.float32)
+        scan = result["scan"]
+        save_volume(result["mask"], scan, folder / f"{case}_mask.nii.gz", np.uint8)
+        save_volume(result["display"], scan, folder / f"{case}_heatmap.nii.gz", np.float32)
         draw_overview(result, report, self.slice_axis).savefig(folder / "overview.png", dpi=110)
         text = json.dumps(report, indent=2, default=str) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
@@ -128,11 +131,12 @@ def move_files(source: Path, target: Path) -> None:
         raise
 
 
-def save_volume(volume: MetaTensor, path: Path, dtype: type) -> None:
-    """Save (C, X, Y, Z) with its affine as NIfTI; one channel becomes (X, Y, Z)."""
+def save_volume(volume: MetaTensor, scan: MetaTensor, path: Path, dtype: DTypeLike) -> None:
+    """Save (C, X, Y, Z) as NIfTI where its scan lies; one channel becomes (X, Y, Z)."""
     # MONAI's writer would drop the third axis of a volume of one slice.
     array = volume[0] if len(volume) == 1 else volume.movedim(0, -1)
-    nib.save(nib.Nifti1Image(array.numpy(force=True).astype(dtype), volume.affine.numpy()), path)
+    voxels = array.numpy(force=True).astype(dtype)
+    nib.save(make_nifti(voxels, volume.affine.numpy(), scan.meta.get("nifti_header")), path)
 
 
 def describe_versions() -> dict[str, str]:

@@ -23,8 +23,10 @@ from monailabel.transform.writer import write_itk
 from torch import Tensor
 
 from heatmask.data.clue import find_clue
+from heatmask.data.nifti import read_itk_affine
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_knobs
 from heatmask.serving.studies import find_scan, read_siblings
@@ -96,7 +98,7 @@ class HeatmapInferTask(InferTask):
             segmenter = self._bundle.build_segmenter(to_knobs(values), device)
             result = segmenter.segment(list_scans(path))
             summary = self._bundle.summarise(result)
-        file = write_mask(result["mask"], extension, dtype)
+        file = write_mask(result["mask"], result["scan"], extension, dtype)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
         logger.info("%s: %s %s", path, summary["finding"], summary["seconds"])
         return file, {
@@ -169,8 +171,11 @@ def list_scans(image: Path) -> dict[str, Any]:
     return {"image": {**siblings, sequence: str(path)}, "reference": sequence}
 
 
-def write_mask(mask: Tensor, extension: str, dtype: str) -> str:
+def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> str:
     """Write a mask (1, X, Y, Z) to a new temporary file, compressed, and return its path.
+
+    It lies where the client's viewer shows the scan: a NIfTI carries the scan's own forms, an
+    NRRD the affine that ITK takes for the scan.
 
     Raises
     ------
@@ -181,13 +186,24 @@ def write_mask(mask: Tensor, extension: str, dtype: str) -> str:
     """
     if not isinstance(mask, MetaTensor):
         raise TypeError(f"The mask must be a MetaTensor, got {type(mask).__name__}.")
-    array = mask[0].numpy(force=True)
     try:
         with tempfile.NamedTemporaryFile(suffix=extension, delete=False) as file:
-            write_itk(array, file.name, np.asarray(mask.affine), np.dtype(dtype), True)
+            if extension == ".nrrd":
+                affine = find_shown_affine(scan, mask)
+                write_itk(mask[0].numpy(force=True), file.name, affine, np.dtype(dtype), True)
+            else:
+                save_volume(mask, scan, Path(file.name), np.dtype(dtype))
     except (OSError, RuntimeError) as error:  # ITK raises the latter
         raise OutputError(
             f"The folder for temporary files must be writable, '{tempfile.gettempdir()}' gave: "
             f"{error}. Free some space or set TMPDIR."
         ) from error
     return file.name
+
+
+def find_shown_affine(scan: MetaTensor, mask: MetaTensor) -> np.ndarray:
+    """Return the affine (4, 4) with which a viewer built on ITK shows a scan and its mask."""
+    shown = None
+    if "nifti_header" in scan.meta:
+        shown = read_itk_affine(Path(scan.meta["filename_or_obj"]), mask.shape[1:])
+    return np.asarray(mask.affine) if shown is None else shown
