@@ -152,7 +152,7 @@ def _read_header(path: Path) -> "Dataset | None":
             header = read_partial(file, reached_pixels, force=True, specific_tags=tags)
             is_image = _is_image(header)
         except Exception as error:  # pydicom raises whatever its parts do
-            raise DamagedFileError("its header cannot be read") from error
+            raise DamagedFileError("its header is cut off or damaged") from error
     if not is_image:
         return None
     if not pixels:
@@ -174,7 +174,7 @@ def _is_image(header: Any) -> bool:
 
     meta = header.file_meta
     if "TransferSyntaxUID" not in meta and "SOPInstanceUID" not in header:  # what follows the class
-        raise DamagedFileError("its header is cut off")
+        raise DamagedFileError("its header is cut off or damaged")
     kind = UID(meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "")
     if kind.name == kind:  # of a vendor
         return bool(header.get("Rows"))
