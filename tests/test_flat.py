@@ -5,10 +5,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
+from monai.transforms import Orientation
+from PIL import Image, ImageOps
 from skimage.io import imsave
 
 from heatmask.data.flat import convert_picture, is_picture, read_picture
+from heatmask.data.read import read_scan
+from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
 
 
@@ -68,6 +71,49 @@ def test_a_converted_picture_is_the_picture(tmp_path: Path, top: int) -> None:
     image = nib.load(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(image.dataobj), array)
     np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
+
+
+@pytest.mark.fault("F")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", [".png", ".tif", "tiff_lzw .tif", ".jpg"])
+def test_the_network_sees_a_turned_picture_upright(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    """The pixels stay as stored, so that a mask fits them."""
+    stored = np.repeat(np.repeat(draw_picture(), 8, axis=0), 8, axis=1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    *compression, suffix = kind.split()
+    path = tmp_path / f"a{suffix}"
+    options = {"tiffinfo": {274: orientation}} if suffix == ".tif" else {"exif": exif}
+    options |= {"compression": compression[0]} if compression else {}
+    options |= {"quality": 100} if suffix == ".jpg" else {}
+    Image.fromarray(stored).save(path, **options)
+    ((_, volume),) = load_scan(path, min_slices=1)
+    np.testing.assert_allclose(volume[0, ..., 0].T, stored, atol=3)
+    with path.open("rb") as file, Image.open(file) as picture:
+        shown = np.asarray(ImageOps.exif_transpose(picture))
+    upright = Orientation("LPS", labels=None)(volume)
+    np.testing.assert_allclose(upright[0, ..., 0].T, shown, atol=3)
+    assert upright.affine[:2, 3].tolist() == [0, 0]
+    turned = any("turns or mirrors" in warning for warning in read_scan(path).warnings)
+    assert turned == (orientation > 1)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "PA", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_all_kinds_of_pixels_turn(tmp_path: Path, mode: str) -> None:
+    picture = Image.fromarray(draw_picture()).point(lambda value: 255 * (value > 99))
+    picture = picture.convert("RGB").convert(mode) if mode in ("P", "CMYK") else picture
+    picture = picture.convert("LA").convert(mode) if mode == "PA" else picture.convert(mode)
+    path = tmp_path / ("a.png" if mode in ("P", "1", "LA", "RGBA") else "a.tif")
+    options = {"exif": Image.Exif()} if path.suffix == ".png" else {"tiffinfo": {274: 6}}
+    if path.suffix == ".png":
+        options["exif"][274] = 6
+    picture.save(path, **options)
+    array, affine = read_picture(path)
+    top = 1 if mode == "1" else 255
+    np.testing.assert_allclose(array[..., 0].T, top * (draw_picture() > 99), rtol=1e-5)
+    assert "".join(nib.aff2axcodes(affine)) == "PRS"
 
 
 def test_what_is_no_picture(tmp_path: Path) -> None:

@@ -189,6 +189,25 @@ def test_the_volumes_keep_the_scans_geometry(
         np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(result[key])[0])
 
 
+@pytest.mark.fault("C")
+def test_the_volumes_carry_both_forms_of_the_scan(tmp_path: Path, plain_picture: None) -> None:
+    writer, result = make_writer(tmp_path), make_result("PSL")
+    affine = result["scan"].affine.numpy()
+    scan = nib.Nifti1Image(np.asarray(result["scan"][0]), affine)
+    moved = affine.copy()
+    moved[:3, 3] += (20, -15, 10)
+    scan.set_sform(affine, 2)
+    scan.set_qform(moved, 1, update_affine=False)
+    result["scan"].meta["nifti_header"] = scan.header.binaryblock
+    writer.prepare()
+    writer.write(result)
+    for name in ("mask", "heatmap"):
+        image = nib.load(tmp_path / "out" / "head" / f"head_{name}.nii.gz")
+        assert (image.header["sform_code"], image.header["qform_code"]) == (2, 1)
+        np.testing.assert_allclose(image.get_sform(), affine, atol=1e-4)
+        np.testing.assert_allclose(image.get_qform(), moved, atol=1e-4)
+
+
 def test_several_classes_go_into_a_fourth_axis(tmp_path: Path, plain_picture: None) -> None:
     result = make_result()
     result["display"] = torch.cat([result["display"], 0.5 * result["display"]])

@@ -16,6 +16,7 @@ import torch
 from monai.data import MetaTensor
 from serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
+from heatmask.data.scan import load_scan
 from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
@@ -289,6 +290,28 @@ def test_a_plain_tensor_has_no_place_and_is_not_written():
     plain = torch.zeros(1, 4, 5, 6, dtype=torch.uint8)
     with pytest.raises(TypeError, match="must be a MetaTensor"):
         write_mask(plain, MetaTensor(plain), ".nrrd", "uint8")
+
+
+@pytest.mark.fault("C")
+def test_the_mask_lies_where_a_viewer_shows_a_scan_with_two_forms(tmp_path):
+    """A viewer built on ITK shows such a scan by its qform, and an NRRD has one place only."""
+    qform, sform = tilt_affine(), tilt_affine()
+    sform[:3, 3] += (20, -15, 10)
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), sform)
+    image.set_sform(sform, 2)
+    image.set_qform(qform, 1, update_affine=False)
+    nib.save(image, tmp_path / "flair.nii.gz")
+    ((_, scan),) = load_scan(tmp_path / "flair.nii.gz")
+    mask = MetaTensor(torch.zeros(1, 4, 5, 6, dtype=torch.uint8), affine=scan.affine)
+    _, header = nrrd.read(write_mask(mask, scan, ".nrrd", "uint8"))
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ qform
+    np.testing.assert_allclose(header["space directions"], lps[:3, :3].T, atol=1e-4)
+    np.testing.assert_allclose(header["space origin"], lps[:3, 3], atol=1e-4)
+    for extension in (".nii.gz", ".nii"):
+        written = nib.load(write_mask(mask, scan, extension, "uint16"))
+        assert written.get_data_dtype() == np.uint16
+        np.testing.assert_allclose(written.get_sform(), sform, atol=1e-4)
+        np.testing.assert_allclose(written.get_qform(), qform, atol=1e-4)
 
 
 class TestBundles:

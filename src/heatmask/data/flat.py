@@ -80,13 +80,15 @@ def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
     from PIL import Image  # Not needed to know a picture by its name
 
     try:
-        with Image.open(path) as picture:
+        # By the open file: by its name Pillow maps a turned TIFF into memory with rows and columns
+        # swapped.
+        with Path(path).open("rb") as file, Image.open(file) as picture:
             count = getattr(picture, "n_frames", 1)
             orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
             pixels = np.asarray(
                 picture.convert("RGB") if picture.mode in ("P", "CMYK") else picture
             )
-            is_turned = picture.getexif().get(_ORIENTATION_TAG, 1) != orientation
+            is_turned = picture.format == "TIFF"  # by Pillow, while it was read
     except Exception as error:  # Pillow raises whatever its plugins do
         raise InputError(
             f"A picture must be a readable {', '.join(PICTURE_SUFFIXES)}; '{path}' is not. "
@@ -111,7 +113,7 @@ def _turn_upright(orientation: int, columns: int, rows: int) -> np.ndarray:
 
 
 def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the turn of pixels that Pillow has turned already, as it does with TIFF."""
+    """Bring pixels (rows, columns, ...) as shown to how they are stored."""
     if orientation in _MIRRORS_ROWS:
         pixels = pixels[::-1]
     if orientation in _MIRRORS_COLUMNS:
