@@ -12,7 +12,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx, check_class_count
-from heatmask.attribution.explainer import Explainer, Explanation, check_finite, name_mismatch
+from heatmask.attribution.explainer import (
+    Explainer,
+    Explanation,
+    check_finite,
+    check_images,
+    name_mismatch,
+)
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.memory import MemoryBudget
 from heatmask.attribution.preflight import require_sound
@@ -82,6 +88,7 @@ def explain(
     torch.Size([3, 2, 64, 64])
     """
     explainer = Explainer(method, **options)
+    check_images(images, network)
     if check:
         require_sound(explainer, network, images.shape[1:])
     explanation = explain_in_batches(
@@ -93,6 +100,7 @@ def explain(
         max_memory_gb=max_memory_gb,
         progress=progress,
     )
+    _warn_of_nothing(explainer, images, explanation.attribution)
     if isinstance(images, MetaTensor):
         attribution = convert_to_dst_type(explanation.attribution, images, dtype=torch.float32)[0]
         explanation = explanation._replace(attribution=attribution)
@@ -205,6 +213,17 @@ def run_batches(
             batch_size = size // 2
             logger.warning("The GPU is out of memory: going on with a batch of %d.", batch_size)
     return results
+
+
+def _warn_of_nothing(explainer: Explainer, images: Tensor, attribution: Tensor) -> None:
+    if explainer.method.family in ("cam", "inherent"):
+        return  # whose ReLU may rightly leave nothing
+    empty = ~attribution.flatten(1).any(1) & images.flatten(1).any(1)
+    if empty.any():
+        logger.warning(
+            "%s is zero everywhere on %d of %d images: no pixel changes their logits, or by less "
+            "than %s can hold.", explainer.method.name, empty.sum(), len(empty), images.dtype,
+        )  # fmt: skip
 
 
 def _select(class_idx: ClassIdx, part: slice) -> ClassIdx:

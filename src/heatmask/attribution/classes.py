@@ -1,6 +1,6 @@
 """Which class is explained, and the gradient of its logit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,12 +27,39 @@ def select_logits(logits: Tensor, class_idx: ClassIdx) -> Tensor:
 
 def check_logits(logits: object) -> None:
     """Raise `MethodError` unless these are logits (B, K)."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise MethodError(
-            f"A classifier must return logits of shape (batch, classes), got {got}. "
-            "Give the network without its loss, or wrap it so that it returns the logits alone."
-        )
+    if isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point():
+        return
+    got, fix = _describe_tensor(logits) if isinstance(logits, Tensor) else _describe_object(logits)
+    raise MethodError(
+        f"A classifier must return logits of shape (batch, classes), got {got}. {fix}"
+    )
+
+
+def _describe_tensor(output: Tensor) -> tuple[str, str]:
+    """Return what came in place of logits, and how to make logits of it."""
+    got = f"{tuple(output.shape)}"
+    if not output.is_floating_point():
+        return f"{got} of {output.dtype}", "Return what comes before the argmax or the threshold."
+    if output.ndim == 1:
+        return got, "Add an axis for the class: return logits[:, None]."
+    if output.shape[2:].numel() == 1:
+        return got, "Drop the other axes: return logits.flatten(1)."
+    return f"{got}, a map as of a segmentation network", (
+        "Return one number for each class, such as the mean of its map: logits.flatten(2).mean(2)."
+    )
+
+
+def _describe_object(output: object) -> tuple[str, str]:
+    """As `_describe_tensor`, for what is no tensor."""
+    got = type(output).__name__
+    if hasattr(output, "logits"):
+        return got, "Wrap the network so that it returns output.logits."
+    if isinstance(output, Mapping):
+        keys = ", ".join(map(repr, output))
+        return f"{got} with {keys}", "Wrap the network so that it returns the logits of these."
+    if isinstance(output, Sequence):
+        return f"{got} of {len(output)}", "Wrap the network so that it returns the logits of these."
+    return got, "Wrap the network so that it returns the logits alone."
 
 
 def index_classes(logits: Tensor, class_idx: ClassIdx) -> Tensor:

@@ -100,7 +100,7 @@ def _check_complete(
             "DeepLift's attribution must sum to the change of the logit, and on "
             f"{type(network).__name__} it is off by {wrong:.2g} of it: the network holds "
             "something nonlinear without a rule (instance or group normalisation, attention, a "
-            "product of maps), or cuts its gradient. `heatmask doctor` names methods that fit."
+            "product of maps), or cuts its gradient."
         )
 
 
@@ -145,7 +145,7 @@ class RescaleRules(TorchFunctionMode):
         if recorded is not func or reference.shape[1:] != images.shape[1:]:
             raise MethodError(
                 "DeepLift needs a network that makes the same calls for every image, and this "
-                "one makes others for the images than for the baseline. Use integrated_gradients."
+                "one makes others for the images than for the baseline."
             )
         if len(reference) in (1, len(images)):
             return reference

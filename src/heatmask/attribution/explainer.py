@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, check_logits
-from heatmask.attribution.frozen import copy_frozen
+from heatmask.attribution.frozen import copy_frozen, find_bare
 from heatmask.attribution.grid import resize_to
 from heatmask.attribution.registry import get_method
 from heatmask.attribution.views import average_views
@@ -109,16 +109,7 @@ class Explainer:
         InputError
             The images do not fit the network.
         """
-        if images.ndim not in (3, 4, 5) or len(images) == 0:
-            raise InputError(
-                "Images must come as (batch, channel, *spatial) with at least one image, "
-                f"got shape {tuple(images.shape)}."
-            )
-        if not images.is_floating_point():
-            raise InputError(
-                f"Images must be floating-point numbers, got {images.dtype}. Scale them as in "
-                "training, or convert them with images.float()."
-            )
+        check_images(images, network)
         plain = images.as_tensor() if isinstance(images, MetaTensor) else images
         check_finite(self.method.name, network, images=plain)
         with torch.inference_mode(False), torch.enable_grad():
@@ -132,7 +123,7 @@ class Explainer:
         return Explanation(logits.detach().float(), attribution)
 
     def _copy(self, network: nn.Module) -> nn.Module:
-        training = any(module.training for module in network.modules())
+        training = any(getattr(module, "training", False) for module in network.modules())
         if self.method.family == "inherent" and not training:
             return network  # one forward leaves it alone, and a copy takes milliseconds
         private = copy_frozen(network)
@@ -186,6 +177,31 @@ def _are_all(given: object, kind: type | UnionType) -> bool:
     return all(isinstance(one, kind) for one in given)
 
 
+def check_images(images: Tensor, network: nn.Module) -> None:
+    """Raise `InputError` unless these are images (B, C, *spatial) that the network can get."""
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"Images must be a torch tensor, got {type(images).__name__}. Convert them with "
+            "torch.as_tensor(images)."
+        )
+    if images.ndim not in (3, 4, 5) or len(images) == 0:
+        raise InputError(
+            "Images must come as (batch, channel, *spatial) with at least one image, "
+            f"got shape {tuple(images.shape)}."
+        )
+    if not images.is_floating_point():
+        raise InputError(
+            f"Images must be floating-point numbers, got {images.dtype}. Scale them as in "
+            "training, or convert them with images.float()."
+        )
+    device = next((tensor.device for tensor in find_bare(network).parameters()), images.device)
+    if device != images.device:
+        raise InputError(
+            f"Network and images must lie on one device, and the network is on {device}, the "
+            f"images on {images.device}. Move them: images.to({str(device)!r})."
+        )
+
+
 def check_finite(what: str, network: nn.Module, **results: Tensor) -> None:
     """Raise `MethodError` if a result (B, ...) of `what` is not finite, by its name."""
     for name, values in results.items():
@@ -201,7 +217,7 @@ def check_finite(what: str, network: nn.Module, **results: Tensor) -> None:
 
 @contextmanager
 def name_mismatch(images: Tensor) -> Iterator[None]:
-    """Turn torch's errors about channels and types into an `InputError` that names the images'."""
+    """Turn torch's errors about channels, types and compiled functions into our own."""
     try:
         yield
     except RuntimeError as error:
@@ -214,5 +230,10 @@ def name_mismatch(images: Tensor) -> Iterator[None]:
             raise InputError(
                 f"Images and network must be of one type, and the images are {images.dtype}: "
                 f"{error}. Convert them, as in images.float()."
+            ) from error
+        if "donated buffers" in str(error):
+            raise MethodError(
+                "A function of the network was compiled by torch.compile, and can be "
+                "differentiated only once. Compile none, or give one class_idx at a time."
             ) from error
         raise

@@ -1,47 +1,111 @@
-"""The private copy of a network that every attribution works on."""
+"""The network that was given, and the private copy of it that every attribution works on."""
 
 import copy
+from itertools import chain
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from heatmask.errors import MethodError
+
+
+class TorchScript(nn.Module):
+    """A TorchScript network inside of a module that takes hooks, as TorchScript does not."""
+
+    def __init__(self, network: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's logits."""
+        return self.network(images)
+
+
+def find_bare(network: nn.Module) -> nn.Module:
+    """Return a network as it was before `torch.compile` or data parallelism wrapped it.
+
+    Raises
+    ------
+    MethodError
+        It is no module, or has no weights yet.
+    """
+    if not isinstance(network, nn.Module):
+        got = f"the class {network.__name__}" if isinstance(network, type) else type(network)
+        raise MethodError(
+            f"A network must be a torch.nn.Module, got {getattr(got, '__name__', got)}. "
+            "Build the network, load its weights with load_state_dict, and give that."
+        )
+    network = _unwrap(network)
+    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+        if is_lazy(tensor):
+            raise MethodError(
+                f"A network must have weights, and {name!r} of this {type(network).__name__} has "
+                "no size yet. Run it once on an image, then load its weights."
+            )
+        if tensor.is_meta:
+            raise MethodError(
+                f"A network must have weights, and {name!r} of this {type(network).__name__} is on "
+                "the device 'meta', which holds none. Build it on the CPU or the GPU, or load its "
+                "weights with load_state_dict(..., assign=True)."
+            )
+    return network
 
 
 def copy_frozen(network: nn.Module) -> nn.Module:
     """Return a copy of `network` in eval mode whose parameters share its memory, frozen.
 
-    Buffers are copied, for a forward pass may write to them.
+    Buffers are copied, for a forward pass may write to them; so is all of a TorchScript network.
 
     A method may hook, patch or switch the copy as it likes and throw it away: the network
     itself, its hooks, flags, buffers and ``.grad`` cannot be left changed, an exception
     cannot leave anything behind, and calls from several threads do not meet. Frozen
     parameters keep autograd from storing what only weight gradients need.
 
-    What was compiled, the network or a part of it, comes back as it was before
-    `torch.compile`, which would keep rules and hooks from being seen.
+    What was compiled or made parallel, the network or a part of it, comes back as it was
+    before, or rules and hooks would not be seen.
 
     Raises
     ------
     MethodError
-        The network holds something that Python cannot copy.
+        See `find_bare`; or the network holds something that Python cannot copy.
     """
+    network = find_bare(network)
     shared: dict[int, object] = {}
+    for module in network.modules():
+        for value in vars(module).values():  # left from a forward, or remade by each
+            if isinstance(value, Tensor) and not value.is_leaf:
+                shared[id(value)] = value.detach()
     for parameter in network.parameters():
-        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        values = parameter.clone() if parameter.is_inference() else parameter
+        shared[id(parameter)] = nn.Parameter(values.detach(), requires_grad=False)
     for buffer in network.buffers():
         shared[id(buffer)] = buffer.detach().clone()
     try:
-        return _uncompile(copy.deepcopy(network, shared).eval())
+        with torch.no_grad():  # or TorchScript's copy would hang on the graph of its original
+            private = copy.deepcopy(network, shared).eval()
     except Exception as error:
         raise MethodError(
             "A network must be one that copy.deepcopy can copy, because methods work on a "
             f"copy of it, and {type(network).__name__} is not: {error}. "
             "Give the bare network, without what its training left in it."
         ) from error
+    if isinstance(private, torch.jit.ScriptModule):
+        private = TorchScript(private)
+    _unwrap_parts(private)
+    return private.requires_grad_(False)
 
 
-def _uncompile(network: nn.Module) -> nn.Module:
-    network = getattr(network, "_orig_mod", network)
+def _unwrap(network: nn.Module) -> nn.Module:
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _unwrap(network.module)
+    compiled = getattr(network, "_orig_mod", None)
+    return network if compiled is None else _unwrap(compiled)
+
+
+def _unwrap_parts(network: nn.Module) -> None:
     for name, child in network.named_children():
-        setattr(network, name, _uncompile(child))
-    return network
+        bare = _unwrap(child)
+        if bare is not child:
+            setattr(network, name, bare)
+        _unwrap_parts(bare)

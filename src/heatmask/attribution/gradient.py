@@ -41,8 +41,7 @@ def backpropagate(
         if relus.calls == 0:
             raise MethodError(
                 f"Guided backprop and deconvolution need ReLU activations, and "
-                f"{type(network).__name__} calls none. Use saliency, integrated_gradients or a "
-                "CAM: `heatmask methods` lists what each needs."
+                f"{type(network).__name__} calls none."
             )
     scores = select_logits(logits, class_idx)
     gradients: dict[Rule, Tensor] = {}
@@ -271,7 +270,8 @@ def _average_noisy(
     for _ in range(check_count("samples", samples)):
         noisy = images + scale * _draw_noise(images, generator)
         _, gradients = backpropagate(network, noisy, class_idx)
-        total = total + gradients["plain"].pow(power).sum(2)
+        gradient = gradients["plain"].to(torch.promote_types(images.dtype, torch.float32))
+        total = total + gradient.pow(power).sum(2)  # a square may be too small for half precision
     return _run_plainly(network, images), total / samples
 
 

@@ -25,7 +25,7 @@ def explain_inherently(
         raise MethodError(
             "The method 'inherent' needs a network that offers "
             "forward_heatmap(images) -> (logits, attribution), "
-            f"and {type(network).__name__} does not. Choose another method: `heatmask methods`."
+            f"and {type(network).__name__} does not."
         )
     with torch.no_grad():
         logits, heatmap = network.forward_heatmap(images)

@@ -6,7 +6,10 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
+from heatmask.attribution.frozen import TorchScript
 from heatmask.errors import MethodError, OptionError
+
+NO_SCRIPT = "Layers of TorchScript cannot be seen: give the network as it was before torch.jit."
 
 
 def find_layer(network: nn.Module, target_layer: str) -> nn.Module:
@@ -16,10 +19,17 @@ def find_layer(network: nn.Module, target_layer: str) -> nn.Module:
     ------
     OptionError
         There is none; the message gives the closest names.
+    MethodError
+        It lies in TorchScript.
     """
     layers = dict(network.named_modules(remove_duplicate=False))
-    if target_layer in layers and target_layer:
-        return layers[target_layer]
+    layer = layers.get(target_layer) if target_layer else None
+    if isinstance(network, TorchScript) or isinstance(layer, torch.jit.ScriptModule):
+        raise MethodError(
+            f"target_layer must not be TorchScript, got {target_layer!r}. {NO_SCRIPT}"
+        )
+    if layer is not None:
+        return layer
     names = [name for name in layers if name]
     close = get_close_matches(str(target_layer), names, cutoff=0.3) or names[-3:]
     raise OptionError(
@@ -75,6 +85,11 @@ class LayerTap:
                 raise MethodError(
                     f"target_layer must give a map (batch, channels, *spatial), and {name!r} "
                     f"gives {shape}. Choose a convolutional layer."
+                )
+            if not output.is_floating_point():
+                raise MethodError(
+                    f"target_layer must give floating-point numbers, and {name!r} gives "
+                    f"{output.dtype}. Give the network as it was before it was quantised."
                 )
             if not output.requires_grad:
                 output = output.detach().requires_grad_(torch.is_grad_enabled())

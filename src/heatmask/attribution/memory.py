@@ -124,7 +124,7 @@ class MemoryBudget:
             raise OptionError(
                 f"max_memory_gb must be at least {math.ceil(need / GB * 100) / 100:g}, which one "
                 f"image needs, got {self.max_memory_gb:g}. Give more, or take a smaller image or a "
-                "method that needs less, such as cam."
+                "method that needs less."
             )
 
 

@@ -91,8 +91,7 @@ def explain_by_lrp_epsilon_plus(
     if left:
         raise MethodError(
             "lrp_epsilon_plus needs every batch norm right after a convolution or a linear "
-            f"layer, and {len(left)} of {type(network).__name__} are not, such as {left[0]!r}. "
-            "Use lrp_epsilon or deep_lift."
+            f"layer, and {len(left)} of {type(network).__name__} are not, such as {left[0]!r}."
         )
     composite = composites.EpsilonPlus(epsilon=stabilize, stabilizer=stabilize)
     return propagate_relevance(network, images, class_idx, composite, logits)
@@ -159,8 +158,7 @@ def _check_conserved(network: nn.Module, relevance: Tensor, scores: Tensor, kept
 def _refuse(network: nn.Module, reason: str) -> MethodError:
     return MethodError(
         "LRP needs a network of convolutions, linear layers, batch norms, activations, pooling "
-        f"and sums, each layer used once, and {type(network).__name__} is not: {reason}. "
-        "`heatmask doctor` names methods that fit."
+        f"and sums, each layer used once, and {type(network).__name__} is not: {reason}."
     )
 
 

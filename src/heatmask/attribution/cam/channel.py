@@ -231,8 +231,7 @@ def find_pooled_head(network: nn.Module, activation: Tensor, logits: Tensor) -> 
                     return module
     raise MethodError(
         f"CAM needs global average pooling of target_layer followed by one linear layer, and the "
-        f"logits of {type(network).__name__} are something else. Choose the layer that is pooled, "
-        "or grad_cam or hires_cam, which take any head."
+        f"logits of {type(network).__name__} are something else. Choose the layer that is pooled."
     )
 
 

@@ -61,8 +61,7 @@ def explain_by_guided_grad_cam(
         logits, activations = view_layers(network, images, target_layer)
     if rules.calls == 0:
         raise MethodError(
-            f"Guided Grad-CAM needs ReLU activations, and {type(network).__name__} calls none. "
-            "Take grad_cam, or input_x_gradient."
+            f"Guided Grad-CAM needs ReLU activations, and {type(network).__name__} calls none."
         )
     (cam,) = weigh_classes(logits, activations, class_idx, weigh_grad_cam, keep_graph=True)
     rules.rule = "guided"

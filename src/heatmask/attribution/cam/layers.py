@@ -6,13 +6,13 @@ first the next time and checked in the same forward pass, so that it costs nothi
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.layers import LayerTap
+from heatmask.attribution.layers import NO_SCRIPT, LayerTap
 from heatmask.errors import MethodError, OptionError
 
 TargetLayer = str | Sequence[str] | None
@@ -42,8 +42,8 @@ def watch_maps(
 ) -> Iterator[Maps]:
     """Note the name and spatial size of every map that a module gives, in the order of calls.
 
-    A map has the axes of the images and at least 2 positions along each. A scripted module
-    takes no hooks and is passed by.
+    A map has the axes of the images and at least 2 positions along each. Passed by are scripted
+    modules, which take no hooks, and parametrizations, which give weights.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def watch_maps(
 
     def note(name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
         def hook(module: nn.Module, inputs: object, output: object) -> Tensor | None:
-            if isinstance(output, Tensor) and output.ndim == images.ndim:
+            if _is_floating(output) and output.ndim == images.ndim:
                 size = output.shape[2:]
                 if min(size) > 1:
                     maps.append((name, size))
@@ -66,13 +66,21 @@ def watch_maps(
     handles = [
         module.register_forward_hook(note(name))
         for name, module in network.named_modules()
-        if name and not isinstance(module, torch.jit.ScriptModule)
+        if name and _takes_hooks(name, module)
     ]
     try:
         yield maps
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_floating(output: object) -> TypeGuard[Tensor]:
+    return isinstance(output, Tensor) and output.is_floating_point()
+
+
+def _takes_hooks(name: str, module: nn.Module) -> bool:
+    return not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name
 
 
 def find_stages(network: nn.Module, images: Tensor) -> Stages:
@@ -109,10 +117,11 @@ def _find(network: nn.Module, images: Tensor) -> _Found:
         matter = [True] * len(maps)
     stages = _list_stages(maps, matter)
     if not stages:
+        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
         raise MethodError(
             f"{type(network).__name__} must have a layer with a map of at least 2 positions an "
-            f"axis, on which the logits depend, for images of {tuple(images.shape[2:])}. Give "
-            "target_layer, or larger images."
+            f"axis, on which the logits depend, for images of {tuple(images.shape[2:])}. "
+            f"{NO_SCRIPT if scripted else 'Give target_layer, or larger images.'}"
         )
     return _Found(maps, stages)
 
@@ -225,8 +234,7 @@ def weigh_classes(
     if not scores.requires_grad:
         raise MethodError(
             "The logits must depend on target_layer in a way that autograd can follow, and they "
-            "do not. Choose a layer on the way to the logits, or a method without gradients: "
-            "score_cam."
+            "do not. Choose a layer on the way to the logits."
         )
     by_class = []
     for at in range(scores.shape[1]):

@@ -86,7 +86,7 @@ class Replay:
                 return
         raise MethodError(
             f"{type(self.network).__name__} must give the same logits when only what lies above "
-            f"{self.target_layer!r} is run again, and it does not. Take grad_cam or score_cam."
+            f"{self.target_layer!r} is run again, and it does not."
         )
 
     def _repeat(self, tensor: Tensor, count: int) -> Tensor:

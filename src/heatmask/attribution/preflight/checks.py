@@ -18,6 +18,7 @@ from heatmask.attribution.explained import ExplainedClassifier
 from heatmask.attribution.layers import LayerTap, find_layer
 from heatmask.attribution.preflight.activation_counter import ActivationCounter
 from heatmask.attribution.preflight.gates import CountedRules, GateWatch
+from heatmask.attribution.preflight.probabilities import EndWatch, name_sum
 from heatmask.attribution.preflight.probe import NETWORK_ERRORS, Subject
 from heatmask.errors import MethodError
 
@@ -67,16 +68,15 @@ def conclude(name: str, measured: float, limit: float, finding: str, advice: str
 
 
 def check_logits(subject: Subject, detail: str) -> Check:
-    """Logits must be (B, K) and finite."""
-    logits = subject.run()
-    advice = "Let the network return the logits (batch, classes) alone, and look for NaN in them."
-    try:
-        index_classes(logits, None)
-    except MethodError as error:
-        return Check("logits", (), False, math.nan, 0, str(error), advice)
+    """Logits must be (B, K) and finite, no probabilities, and not the same for every image."""
+    with EndWatch() as watch:
+        logits = subject.run()
+    finding, advice = _find_fault(subject, logits, watch)
+    if finding:
+        return Check("logits", (), False, math.nan, 0, finding, advice)
     wrong = int((~logits.isfinite()).sum())
     finding = f"{logits.shape[1]} logit(s) an image, {wrong} of {logits.numel()} not finite"
-    return conclude("logits", wrong, 0, finding, advice)
+    return conclude("logits", wrong, 0, finding, "Look for NaN in the weights.")
 
 
 def check_determinism(subject: Subject, detail: str) -> Check:
@@ -98,7 +98,8 @@ def check_batch(subject: Subject, detail: str) -> Check:
         "batch against single", change, SAME if subject.exact else 10 * SAME,
         f"logits of an image change by {show(change)} with its batch",
         "A normalisation takes the statistics of the batch in eval mode: give batch norm "
-        "track_running_stats=True and train again, or take instance or group norm.",
+        "track_running_stats=True and train again, or take instance or group norm. Dynamic "
+        "quantisation takes the range of the batch: give the network as it was before.",
     )  # fmt: skip
 
 
@@ -113,8 +114,8 @@ def check_input_gradient(subject: Subject, detail: str) -> Check:
         error = 0.0
     return _judge_gradient(
         "input gradient", "the images", error, subject,
-        "A detach() or .data in the network cuts the gradient, as MONAI's ResNet with "
-        "shortcut_type='A' does: train one with shortcut_type='B'.",
+        "A detach() or .data in the network cuts the gradient, and so does no_grad(). MONAI's "
+        "ResNet with shortcut_type='A' has one: train it with shortcut_type='B'.",
     )  # fmt: skip
 
 
@@ -277,6 +278,37 @@ def divide(error: float, scale: float) -> float:
     return error / scale if scale else error
 
 
+def _find_fault(subject: Subject, outputs: Any, watch: EndWatch) -> tuple[str, str]:
+    """Return why outputs are no logits, and how to mend it; two empty texts if they are."""
+    try:
+        index_classes(outputs, None)
+    except MethodError as error:
+        return str(error), ""
+    given, rows = len(subject.images), len(outputs)
+    if rows != given:
+        return f"{given} images give {rows} rows of logits", "Let the network return one an image."
+    if end := watch.name_end(outputs) or name_sum(outputs):
+        return (
+            f"the network ends in {end}, so it returns no logits",
+            "A probability that is sure has no gradient, and its heatmap is empty. Give the "
+            "network without its last step: put nn.Identity() in place of the module, or let "
+            "forward return what goes into the function.",
+        )
+    if _is_constant(subject, outputs):
+        return (
+            "the logits are the same for every image",
+            "Look for weights that were not loaded, or are all zero.",
+        )
+    return "", ""
+
+
+def _is_constant(subject: Subject, logits: Tensor) -> bool:
+    """Whether not even images a thousand times as bright, or negative, change the logits."""
+    alike = torch.equal(logits[:1], logits[1:])
+    others = (subject.images * scale for scale in (0, 1000, -1000))
+    return alike and all(torch.equal(subject.run(images), logits) for images in others)
+
+
 def _judge_gradient(
     name: str, what: str, error: float | None, subject: Subject, advice: str
 ) -> Check:
@@ -286,8 +318,8 @@ def _judge_gradient(
             name, (), False, math.nan, limit,
             f"the gradient by {what} cannot be measured: the logits do not depend on it, or by "
             "less than their rounding",
-            "Name a layer that matters, or give the network so that it runs in float64 or with "
-            "smaller logits.",
+            "Give the network so that it runs in float64 or with smaller logits, and as it was "
+            "before it was quantised.",
         )  # fmt: skip
     finding = f"the gradient by {what} is off finite differences by {show(error)}"
     return conclude(name, error, limit, finding, advice)

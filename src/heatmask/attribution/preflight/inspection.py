@@ -12,6 +12,7 @@ from torch import nn
 
 from heatmask.attribution.cam.layers import find_stages
 from heatmask.attribution.explainer import Explainer
+from heatmask.attribution.frozen import find_bare
 from heatmask.attribution.preflight.cache import Known, recall
 from heatmask.attribution.preflight.checks import (
     Check,
@@ -31,7 +32,7 @@ from heatmask.attribution.preflight.laws import (
     check_conservation,
     check_pooled_head,
 )
-from heatmask.attribution.preflight.probe import Subject, prepare_subject
+from heatmask.attribution.preflight.probe import NETWORK_ERRORS, Subject, prepare_subject
 from heatmask.attribution.registry import Method, get_method, list_methods
 from heatmask.errors import MethodError
 
@@ -101,6 +102,7 @@ def inspect_network(
     OptionError
         There is no such method or layer.
     """
+    network = find_bare(network)
     asked = list_methods() if methods is None else [get_method(name) for name in methods]
     inspection = _Inspection(network, image_shape, {}, seed)
     needed: dict[Need, list[str]] = {}
@@ -133,7 +135,7 @@ def require_sound(explainer: Explainer, network: nn.Module, image_shape: Sequenc
     InputError
         The network does not run on images of this shape.
     """
-    network = getattr(network, "_orig_mod", network)
+    network = find_bare(network)
     with recall(network, image_shape) as known:
         inspection = _Inspection(network, image_shape, known)
         needs = list_needs(explainer.method, explainer.options.get("target_layer"))
@@ -141,7 +143,11 @@ def require_sound(explainer: Explainer, network: nn.Module, image_shape: Sequenc
             failed = inspection.find_failure(needs)
             instead = inspection.suggest({explainer.method.name}) if failed else ()
     if failed:
-        limit = "" if math.isnan(failed.measured) else f" (at most {show(failed.limit)})"
+        limit = (
+            ""
+            if math.isnan(failed.measured) or not failed.limit
+            else f" (at most {show(failed.limit)})"
+        )
         raise MethodError(
             f"{explainer.method.name} cannot be relied on with {type(network).__name__}: "
             f"{failed.finding.rstrip('.')}{limit}. {_join(failed, instead)}"
@@ -243,10 +249,24 @@ class _Inspection:
         return next((check for need in needs if not (check := self.look(need)).passed), None)
 
     def suggest(self, refused: Collection[str]) -> list[str]:
-        """At most two methods that are sound."""
+        """At most two methods that are sound, and that give a map of the network as it is."""
         if self.find_failure(_BASIC):
             return []
         registered = {method.name: method for method in list_methods()}
         others = [registered[n] for n in PREFERRED if n in registered and n not in refused]
-        sound = (method.name for method in others if not self.find_failure(list_needs(method)))
+        sound = (
+            method.name
+            for method in others
+            if not self.find_failure(list_needs(method)) and self.runs(method)
+        )
         return list(islice(sound, 2))
+
+    def runs(self, method: Method) -> bool:
+        """Whether a method explains an image, in the network's own precision."""
+        images = self.subject.enlarge() if "layer" in method.needs else self.subject.images[1:]
+        kind = next((p.dtype for p in self.network.parameters()), torch.float32)
+        try:
+            Explainer(method.name)(self.network, images.to(kind), [0])
+        except NETWORK_ERRORS:
+            return False
+        return True
