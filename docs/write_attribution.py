@@ -39,6 +39,23 @@ look alike does not show what the network has learnt. For a scan of yours:
 """
 
 WORDS = """
+## Networks
+
+A network is a `torch.nn.Module` whose forward returns one logit for each class: a floating-point
+tensor of shape (batch, classes). Before any method runs, these are refused, each with what to do
+about it:
+
+- probabilities: a network that ends in a sigmoid, a softmax, their logarithms or a threshold, as a
+  module or a function, in Python or in TorchScript
+- logits that are the same for every image, or not finite
+- a dict, a tuple, an object with `logits`, a vector (batch,), a segmentation map
+- lazy layers that have no size yet, weights on the device `meta`, a state dict, an exported program
+- a network and images on two devices
+
+A network wrapped by `torch.compile` or `nn.DataParallel` is explained as it was before. Of
+TorchScript no layers or ReLUs can be seen, and of a quantised network no gradients: methods that
+need them are refused. A refusal names at most two other methods, which were tried on that network.
+
 ## Words
 
 What a method needs:
