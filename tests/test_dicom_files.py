@@ -118,6 +118,19 @@ def test_files_with_the_names_of_slices_are_refused(tmp_path: Path, suffix: str)
         (tmp_path / name).unlink()
 
 
+def test_links_to_slices_that_are_not_there(tmp_path: Path) -> None:
+    """As git-annex and DataLad leave them where the content was not fetched."""
+    files = write_series(tmp_path / "a")
+    content = files[2].rename(tmp_path / "MD5E-s134--0f3a")
+    files[2].symlink_to(content)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a").array, ARRAY)
+    content.unlink()
+    (tmp_path / "a" / "notes").symlink_to(content)
+    reason = f"1 of 6 in .*{files[2].name} .a link to a file that is not there"
+    with pytest.raises(InputError, match=reason):
+        read_scan(tmp_path / "a")
+
+
 def test_in_an_archive_a_damaged_series_is_left_out(tmp_path: Path) -> None:
     write_series(tmp_path / "a")
     files = write_series(tmp_path / "b")

@@ -48,8 +48,10 @@ def is_dicom(path: Path) -> bool:
     """Whether a file begins like DICOM, whatever its name.
 
     Either with a preamble and the marker, or at once with the first elements of a header, as old
-    software writes it.
+    software writes it. A link to a file that is not there is none.
     """
+    if not path.exists():
+        return False
     with _explain_unreadable(path), path.open("rb") as file:
         start = file.read(132)
     if start[128:] == b"DICM":
@@ -116,8 +118,10 @@ def read_slice(path: Path) -> DicomSlice:
 
 
 def _list_files(folder: Path) -> list[Path]:
+    """Files and links to files, also to missing ones; not what is hidden."""
+    found = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(
-        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+        path for path in found if path.is_file() or (path.is_symlink() and not path.is_dir())
     )
 
 
@@ -206,12 +210,18 @@ def _looks_like(path: Path, shapes: set[str]) -> bool:
     """Whether a file that is no DICOM seems to be one of the slices with names of such shapes."""
     shape = _shape_of(path)
     suffix, suffixes = Path(shape).suffix.lower(), {Path(s).suffix.lower() for s in shapes}
-    is_empty_slice = path.stat().st_size == 0 and "0" in shape and suffix in suffixes
+    is_empty_slice = _is_empty(path) and "0" in shape and suffix in suffixes
     return bool(shapes) and (shape in shapes or suffix in _DICOM_SUFFIXES or is_empty_slice)
 
 
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
 def _describe_stray(path: Path) -> str:
-    return "no DICOM" if path.stat().st_size else "0 bytes"
+    if not path.exists():
+        return "a link to a file that is not there"
+    return "0 bytes" if _is_empty(path) else "no DICOM"
 
 
 def _describe_damaged(folder: Path, damaged: dict[Path, str], whole: int) -> str:
