@@ -350,6 +350,40 @@ def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
             read_bundle(bundle_dir, knobs={name: 3})
 
 
+@pytest.mark.fault("F")
+def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
+    """One of them, or both in another order; the weights know only their own."""
+    images = {}
+    scans = {"FLAIR": str(flair_scan), "T1-Gd": str(flair_scan)}
+    for names in (["FLAIR", "T1-Gd"], ["T1-Gd", "FLAIR"], ["FLAIR"], ["T1-Gd"]):
+        parser = read_bundle(find_bundle(), knobs={"sequences": names})
+        network = run_bundle(parser, "network")
+        loading = run_bundle(parser, "preprocessing").transforms[0]
+        images[tuple(names)] = loading({"image": scans})["image"]
+        assert network(torch.zeros(1, 2, 16, 16)).shape == (1, 1)
+    both, swapped, flair, t1gd = images.values()
+    assert torch.equal(both, swapped)
+    assert torch.equal(flair[0], both[0])
+    assert not flair[1].any()
+    assert torch.equal(t1gd[1], both[1])
+    assert not t1gd[0].any()
+    assert any("Without FLAIR" in warning for warning in t1gd.meta["warnings"])
+    parser = read_bundle(find_bundle(), knobs={"sequences": ["T2"]})
+    with pytest.raises(OptionError, match="takes, FLAIR, T1-Gd; got T2"):
+        run_bundle(parser, "preprocessing")
+
+
+@pytest.mark.fault("F")
+def test_scans_have_two_names_and_one_value(flair_scan, tmp_path):
+    scan = str(flair_scan)
+    for names in (["input"], ["dataset_dir"], ["input", "dataset_dir"]):
+        parser = read_bundle(find_bundle(), knobs=dict.fromkeys(names, scan))
+        assert [case["image"] for case in run_bundle(parser, "dataset")] == [scan]
+    knobs = {"input": scan, "dataset_dir": str(tmp_path)}
+    with pytest.raises(OptionError, match="two names of one option"):
+        run_bundle(read_bundle(find_bundle(), knobs=knobs), "dataset")
+
+
 @pytest.mark.fault("H")
 @pytest.mark.parametrize(
     ("name", "item"), [("gate", "inferer"), ("amp", "inferer"), ("snap", "postprocessing")]

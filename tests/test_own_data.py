@@ -256,6 +256,7 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
     assert config["pixel_spacing_mm"] == 3.0
     assert config["sequences"] == ["FLAIR"]
     assert read_json(pictures / "configs" / "inference.json")["sequences"] == ["unknown"]
+    assert config["channels"] == config["sequences"]
     assert "slice_axis" not in read_json(pictures / "configs/inference.json")["displayable_configs"]
 
 

@@ -366,6 +366,7 @@ def open_bundle(bundle_dir: Path, network: torch.nn.Module, **knobs: Any) -> Seg
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
     fixed = {"device": "cpu", "bundle_root": str(bundle_dir), "sequences": ["FLAIR"]}
+    fixed["channels"] = fixed["sequences"]
     for name, value in (fixed | knobs).items():
         parser[name] = value
     parser["preprocessing#transforms#0#size_mm"] = None  # the heads drawn here are small

@@ -89,6 +89,8 @@ def train(
     trained = parser.get_parsed_content("weights")
     words = ["heatmask", "segment", "SCAN", "--bundle", bundle, "--set", f"weights={trained}"]
     for option in options or ():  # What makes the network belongs to its weights
+        if option.startswith("sequences="):
+            words += ["--set", option.replace("sequences=", "channels=", 1)]
         if option.startswith(("sequences=", "network_def#", "pixel_spacing_mm=")):
             words += ["--set", option]
     console.print(f"Try them: {escape(shlex.join(words))}")

@@ -65,7 +65,10 @@ class Listing(list[Item]):
 
 
 def list_cases(
-    path: str | Path | None, pattern: str | None = None, sequences: Sequence[str] = ("FLAIR",)
+    path: str | Path | None,
+    pattern: str | None = None,
+    sequences: Sequence[str] = ("FLAIR",),
+    input: str | Path | None = None,
 ) -> Listing[dict[str, Any]]:
     """Return `find_studies` as the data list of a bundle.
 
@@ -74,11 +77,22 @@ def list_cases(
     the network does not take are in it, so that the report of the case can name them, and are
     logged here once.
 
+    Parameters
+    ----------
+    path, pattern, sequences
+        As `find_studies`.
+    input
+        Another name for the path, as a bundle has two for it: both may not be given.
+
     Raises
     ------
     OptionError
-        No path is given; otherwise as `find_studies`.
+        No path is given, or two are; otherwise as `find_studies`.
     """
+    if input is not None and str(input) != str(path):
+        raise OptionError(
+            f"input and dataset_dir are two names of one option, got {input} and {path}. Give one."
+        )
     if not path:
         raise OptionError("input must name a scan or a folder, and none was given: --input SCAN.")
     studies = find_studies(path, pattern, sequences)

@@ -28,7 +28,7 @@ class LoadSequencesd(MapTransform):
 
     The key holds one scan (a path, or a volume (1, X, Y, Z) in memory), a file with several
     sequences in its channels (`heatmask.data.decathlon`), or a mapping from sequence to scan.
-    It becomes a float32 MetaTensor (len(sequences), X, Y, Z) on the grid of the reference:
+    It becomes a float32 MetaTensor (len(channels), X, Y, Z) on the grid of the reference:
     scans with another grid are resampled to it linearly, absent ones are channels of zeros.
     The reference itself goes, as it is, to `scan_key`: (1, X, Y, Z). Nothing is reoriented.
 
@@ -46,7 +46,9 @@ class LoadSequencesd(MapTransform):
     keys
         The key of the scans, one.
     sequences
-        What the network takes, in the order of its channels.
+        What is looked for, in the order in which it may be the reference.
+    channels
+        What the network takes, in the order of its channels; None for `sequences`.
     scan_key
         Where the reference goes.
     reference_key
@@ -83,11 +85,14 @@ class LoadSequencesd(MapTransform):
         needed: str | None = None,
         required: str | None = None,
         size_mm: Sequence[float] | None = None,
+        channels: Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys)
         self.size_mm = size_mm
         self.required = required
         self.sequences, self.needed = check_sequences(sequences), needed
+        self.channels = check_sequences(channels or sequences)
+        _check_subset(self.sequences, self.channels)
         self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
         if len(self.keys) != 1:
@@ -174,7 +179,7 @@ class LoadSequencesd(MapTransform):
         if roles.left_out:
             taken, others = " and ".join(self.sequences), ", ".join(roles.left_out)
             warnings += [f"Left out, the network takes {taken}: {others}."]
-        if self.needed in self.sequences and self.needed not in roles.channels:
+        if self.needed in self.channels and self.needed not in roles.channels:
             alone = " and ".join(roles.channels)
             warnings += [
                 f"Without {self.needed} this network is not to be trusted: on {alone} alone its "
@@ -184,13 +189,21 @@ class LoadSequencesd(MapTransform):
 
     def _stack(self, roles: "Roles", volumes: Mapping[str, MetaTensor]) -> MetaTensor:
         scan = volumes[roles.reference]
-        stack = torch.zeros((len(self.sequences), *scan.shape[1:]))
+        stack = torch.zeros((len(self.channels), *scan.shape[1:]))
         for channel, name in roles.channels.items():
             moved = match_grid(volumes[name], scan, name, roles.reference)
-            stack[self.sequences.index(channel)] = moved.as_tensor()[0]
+            stack[self.channels.index(channel)] = moved.as_tensor()[0]
         image = MetaTensor(stack).copy_meta_from(scan)
         image.meta["warnings"] = get_warnings(scan)
         return image
+
+
+def _check_subset(sequences: Sequence[str], channels: Sequence[str]) -> None:
+    if not set(sequences) <= set(channels):
+        raise OptionError(
+            f"sequences must be among those that the network takes, {', '.join(channels)}; "
+            f"got {', '.join(sequences)}. Leave out the others, or train a network for them."
+        )
 
 
 @dataclass(frozen=True)

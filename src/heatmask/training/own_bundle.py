@@ -134,6 +134,7 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
     for knob in ("network_def", "sequences", "pixel_spacing_mm"):
         if knob in out and knob in trained:
             out[knob] = copy.deepcopy(trained[knob])
+    out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
     adapt_preprocessing(out["preprocessing"], task, trained["image_size"])
     if "calibrated_methods" in trained:
