@@ -231,7 +231,9 @@ def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
     touch(*(tmp_path / f"P_001_000{n}.nii.gz" for n in range(4)))
     with pytest.raises(InputError, match=r"need a dataset\.json.*4 files \(P_001_0000"):
         list_cases(tmp_path)
-    assert len(list_cases(tmp_path, "*_0003*")) == 1
+    (note,) = list_cases(tmp_path, "*_0003*").notes
+    assert note.startswith("Nothing says which sequence is in 1 files (P_001_0003.nii.gz)")
+    assert list_cases(tmp_path / "P_001_0001.nii.gz").notes
     with pytest.raises(InputError, match="2 files"):
         list_cases(tmp_path, "*_000[13]*")
     touch(tmp_path / "x" / "p2_flair.nii")
@@ -246,7 +248,8 @@ def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
 def test_numbers_that_are_no_channels(tmp_path, numbers):
     """One channel each, and patients that are numbered."""
     touch(*(tmp_path / f"patient_{n:04d}.nii.gz" for n in numbers))
-    assert len(list_cases(tmp_path)) == len(numbers)
+    cases = list_cases(tmp_path)
+    assert (len(cases), cases.notes) == (len(numbers), [])
 
 
 @pytest.mark.fault("D")

@@ -163,9 +163,17 @@ def count_heads(path: str | Path, pattern: str | None = None) -> Counter[frozens
 
 
 def _leave_out_unnamed_channels(scans: list[Scan], notes: list[str]) -> Found:
-    """Drop the channels of nnU-Net's cases where nothing says which sequences they are."""
+    """Drop the channels of nnU-Net's cases where nothing says which sequences they are.
+
+    One that was chosen from its case, by a pattern or its path, stays.
+    """
     unknown = [scan.path for scan in scans if scan.clue.sequence == UNKNOWN]
-    unnamed = find_unnamed_channels(unknown)
+    cases = find_unnamed_channels(unknown)
+    alone = [paths[0].name for paths in cases if len(paths) == 1]
+    if alone:
+        files = list_names(alone, "files")
+        notes = [*notes, f"Nothing says which sequence is in {files}, one channel of several."]
+    unnamed = {path for paths in cases for path in paths if len(paths) > 1}
     if not unnamed:
         return Found(scans, notes)
     message = (

@@ -11,10 +11,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 from heatmask.data.flat import is_picture
-from heatmask.data.names import get_place, get_stem
+from heatmask.data.names import get_place, get_stem, split_scan_name
 from heatmask.data.sequence import UNKNOWN, SequenceClue, recognise_sequence
 from heatmask.errors import InputError
 
@@ -72,29 +73,26 @@ def find_channel_clue(path: Path) -> SequenceClue | None:
     return SequenceClue(sequence, source if sequence != UNKNOWN else "", f"_{number:04d}", case)
 
 
-def find_unnamed_channels(paths: Iterable[Path]) -> list[Path]:
-    """Files that look like several channels of one case; `paths` are of unknown sequence.
+def find_unnamed_channels(paths: Iterable[Path]) -> list[list[Path]]:
+    """Files that look like channels of one case, by case; `paths` are of unknown sequence.
 
-    Numbers from 0 on, and no more than a patient has sequences: others number the patients.
+    The files beside them count too: numbers from 0 on, and no more than a patient has sequences.
+    Other numbers are those of patients.
     """
-    cases: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
+    cases: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in paths:
-        case, number = split_channel(path)
+        case, _ = split_channel(path)
         if case and not is_picture(path):
-            cases[get_place(path).parent, case][number] = path
-    return [
-        path
-        for channels in cases.values()
-        if len(channels) > 1 and max(channels) < _MOST_CHANNELS and _has_first(channels)
-        for path in channels.values()
-    ]
+            cases[get_place(path).parent, case].append(path)
+    return [chosen for chosen in cases.values() if _are_channels(chosen[0])]
 
 
-def _has_first(channels: dict[int, Path]) -> bool:
-    """Whether the channel with the number 0 lies beside the others; a pattern may leave it out."""
-    number, path = next(iter(channels.items()))
-    start, _, suffix = path.name.rpartition(f"_{number:04d}")
-    return path.with_name(f"{start}_0000{suffix}").exists()
+def _are_channels(path: Path) -> bool:
+    """Whether a file and those beside it that differ in the number are channels of one case."""
+    case, _ = split_channel(path)
+    beside = get_place(path).parent.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9].*")
+    numbers = {split_channel(other)[1] for other in beside if split_scan_name(other.name)[1]}
+    return 0 in numbers and len(numbers) > 1 and max(numbers) < _MOST_CHANNELS
 
 
 def split_channel(path: Path) -> tuple[str, int]:
