@@ -100,3 +100,10 @@ def test_a_damaged_table_is_refused(tmp_path):
     assert find_clue(tmp_path / "p1_t2.nii").sequence == "T2"
     with pytest.raises(InputError, match="channel numbers and names"):
         find_clue(tmp_path / "P1_0000.nii")
+
+
+def test_a_pointer_is_no_damaged_scan(tmp_path):
+    path = tmp_path / "p1_flair.nii.gz"
+    path.symlink_to(".git/annex/objects/1/2/k.nii.gz")
+    with pytest.raises(InputError, match="git annex get"):
+        load_scan(path)

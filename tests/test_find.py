@@ -301,6 +301,19 @@ def test_links_that_lead_nowhere(tmp_path, target, fix):
 
 
 @pytest.mark.fault("D")
+def test_a_series_of_which_slices_were_not_fetched_is_no_shorter_series(tmp_path):
+    folder = write_dicom_series(tmp_path / "series", ARRAY, np.eye(4))
+    slice_, *_ = folder.iterdir()
+    slice_.unlink()
+    slice_.symlink_to("../.git/annex/objects/1/2/k.dcm")
+    with pytest.raises(InputError, match=ANNEX):
+        find_scans(folder)
+    touch(tmp_path / "p1_FLAIR.nii")
+    assert [scan.case for scan in find_scans(tmp_path)] == ["p1_FLAIR"]
+    assert f"{slice_.name} (a link to a file that is not there: {ANNEX}" in find_notes(tmp_path)
+
+
+@pytest.mark.fault("D")
 def test_a_link_is_known_by_its_own_name_and_place(tmp_path):
     """Also a folder, also where two have one name and their folders tell them apart."""
     touch(tmp_path / "objects" / "x_t1c.nii")

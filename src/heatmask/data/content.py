@@ -21,7 +21,7 @@ def find_missing_content(path: Path) -> str:
     """How to get the content of a file that is but a pointer to it; empty if it is here."""
     if path.is_symlink() and not path.exists():
         target = os.readlink(path)
-        return _ANNEX if "annex" in target else "its link leads nowhere, bring back what it links"
+        return _ANNEX if "annex" in target else "its link leads nowhere, bring back the file"
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_POINTER_BYTES:
             return ""

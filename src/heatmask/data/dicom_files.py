@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heatmask.data.content import find_missing_content
 from heatmask.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _TAGS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID SeriesDescription ProtocolName "
-    "Modality InstanceNumber ImagesInAcquisition "
+    "Modality ImageType InstanceNumber ImagesInAcquisition "
     "Rows Columns NumberOfFrames SamplesPerPixel BitsAllocated PixelRepresentation "
     "PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
@@ -28,7 +29,7 @@ _TAGS = (
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # of float, double and integer pixels
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # compressed pixels
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _MAX_NAMED = 10
 
 
@@ -211,7 +212,7 @@ def _looks_like(path: Path, shapes: set[str]) -> bool:
     shape = _shape_of(path)
     suffix, suffixes = Path(shape).suffix.lower(), {Path(s).suffix.lower() for s in shapes}
     is_empty_slice = _is_empty(path) and "0" in shape and suffix in suffixes
-    return bool(shapes) and (shape in shapes or suffix in _DICOM_SUFFIXES or is_empty_slice)
+    return bool(shapes) and (shape in shapes or suffix in DICOM_SUFFIXES or is_empty_slice)
 
 
 def _is_empty(path: Path) -> bool:
@@ -219,8 +220,9 @@ def _is_empty(path: Path) -> bool:
 
 
 def _describe_stray(path: Path) -> str:
-    if not path.exists():
-        return "a link to a file that is not there"
+    fix = find_missing_content(path)
+    if fix:
+        return f"a link to a file that is not there: {fix}"
     return "0 bytes" if _is_empty(path) else "no DICOM"
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from heatmask.data.bids import NO_STRUCTURE, parse_bids
 from heatmask.data.content import find_missing_content
+from heatmask.data.dicom_files import DICOM_SUFFIXES
 from heatmask.data.flat import is_picture
 from heatmask.data.names import get_stem, is_mask, split_scan_name
 
 _NAMED = 3
-_DICOM_SUFFIXES = ("", ".dcm", ".ima")
 
 
 class PassedOver:
@@ -51,7 +51,7 @@ def find_reason(path: Path, wants_pictures: bool) -> str:
 
 
 def _find_reason_without_suffix(path: Path) -> str:
-    fix = find_missing_content(path) if path.suffix.lower() in _DICOM_SUFFIXES else ""
+    fix = find_missing_content(path) if path.suffix.lower() in ("", *DICOM_SUFFIXES) else ""
     if fix:
         return f"without content, {fix}"
     is_link = path.is_symlink() and split_scan_name(os.readlink(path))[1]

@@ -8,6 +8,7 @@ here, once.
 from collections.abc import Callable
 from pathlib import Path
 
+from heatmask.data.content import check_content
 from heatmask.data.dicom_files import is_dicom
 from heatmask.data.flat import is_picture, read_flat
 from heatmask.data.names import split_scan_name
@@ -28,9 +29,11 @@ def read_scan(path: str | Path) -> RawScan:
     Raises
     ------
     InputError
-        If the path is missing, of another kind, damaged, or has an unusable affine.
+        If the path is missing, a mere pointer to its content, of another kind, damaged, or has an
+        unusable affine.
     """
     path = Path(path).expanduser()
+    check_content(path)
     if not path.exists():
         raise InputError(f"The scan must exist; got '{path}'. Check the path.")
     reader = _choose_reader(path)
