@@ -62,12 +62,14 @@ def train(
 
     With --labels, --images and --output: a task of your own, on 2D images or volumes and for
     any number of classes. OUTPUT becomes a complete bundle; below bundles/ it is served at once.
+    It offers a few quick methods; all of the bundle's: --set calibrated_methods=all (minutes more).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
     given = {"max_epochs": epochs, "pattern": pattern, "seed": seed, "device": device}
     settings = {k: v for k, v in given.items() if v is not None} | read_options(options)
     own = {"--labels": labels, "--images": images, "--output": output}
     check_train_words(data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights)
+    console.print(f"Reading {escape(str(data or labels))}")
     if data is None and labels and images and output:
         from heatmask.training.own_data import OwnData, train_own_bundle
 

@@ -111,7 +111,7 @@ def adapt_training(
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
-    ``labels`` and ``images`` become its knobs in place of ``dataset_dir``; what the bundle says
+    ``labels`` and ``images`` become its options in place of ``dataset_dir``; what the bundle says
     about optimisation, augmentation and checkpoints stays. What else changes for a task of one's
     own, it names itself under ``own_task``.
     """
