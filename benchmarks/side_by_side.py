@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.progress import track
 
-from heatmask.bundle import PROJECT, read_bundle, run_bundle
+from heatmask.bundle import find_bundle, find_shipped, read_bundle, run_bundle
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.geometry import to_ras
 
-NAMES = tuple(sorted(path.name for path in PROJECT.glob("bundles/brain_mri_*")))
+NAMES = tuple(sorted(path.name for path in find_shipped("bundles").glob("brain_mri_*")))
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Draw scan, heatmaps and masks at the slice where the reference mask is largest."""
     names = bundle or list(NAMES)
-    parsers = [read_bundle(PROJECT / "bundles" / name) for name in names]
+    parsers = [read_bundle(find_bundle(name)) for name in names]
     tables = (data / "slice_labels.csv", data / "patients.csv")
     listed = list_labelled_volumes(data, pattern, *map(str, tables), split, parsers[0]["sequences"])
     if patient:

@@ -12,9 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import PROJECT
 from monai.bundle import ConfigWorkflow, load
 
-from heatmask.bundle import PROJECT, find_bundle, read_bundle, run_bundle
+from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.doctor import inspect_bundle
 from heatmask.errors import InputError, OptionError, WeightsError

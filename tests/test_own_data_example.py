@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import PROJECT
 from monai.bundle import verify_metadata, verify_net_in_out
 from typer.testing import CliRunner
 
-from heatmask.bundle import PROJECT
 from heatmask.cli import app
 
 pytestmark = pytest.mark.slow

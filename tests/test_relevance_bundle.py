@@ -7,10 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import PROJECT
 from scan_files import write_nifti
 from scipy import ndimage
 
-from heatmask.bundle import PROJECT, read_bundle, run_bundle
+from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
 

@@ -15,9 +15,10 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+from conftest import PROJECT
 from serving_stub import tilt_affine, write_bundle, write_scan
 
-from heatmask.bundle import PROJECT, list_bundles
+from heatmask.bundle import list_bundles
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import list_sequences, start_server
 

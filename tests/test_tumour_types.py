@@ -7,12 +7,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import PROJECT
 from PIL import Image
 from planted import make_affine
 from scan_files import write_dicom_series
 from typer.testing import CliRunner
 
-from heatmask.bundle import PROJECT, read_bundle, run_bundle
+from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.errors import InputError
 

@@ -11,7 +11,6 @@ from heatmask.bundle.config import (
 from heatmask.bundle.evidence import BundleInfo, list_bundles, order_bundles
 from heatmask.bundle.find import (
     DEFAULT_BUNDLE,
-    PROJECT,
     find_bundle,
     find_shipped,
     list_folders,
@@ -21,7 +20,6 @@ from heatmask.bundle.find import (
 __all__ = [
     "CONFIG_SYMBOLS",
     "DEFAULT_BUNDLE",
-    "PROJECT",
     "BundleInfo",
     "choose_bundle",
     "find_bundle",

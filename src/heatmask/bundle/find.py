@@ -10,7 +10,6 @@ DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
 BUNDLES_VARIABLE = "HEATMASK_BUNDLES"
 """Environment variable: folders of bundles, separated as in PATH."""
 _PACKAGE = Path(__file__).resolve().parents[1]
-PROJECT = _PACKAGE.parents[1]
 
 
 def find_shipped(name: str) -> Path:
