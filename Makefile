@@ -13,6 +13,7 @@ PORT    ?= 8000
 DEVICE  ?=
 ARGS    ?=
 PYTHON  ?=
+JOBS    ?= 1
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -20,6 +21,9 @@ BIN  := $(VENV)/bin
 READY := $(VENV)/.installed-core
 SERVE := $(VENV)/.installed-serve
 DEV   := $(VENV)/.installed-dev
+# Tests in several processes, those of one file in one of them, each process with one thread.
+IN_PARALLEL = $(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1)
+SPREAD = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
 
 SHIPPED := $(notdir $(wildcard bundles/brain_*))
@@ -35,7 +39,7 @@ help:  ## list the jobs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "Options: IMAGE=scan.nii.gz  STUDIES=folder  DATA=folder  TYPES=folder  HOST=$(HOST)  PORT=$(PORT)"
-	@echo "         DEVICE=auto|cpu|cuda  ARGS='further options'  PYTHON=path/to/python3.11"
+	@echo "         DEVICE=auto|cpu|cuda  JOBS=processes of make test  ARGS='further options'  PYTHON=path/to/python3.11"
 
 demo: $(READY)  ## heatmap and pseudo-mask of a synthetic brain, or of IMAGE=scan
 	$(BIN)/heatmask demo $(if $(IMAGE),--image "$(IMAGE)") --output demo $(DEVICE_OPTION) $(ARGS)
@@ -45,7 +49,7 @@ serve: $(SERVE)  ## MONAI Label server for 3D Slicer on STUDIES=folder
 	$(BIN)/heatmask serve "$(STUDIES)" --host $(HOST) --port $(PORT) $(DEVICE_OPTION) $(ARGS)
 
 test: $(DEV)  ## tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(IN_PARALLEL) $(BIN)/python -m pytest -m "not slow" $(SPREAD) $(ARGS)
 
 test-slow: $(DEV)  ## only the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -256,10 +256,8 @@ def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_p
 
 
 def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, shared_data, tmp_path):
-    import tarfile
 
-    with tarfile.open(shared_data / "dicom_t1" / "dicom_t1.tar.xz") as archive:
-        archive.extractall(tmp_path / "series", filter="data")
+    shutil.unpack_archive(shared_data / "dicom_t1" / "dicom_t1.tar.xz", tmp_path / "series")
     done = run_inference(
         bundle_dir, "--input", tmp_path / "series", "--output_dir", tmp_path / "out"
     )
