@@ -73,7 +73,13 @@ from heatmask.attribution import explain, register
 from heatmask.attribution.gradient import backpropagate
 
 
-@register("gradient_times_range", family="gradient", cost="1 forward, 1 backward", paper="none yet")
+@register(
+    "gradient_times_range",
+    family="gradient",
+    cost="1 forward, 1 backward",
+    passes=2,
+    paper="none yet",
+)
 def explain_by_gradient_times_range(network, images, class_idx, power=1.0):
     \"\"\"The gradient's magnitude times the image's range.\"\"\"
     logits, gradients = backpropagate(network, images, class_idx)
@@ -84,7 +90,8 @@ def explain_by_gradient_times_range(network, images, class_idx, power=1.0):
 logits, attribution = explain(network, images, "gradient_times_range", power=2.0)
 ```
 
-The function gets a private copy of the network, frozen and in eval mode, to hook or change at will;
+Without `passes`, a number, `heatmask compare --quick` leaves a method out. The function gets a
+private copy of the network, frozen and in eval mode, to hook or change at will;
 `help(heatmask.attribution.register)` says the rest.
 """
 

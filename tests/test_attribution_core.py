@@ -554,6 +554,7 @@ def test_entries_are_complete() -> None:
         assert method.laws <= set(registry.LAWS)
         assert method.summary.endswith(".")
         assert method.cost
+        assert (method.passes is None) == ("n forwards" in method.cost or "each" in method.cost)
         assert method.paper
         assert re.search(r"(19|20)\d\d", method.paper)
 

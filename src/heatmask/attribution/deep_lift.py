@@ -49,6 +49,7 @@ _POOLS: dict[Callable[..., Any], Callable[..., Any]] = {
     needs=("gradients", "baseline"),
     laws=("completeness",),
     cost="2 forwards (one of the baseline alone), 1 backward",
+    passes=3,
     paper="Shrikumar et al. 2017, arXiv 1704.02685 (rescale rule)",
     source="Heatmask: Captum raises on reused modules, and misses functional calls",
 )

@@ -55,6 +55,7 @@ def backpropagate(
     "saliency",
     family="gradient",
     cost="1 forward, 1 backward",
+    passes=2,
     paper="Simonyan et al. 2014, arXiv 1312.6034",
 )
 def explain_by_saliency(
@@ -69,6 +70,7 @@ def explain_by_saliency(
     "input_x_gradient",
     family="gradient",
     cost="1 forward, 1 backward",
+    passes=2,
     paper="Shrikumar et al. 2016, arXiv 1605.01713",
 )
 def explain_by_input_x_gradient(
@@ -84,6 +86,7 @@ def explain_by_input_x_gradient(
     family="gradient",
     needs=("gradients", "relu"),
     cost="1 forward, 1 backward",
+    passes=2,
     paper="Springenberg et al. 2015, arXiv 1412.6806",
     source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
 )
@@ -104,6 +107,7 @@ def explain_by_guided_backprop(
     family="gradient",
     needs=("gradients", "relu"),
     cost="1 forward, 1 backward",
+    passes=2,
     paper="Zeiler and Fergus 2014, arXiv 1311.2901",
     source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
 )

@@ -14,6 +14,7 @@ from heatmask.errors import MethodError
     family="inherent",
     needs=("heatmap",),
     cost="1 forward",
+    passes=1,
     paper="Chatterjee et al. 2026, Neurocomputing 682:133460",
     in_one_forward=True,
 )

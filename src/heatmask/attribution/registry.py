@@ -53,6 +53,9 @@ class Method:
         Keys of `LAWS`; the preflight tests them.
     cost : str
         In forward passes and backward passes to the images, for one class.
+    passes : int or None
+        How many these are; None if they grow with samples, steps, windows or channels, or are not
+        known.
     paper, source : str
         Where the method comes from; who computes it (Heatmask, Captum, zennit), and why.
     in_one_forward : bool
@@ -68,6 +71,7 @@ class Method:
     needs: frozenset[str]
     laws: frozenset[str]
     cost: str
+    passes: int | None
     paper: str
     source: str
     in_one_forward: bool
@@ -94,6 +98,7 @@ def register(
     *,
     family: str,
     cost: str,
+    passes: int | None = None,
     paper: str,
     needs: Collection[str] = ("gradients",),
     laws: Collection[str] = (),
@@ -138,7 +143,7 @@ def register(
             raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
         _METHODS[name] = Method(
             name, family, function, frozenset(needs), frozenset(laws),
-            cost, paper, source, in_one_forward, power,
+            cost, passes, paper, source, in_one_forward, power,
         )  # fmt: skip
         return function
 

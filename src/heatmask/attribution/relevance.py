@@ -30,6 +30,7 @@ TOLERANCE = 0.01
     needs=("gradients", "zennit"),
     laws=("conservation",),
     cost="1 forward, 1 backward; 2.6 times saliency",
+    passes=2,
     paper="Bach et al. 2015, doi 10.1371/journal.pone.0130140",
     source="zennit, on a canonical form of the network by Heatmask",
 )
@@ -68,6 +69,7 @@ def explain_by_lrp_epsilon(
     needs=("gradients", "zennit"),
     laws=("conservation",),
     cost="1 forward, 1 backward; 3.6 times saliency",
+    passes=2,
     paper="Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10",
     source="zennit, on a canonical form of the network by Heatmask",
 )

@@ -44,6 +44,7 @@ _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     family="cam",
     needs=("gradients", "relu", "layer"),
     cost="1 forward, 1 backward",
+    passes=2,
     paper="Selvaraju et al. 2017, arXiv 1610.02391",
     source="Heatmask: Captum's takes two forwards and gates only nn.ReLU modules",
     size_power=2,  # two gradients, multiplied
@@ -74,6 +75,7 @@ def explain_by_guided_grad_cam(
     family="cam",
     needs=("gradients", "layer"),
     cost="1 forward, 1 backward above the earliest layer",
+    passes=2,
     paper="Dugaesescu et al. 2024; Jiang et al. 2021, IEEE TIP 30:5875",
     source="Heatmask: stages on one fixed scale, found by themselves",
     size_power=0,  # maps are times their number of positions
