@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -97,7 +98,8 @@ def test_the_summary_in_the_stored_order() -> None:
     assert tumour["probability"] == pytest.approx(0.97, abs=1e-6)
     assert tumour["mask_ml"] == pytest.approx(75 * VOXEL_ML, abs=1e-4)
     assert (tumour["name"], tumour["label"]) == ("tumour", 1)
-    assert summary["slices"] == {"count": 7, "array_axis": 2}
+    numbering = "from 0 along array_axis of the mask, as stored"
+    assert summary["slices"] == {"count": 7, "array_axis": 2, "numbering": numbering}
     assert summary["finding"] == "Tumour predicted (p = 0.97) on 3 slices; pseudo-mask of 0.8 ml."
     assert summary["warnings"] == ["The scan may be a T1."]
     assert (summary["sequence"], summary["device"]) == ("T1", "cpu")
@@ -123,6 +125,43 @@ def test_slices_are_counted_as_the_file_stores_them(
     on_slices = np.asarray(result["mask"])[0].any(axis=others)
     np.testing.assert_array_equal(np.array(found) >= 0.5, on_slices)
     assert summary["classes"][0]["mask_ml"] == pytest.approx(75 * VOXEL_ML, abs=1e-4)
+
+
+@pytest.mark.fault("H")
+@pytest.mark.parametrize("axcodes", ["RAS", "RAI", "SPL", "AIR"])
+def test_a_slice_has_one_number_in_the_picture_and_in_the_report(axcodes: str) -> None:
+    """What a label calls slice 3 is slice 3 of the report and of the file."""
+    result = make_result(axcodes)
+    summary = summarise_result(result, ["tumour"], 2)
+    mask, axis = np.asarray(result["mask"])[0], summary["slices"]["array_axis"]
+    labels = [a.get_ylabel() for a in draw_overview(result, summary, 2).axes if a.get_ylabel()]
+    assert len(labels) == 3
+    for label in labels:
+        index, last, p = re.fullmatch(
+            r"axial slice (\d+) of 0 to (\d+)\np = ([\d.]+)", label
+        ).groups()
+        told = summary["classes"][0]["slice_probabilities"][int(index)]
+        assert float(p) == pytest.approx(told, abs=0.005)
+        assert int(last) == summary["slices"]["count"] - 1
+        assert np.take(mask, int(index), axis).any()
+
+
+@pytest.mark.fault("H")
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("tumour", "Tumour"),
+        ("pituitary tumour", "Pituitary tumour"),
+        ("HGG", "HGG"),
+        ("mTOR", "mTOR"),
+        ("p53 loss", "p53 loss"),
+        ("Ödem", "Ödem"),
+    ],
+)
+def test_class_names_stay_as_they_were_written(name: str, begins: str) -> None:
+    summary = summarise_result(make_result(), [name], 2)
+    assert summary["finding"].startswith(f"{begins} predicted (p = 0.97)")
+    assert summary["classes"][0]["name"] == name
 
 
 def test_no_warnings_from_a_data_loader() -> None:
@@ -474,6 +513,20 @@ def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"applying transform") as caught:
         make_segmenter(1, {0: ZeroDivisionError("planted defect")}).run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.fault("E")
+def test_what_ran_out_of_memory_is_said_and_stops_no_other() -> None:
+    planted = {0: MemoryError("Unable to allocate 12.9 GiB")}
+    with pytest.raises(HeatmaskError, match=r"1 of 2 .*\n  case 0: MemoryError: Unable to alloc"):
+        make_segmenter(2, planted).run()
+
+
+def test_ctrl_c_stops_the_rest() -> None:
+    segmenter = make_segmenter(3, {1: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.run()
+    assert segmenter.writer.cases == ["case 0"]
 
 
 def test_a_defect_on_one_scan_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

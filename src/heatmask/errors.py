@@ -15,8 +15,11 @@ the server catch `HeatmaskError` once, at their edge, and print the message alon
 anything else is a defect and keeps its traceback.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 
 class HeatmaskError(Exception):
@@ -69,3 +72,56 @@ def reveal_reason() -> Iterator[None]:
         if reason is None:
             raise
         raise reason from error
+
+
+class Failures:
+    """What failed of many items while the others went on.
+
+    Attributes
+    ----------
+    reasons : dict of str to str
+        Why, on one line, by the item's name.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    @contextmanager
+    def catch(self, name: str) -> Iterator[None]:
+        """Keep and log an error in the block in place of raising it; Ctrl-C still stops.
+
+        The traceback of a defect is logged with it.
+        """
+        try:
+            yield
+        except Exception as error:
+            known = find_reason(error)
+            self.reasons[name] = " ".join((str(known) if known else _describe(error)).split())
+            logger.error("%s: %s", name, self.reasons[name], exc_info=known is None)
+
+
+def _describe(error: BaseException) -> str:
+    """Return what an error of a library began with: MONAI says only where it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def list_reasons(reasons: Mapping[str, str]) -> str:
+    """Return an indented line for each item, to end a message with."""
+    return "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+
+
+def raise_failures(reasons: Mapping[str, str], total: int, items: str) -> None:
+    """Say at the end which of many items failed; the exit status is then not 0.
+
+    Raises
+    ------
+    HeatmaskError
+        If any failed.
+    """
+    if reasons:
+        raise HeatmaskError(
+            f"{len(reasons)} of {total} {items} failed, the others are written:"
+            f"{list_reasons(reasons)}"
+        )

@@ -4,7 +4,6 @@ MONAI's `SupervisedEvaluator` stops at the first scan that cannot be read and ti
 nothing; on an archive either would cost a night. Everything else in the chain is MONAI's.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from heatmask.device import place_network, resolve_device
-from heatmask.errors import HeatmaskError, reveal_reason
+from heatmask.errors import Failures, raise_failures, reveal_reason
 
-logger = logging.getLogger(__name__)
 Result = dict[str, Any]
 
 
@@ -109,28 +107,27 @@ class Segmenter:
         ------
         HeatmaskError
             After the last case, if any failed, with the reason of each. The results of
-            the others are written.
+            the others are written. The error of a single case is raised as it is.
         """
         if self.writer is not None:
             self.writer.prepare()
-        written, failed = [], []
+        if len(self.dataset) == 1:
+            (case,) = self.dataset
+            return [self._segment_and_write(case, show)]
+        written, failures = [], Failures()
         for case in self._track(self.dataset):
-            try:
-                result = self.segment(case)
-                written.append(self.writer.write(result) if self.writer else result)
-            except Exception as error:
-                if len(self.dataset) == 1:
-                    raise
-                failed.append(f"{case['case']}: {error}")
-                logger.error("%s", failed[-1], exc_info=not isinstance(error, HeatmaskError))
-            else:
-                if show is not None:
-                    show(written[-1])
-        if failed:
-            raise HeatmaskError(
-                f"{len(failed)} of {len(self.dataset)} scans failed, the others are written:\n  "
-                + "\n  ".join(failed)
-            )
+            with failures.catch(case["case"]):
+                written.append(self._segment_and_write(case, show))
+        raise_failures(failures.reasons, len(self.dataset), "scans")
+        return written
+
+    def _segment_and_write(
+        self, case: Mapping[str, Any], show: Callable[[Any], None] | None
+    ) -> Any:
+        result = self.segment(case)
+        written = self.writer.write(result) if self.writer else result
+        if show is not None:
+            show(written)
         return written
 
     @contextmanager

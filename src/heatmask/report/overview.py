@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from heatmask.geometry import SLICE_AXES, find_slice_axis, to_ras
+from heatmask.geometry import SLICE_AXES, find_slice_axis, order_as_stored, to_ras
 
 _PLANES = {axis: name for name, axis in SLICE_AXES.items()}
 _ROWS = 4
@@ -22,7 +22,8 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
     """Return the figure: a row for each telling slice, columns scan, heatmap, mask.
 
     Slices are shown as radiologists look at them: the patient's right on the left of the
-    picture, anterior up (axial), superior up (coronal, sagittal).
+    picture, anterior up (axial), superior up (coronal, sagittal). Their numbers are those of the
+    summary.
     """
     affine = np.asarray(result["scan"].affine)
     scan, heat, mask = (
@@ -36,11 +37,13 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
     figure = Figure(figsize=(9.6, 1.5 + 2.9 * len(shown)), facecolor="white", layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False)
     top = float(np.percentile(scan[scan != 0], 99.5))
+    numbers = order_as_stored(np.arange(len(probabilities)), affine, slice_axis)
     for row, index in zip(axes, shown, strict=True):
         planes = [_turn(np.take(v, index, slice_axis), slice_axis) for v in (scan, heat, mask)]
         image = _draw_row(row, planes, (float(scan.min()), top), _aspect(spacing, slice_axis))
         p = f"p = {probabilities[index]:.2f}"
-        row[0].set_ylabel(f"{_PLANES[slice_axis]} {index + 1} of {len(probabilities)}\n{p}")
+        name = f"{_PLANES[slice_axis]} slice {numbers[index]} of 0 to {len(numbers) - 1}"
+        row[0].set_ylabel(f"{name}\n{p}")
     for axis, title in zip(axes[0], ("Scan", "Heatmap", "Pseudo-mask"), strict=True):
         axis.set_title(title, fontsize=11)
     bar = figure.colorbar(image, ax=axes[:, 1], location="bottom", fraction=0.04, pad=0.01)

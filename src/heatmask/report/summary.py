@@ -8,14 +8,16 @@ import numpy as np
 from heatmask.data.scan import get_warnings
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
 
+NUMBERING = "from 0 along array_axis of the mask, as stored"
+"""Of the slices, in the report and in the overview: the index of nibabel, numpy and FSLeyes."""
+
 
 def summarise_result(
     result: dict[str, Any], class_names: Sequence[str], slice_axis: int
 ) -> dict[str, Any]:
     """Return the plain-valued summary of one result of `heatmask.segmenter.Segmenter`.
 
-    Slices are numbered from 0 along `array_axis`, as the file stores them, whichever way
-    that axis points.
+    Slices are numbered as the file stores them (`NUMBERING`), in the overview too.
     """
     affine = np.asarray(result["scan"].affine)
     mask = np.asarray(result["mask"])[0]
@@ -38,7 +40,11 @@ def summarise_result(
             describe_class(c, int(predicted[:, k].sum())) for k, c in enumerate(classes)
         ),
         "classes": classes,
-        "slices": {"count": len(slices), "array_axis": find_array_axis(affine, slice_axis)},
+        "slices": {
+            "count": len(slices),
+            "array_axis": find_array_axis(affine, slice_axis),
+            "numbering": NUMBERING,
+        },
         "warnings": get_warnings(result["scan"]),
         "sequence": result["scan"].meta.get("sequence", "unknown"),
         "sequences": list(result["scan"].meta.get("sequences_used", ())),
@@ -54,7 +60,13 @@ def describe_class(entry: dict[str, Any], count: int) -> str:
     if not count:
         mask = f", but the gate is off: pseudo-mask of {entry['mask_ml']:.1f} ml"
         return f"No {name} predicted (p = {p:.2f}){mask * (entry['mask_ml'] > 0)}."
-    found = f"{name.capitalize()} predicted (p = {p:.2f}) on {count} slice{'s' * (count != 1)}"
+    found = f"{_begin_sentence(name)} predicted (p = {p:.2f}) on {count} slice{'s' * (count != 1)}"
     if entry["mask_ml"] == 0:
         return f"{found}, but nothing was left after threshold and clean-up: the mask is empty."
     return f"{found}; pseudo-mask of {entry['mask_ml']:.1f} ml."
+
+
+def _begin_sentence(name: str) -> str:
+    """Raise the first letter of a plain word: "tumour", but not "HGG", "mTOR" or "p53"."""
+    first = name.split()[0]
+    return name[0].upper() + name[1:] if first.isalpha() and first.islower() else name
