@@ -446,7 +446,10 @@ def test_a_table_saved_by_a_spreadsheet(tmp_path: Path) -> None:
             {"slices": SLICES + "A,1,0\n"},
             r"line 7: every slice must have one label, and slice 1 of A",
         ),
-        ({"slices": SLICES.replace("A,", "Z,")}, r"label every patient of train: no A\."),
+        (
+            {"slices": SLICES.replace("A,", "Z,")},
+            r"A: The slices of every .* no line names A\.",
+        ),
         (
             {"patients": PATIENTS + "A,val\n"},
             r"line 5: .* one split, and A is in 'train' and 'val'",
@@ -460,6 +463,14 @@ def test_a_table_saved_by_a_spreadsheet(tmp_path: Path) -> None:
 def test_bad_tables(tmp_path: Path, change: dict[str, str], message: str) -> None:
     tables = write_tables(tmp_path, **change)
     with pytest.raises(InputError, match=message):
+        list_labelled_volumes(**tables, split="train")
+
+
+@pytest.mark.fault("E")
+def test_every_patient_that_cannot_be_learnt_from_is_named_before_training(tmp_path: Path) -> None:
+    slices = SLICES.replace("B,", "Z,")
+    tables = write_tables(tmp_path, slices=slices, names="A-t2f A-2-t2f B_t2f C.t2f")
+    with pytest.raises(InputError, match=r"(?s)2 of 2 patients .*B: .* names B.*A: .* has 2: "):
         list_labelled_volumes(**tables, split="train")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from heatmask.data.cases import Study, find_studies
 from heatmask.data.table import read_table
-from heatmask.errors import InputError
+from heatmask.errors import InputError, list_reasons
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,27 @@ def list_labelled_volumes(
     Raises
     ------
     InputError
-        A table lacks a column, a patient stands in two splits, the split is empty, or a
-        patient has no scan, two scans, or slices without a label.
+        A table lacks a column, a patient stands in two splits, the split is empty, or patients
+        have no scan, two scans, or slices without a label: all of them are named.
     """
     labels = read_slice_labels(slice_labels)
     chosen = read_split(patients, split)
     studies = find_studies(images, pattern, sequences)
-    volumes = []
+    volumes, problems = [], {}
     for patient in chosen:
-        if patient not in labels:
-            raise InputError(f"{slice_labels} must label every patient of {split}: no {patient}.")
-        study = _find_study(patient, studies).select(sequences)
-        volumes.append(LabelledVolume(patient, study.reference, labels[patient], study.image))
+        try:
+            study = _find_study(patient, studies).select(sequences)
+            volumes.append(
+                LabelledVolume(patient, study.reference, _find_labels(patient, labels), study.image)
+            )
+        except InputError as error:
+            problems[patient] = str(error)
+    if problems:
+        raise InputError(
+            f"{len(problems)} of {len(chosen)} patients of the split {split!r} in {patients} "
+            f"cannot be used. Correct their lines and files, or take them out of the table:"
+            f"{list_reasons(problems)}"
+        )
     return volumes
 
 
@@ -114,6 +123,12 @@ def read_split(path: str | Path, split: str) -> list[str]:
             f"{', '.join(sorted(set(splits.values()))) or 'none'}."
         )
     return chosen
+
+
+def _find_labels(patient: str, labels: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    if patient not in labels:
+        raise InputError(f"The slices of every patient must be labelled; no line names {patient}.")
+    return labels[patient]
 
 
 def _find_study(patient: str, studies: list[Study]) -> Study:
