@@ -15,15 +15,16 @@ import pytest
 import torch
 from conftest import PROJECT
 from PIL import Image
+from planted import store_as
 from scan_files import write_nifti
 from typer.testing import CliRunner
 
-from heatmask.attribution import Explainer
+from heatmask.attribution import Explainer, register, registry
 from heatmask.cli import app
-from heatmask.comparison import floors, retraining
-from heatmask.comparison.agenda import Request, list_tasks
+from heatmask.comparison import floors, retraining, usable
+from heatmask.comparison.agenda import PARTS, Request, list_tasks
 from heatmask.comparison.controls import list_stages, make_control
-from heatmask.comparison.entries import Entry, make_plan
+from heatmask.comparison.entries import Entry, is_single_pass, make_plan
 from heatmask.comparison.faithfulness import FaithfulnessScoring
 from heatmask.comparison.floors import FewMasks, FloorScoring
 from heatmask.comparison.gather import compare, retrain
@@ -34,8 +35,10 @@ from heatmask.comparison.retraining import Retraining
 from heatmask.comparison.scores import Scoring, find_best_level
 from heatmask.comparison.sentences import summarise
 from heatmask.comparison.store import Store, digest_code, digest_file
+from heatmask.comparison.usable import leave_out
 from heatmask.comparison.work import (
     Place,
+    Task,
     list_items,
     open_explanations,
     open_kept,
@@ -355,9 +358,10 @@ def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -
     request = Request(("brain_mri_gp_unet_segmentation",), jobs=1, parts=())
     place = Place(str(data), str(tmp_path / "cache"), device="cpu")
     comparison = compare(request, place)
-    assert comparison.subjects.missing == ("P6",)
+    assert comparison.subjects.left_out == {"P6": "it has no reference mask, or several"}
     assert [subject.name for subject in comparison.subjects.subjects] == ["P5", "P7"]
-    assert any("1 of 3 volumes (P6)" in line for line in summarise(comparison))
+    said = "Left out: 1 of 3 volumes of the split 'test'. P6: it has no reference mask, or several"
+    assert said in summarise(comparison)
     row = next(csv.DictReader(format_rows(comparison).splitlines()))
     assert row["dice_median"] == row["dice"], "of two, the median is the mean"
     for name in ("P5", "P7"):
@@ -367,32 +371,79 @@ def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -
         compare(request, place)
 
 
-@pytest.mark.parametrize("patient", ["P6", "P4"])
-def test_a_mask_on_another_grid_is_refused(heads: Path, tmp_path: Path, patient: str) -> None:
-    """Of a test patient, and of one whose mask rule (b) would use."""
-    data = Path(shutil.copytree(heads, tmp_path / "heads"))
-    path = data / patient / f"{patient}-seg.nii.gz"
-    mask = nib.load(path)
-    write_nifti(path, np.asarray(mask.dataobj)[:, ::2], mask.affine @ np.diag([1, 2.0, 1, 1]))
-    command = ["compare", str(data), "-o", str(tmp_path / "out"), "--jobs", "1"]
-    done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
-    message = str(done.exception)
-    assert patient in message
-    assert "(52, 31, 12)" in message
-    assert "(52, 62, 12)" in message
-    assert not (tmp_path / "out" / "report.html").exists()
+@pytest.fixture(scope="module")
+def odd_heads(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the test patients P5 alone is whole, its mask stored in another order; P4 is for (b)."""
+    data = Path(shutil.copytree(heads, tmp_path_factory.mktemp("odd") / "heads"))
+    for name in ("P4", "P5", "P6"):
+        path = data / name / f"{name}-seg.nii.gz"
+        mask, affine = np.asarray(nib.load(path).dataobj), nib.load(path).affine
+        if name == "P5":
+            write_nifti(path, *store_as(mask * 0.99999998, affine, "SLP"))
+        else:
+            write_nifti(path, mask[:, ::2], affine @ np.diag([1, 2.0, 1, 1]))
+    scan = data / "P7" / "P7-t2f.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:3000])
+    return data
 
 
-def test_labels_that_do_not_fit_the_scan_are_refused(heads: Path, tmp_path: Path) -> None:
+@pytest.mark.fault("E")
+def test_what_cannot_be_scored_is_named_and_stops_no_other(
+    odd_heads: Path, heads: Path, tmp_path: Path
+) -> None:
+    """In a table, the page and summary.json, for every method alike; the exit status is 1."""
+    command = ["compare", str(odd_heads), "-o", str(tmp_path), "--jobs", "1", "--device", "cpu"]
+    command += ["--bundle", GP_UNET.name, "--method", "inherent"]
+    command += [word for part in PARTS for word in ("--without", part)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert str(done.exception).startswith("2 of 3 volumes failed, the others are written:\n  P6: ")
+    left_out = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["left_out"]
+    assert list(left_out) == ["P6", "P7"]
+    assert "52 x 31 x 12 voxels" in left_out["P6"]
+    assert "complete" in left_out["P7"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "2 of 3 volumes of the split &#39;test&#39;" in page
+    assert "1 of 2 volumes of the split &#39;val&#39;. P4: " in page
+    with (tmp_path / "compare.csv").open(encoding="utf-8") as file:
+        own = [row for row in csv.DictReader(file) if row["threshold"] == "own"]
+    place = Place(str(heads), str(tmp_path / "cache"), device="cpu")
+    scoring = open_kept(Task("masks", Entry(GP_UNET, "inherent"), "test"), place)
+    whole = scoring.get(read_subjects(GP_UNET, place, "test").subjects[0])
+    assert {row["subject"] for row in own} == {"P5"}
+    assert float(own[0]["dice"]) == pytest.approx(whole["rules"]["own"]["dice"], abs=1e-5)
+
+
+@pytest.mark.fault("E")
+def test_labels_that_do_not_fit_the_scan_leave_it_out(heads: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(heads, tmp_path / "heads"))
     table = data / "slice_labels.csv"
     text = re.sub("P6,11,[01]\n", "", table.read_text(encoding="utf-8"))
     table.write_text(text, encoding="utf-8")
-    command = ["compare", str(data), "-o", str(tmp_path / "out"), "--jobs", "1"]
-    done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
-    message = str(done.exception)
-    assert "P6: each slice" in message
-    assert "12 slices and 11 labels" in message
+    place = leave_out([GP_UNET], Place(str(data), str(tmp_path / "cache"), device="cpu"))
+    subjects = read_subjects(GP_UNET, place, "test")
+    assert "12 slices and 11 labels" in subjects.left_out["P6"]
+    assert [subject.name for subject in subjects.subjects] == ["P5", "P7"]
+
+
+def test_what_one_bundle_alone_cannot_use_stays(heads: Path, tmp_path: Path) -> None:
+    place = Place(str(heads), str(tmp_path), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        found = iter([{"P5": "too dark", "P6": ""}, {"P5": "", "P6": ""}])
+        patch.setattr(usable, "_find_problems", lambda *_: next(found))
+        assert leave_out([GP_UNET, GP_UNET], place) == place
+
+
+@pytest.mark.fault("H")
+@pytest.mark.parametrize(("passes", "single"), [(2, True), (50, False), (None, False)])
+def test_passes_are_counted_and_not_read(
+    passes: int | None, single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = {method.name: method for method in registry.list_methods()}
+    monkeypatch.setattr(registry, "_METHODS", registered)
+    cost = f"{passes} passes"
+    register("own", family="gradient", cost=cost, passes=passes, paper="none")(lambda *_: None)
+    assert is_single_pass("own") == single
 
 
 def test_options_that_cannot_be(heads: Path) -> None:
@@ -568,7 +619,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["image,mask,label,split,group"]
     for number in range(24):
         image = np.zeros((96, 96), np.uint8)
-        image[8:88, 16:80] = 90 + rng.integers(0, 20, (80, 64))
+        image[8:88, 16:80] = 60 + rng.integers(0, 60, (80, 64))
         mask = np.zeros_like(image)
         top, left = rng.integers(20, 60, 2)
         mask[top : top + 14, left : left + 12] = 255
@@ -589,7 +640,7 @@ def test_pictures_are_scored_in_pixels_by_group(
     place = Place(str(pictures), str(tmp_path / "cache"), device="cpu")
     request = Request(methods=("saliency",), jobs=1, parts=())
     comparison = compare(request, place)
-    assert len(comparison.subjects.missing) == 1
+    assert len(comparison.subjects.left_out) == 1
     assert comparison.unit == "pixels"
     (headline,) = comparison.find_headlines()
     dice = headline.scores["dice"]

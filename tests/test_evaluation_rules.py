@@ -17,7 +17,6 @@ from heatmask.evaluation.bootstrap import bootstrap_cluster_mean, bootstrap_clus
 from heatmask.evaluation.faithfulness import measure_deletion, measure_insertion
 from heatmask.evaluation.heatmaps import measure_auprc, score_heatmap
 from heatmask.evaluation.paired import adjust_holm, compare_paired, mean_by_cluster
-from heatmask.evaluation.segmentation import check_same_grid
 from heatmask.evaluation.selective import measure_risk_coverage
 from heatmask.evaluation.surface import score_surface
 from heatmask.training.filtered import (
@@ -122,15 +121,6 @@ def test_outlines_of_empty_masks() -> None:
         assert np.isnan(found["hd95"])
         assert found["surface_dice"] == 0
     assert np.isnan(list(score_surface(empty, empty, (1, 1, 1), 2.0).values())).all()
-
-
-def test_a_mask_on_another_grid_is_refused_with_both_geometries() -> None:
-    affine = np.diag([1.0, 1, 5, 1])
-    check_same_grid((4, 5, 6), affine, (4, 5, 6), affine)
-    with pytest.raises(InputError, match=r"(?s)\(4, 5, 6\).*5\..*\(8, 5, 6\).*2\.5"):
-        check_same_grid((4, 5, 6), affine, (8, 5, 6), np.diag([1, 1, 2.5, 1]))
-    with pytest.raises(InputError, match="corner"):
-        check_same_grid((4, 5, 6), affine, (4, 5, 6), np.diag([1, 1, 4.0, 1]))
 
 
 # --- statistics ----------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from heatmask.data.flat import read_picture
 from heatmask.data.label_table import LabelledImage, LabelTable
-from heatmask.errors import InputError
+from heatmask.errors import Failures, InputError, raise_failures
 from heatmask.evaluation.picture_report import write_pictures
 from heatmask.evaluation.pictures import (
     RIGHT_CLASS,
@@ -22,14 +21,16 @@ from heatmask.evaluation.pictures import (
 from heatmask.scoring import (
     Variants,
     add_means,
+    check_some,
     join_names,
     list_methods,
     list_networks,
+    load_reference,
     make_masks,
 )
 from heatmask.segmenter import Segmenter
 
-_SHOWN = 20
+NO_REFERENCE = "It has no reference mask in the table."
 
 
 @dataclass
@@ -72,18 +73,34 @@ class PictureScorer:
 
         Raises
         ------
-        InputError
-            A picture has no reference mask (they are counted and named), shows none of the
-            classes, or cannot be scored; nothing is written.
+        HeatmaskError
+            After all is written, if a picture could not be scored, with the reason of each: it
+            has no reference mask, shows none of the classes, ...
         """
-        images = self._select_images()
+        evaluation = self.score(output_dir)
+        raise_failures(evaluation.left_out, evaluation.n_asked, "pictures")
+        return evaluation
+
+    def score(self, output_dir: str | Path) -> PictureEvaluation:
+        """Do what `run` does, and leave those that could not be scored to the caller.
+
+        Raises
+        ------
+        InputError
+            None of the pictures can be scored; nothing is written.
+        """
+        images = self.table.select(self.split)
+        if not images:
+            raise InputError(f"The split {self.split!r} must have pictures, the table has none.")
         segmenters = list_networks(self.segmenter, self.name, self.further_weights)
+        failures = Failures()
         evaluation = evaluate_pictures(
-            self._make_pictures(images, segmenters),
+            check_some(self._make_pictures(images, segmenters, failures), failures),
             list_methods(segmenters, self.variants),
             self.table.class_names,
             self.notes,
         )
+        evaluation.left_out = failures.reasons
         if len(segmenters) > 1:
             evaluation.notes += tuple(_describe_networks(evaluation, segmenters))
             variants = [v for own in ("", *self.variants) for v in (own, _join_right_class(own))]
@@ -91,43 +108,26 @@ class PictureScorer:
         write_pictures(evaluation, Path(output_dir))
         return evaluation
 
-    def _select_images(self) -> tuple[LabelledImage, ...]:
-        images = self.table.select(self.split)
-        if not images:
-            raise InputError(f"The split {self.split!r} must have pictures, the table has none.")
-        total = f"of {len(images)} pictures of the split {self.split!r}"
-        healthy = [str(i.path) for i in images if 0 in i.labels.values()]
-        if healthy:
-            raise InputError(
-                f"Each picture must show one of {', '.join(self.table.class_names)}; "
-                f"{len(healthy)} {total} show none:{_list_some(healthy)}\nTake them out of the "
-                "split."
-            )
-        missing = [str(i.path) for i in images if not self._find_reference(i).is_file()]
-        if missing:
-            raise InputError(
-                f"Each picture must have a reference mask; {len(missing)} {total} have none that "
-                f"is a file:{_list_some(missing)}\nAdd them, or choose a split that has masks."
-            )
-        return images
-
-    def _find_reference(self, image: LabelledImage) -> Path:
-        return self.references.get(image.path, Path())  # The empty path is no file
-
     def _make_pictures(
-        self, images: Sequence[LabelledImage], segmenters: Mapping[str, Segmenter]
+        self,
+        images: Sequence[LabelledImage],
+        segmenters: Mapping[str, Segmenter],
+        failures: Failures,
     ) -> Iterator[Picture]:
         root = os.path.commonpath([image.path.parent for image in images])
         for image in track(images, "Scoring"):
             name = image.path.relative_to(root).as_posix()
-            try:
-                yield self._make_picture(name, image, segmenters)
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from error
+            made: list[Picture] = []
+            with failures.catch(name):
+                made = [self._make_picture(name, image, segmenters)]
+            yield from made
 
     def _make_picture(
         self, name: str, image: LabelledImage, segmenters: Mapping[str, Segmenter]
     ) -> Picture:
+        reference, class_idx = self.references.get(image.path), self._find_class(image)
+        if reference is None:
+            raise InputError(NO_REFERENCE)
         masks: dict[str, NDArray] = {}
         told: dict[str, NDArray] = {}
         for network, segmenter in segmenters.items():
@@ -135,18 +135,24 @@ class PictureScorer:
             made = make_masks(network, result, self.variants)
             masks |= made
             told |= dict.fromkeys(made, np.asarray(result["probabilities"]))
-        (label,) = image.list_labels(1)
-        if label is None:
-            raise InputError("A picture is one slice; the table must label it.")
         return Picture(
             name=name,
             group=image.patient,
             image=np.asarray(result["scan"][0]),
             masks=masks,
-            reference=read_picture(self._find_reference(image))[0] > 0,
-            class_idx=label - 1,
+            reference=load_reference(reference, result["scan"]),
+            class_idx=class_idx,
             probabilities=told,
         )
+
+    def _find_class(self, image: LabelledImage) -> int:
+        (label,) = image.list_labels(1)
+        if not label:
+            raise InputError(
+                f"A picture must show one of {', '.join(self.table.class_names)}; this one shows "
+                "none. Take it out of the split."
+            )
+        return label - 1
 
 
 def _describe_networks(
@@ -160,9 +166,3 @@ def _describe_networks(
 
 def _join_right_class(variant: str) -> str:
     return join_names(variant, RIGHT_CLASS) if variant else RIGHT_CLASS
-
-
-def _list_some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    further = f"\n  and {more} more" if more > 0 else ""
-    return "".join(f"\n  {name}" for name in names[:_SHOWN]) + further

@@ -5,22 +5,27 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import nibabel as nib
 import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
 from rich.progress import track
 
+from heatmask.data.flat import is_picture
 from heatmask.data.labels import LabelledVolume
-from heatmask.errors import InputError
+from heatmask.data.reference import read_reference
+from heatmask.errors import Failures, InputError, list_reasons, raise_failures
 from heatmask.evaluation.classification import compute_relative_positions
 from heatmask.evaluation.protocol import Case, Evaluation, Slices, evaluate_cases
 from heatmask.evaluation.report import write_evaluation
+from heatmask.evaluation.segmentation import check_same_shape, match_voxels
 from heatmask.evaluation.table import Method, ScoreTable
 from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.weights import load_weights
 from heatmask.segmenter import Segmenter
 
+Item = TypeVar("Item")
 Variants = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 
@@ -65,16 +70,37 @@ class Scorer:
     notes: Sequence[str] = ()
 
     def run(self, output_dir: str | Path) -> Evaluation:
-        """Score, write table, figure and per-patient CSV to `output_dir`, return the scores."""
+        """Score, write table, figure and per-patient CSV to `output_dir`, return the scores.
+
+        Raises
+        ------
+        HeatmaskError
+            After all is written, if a patient could not be scored, with the reason of each.
+        """
+        evaluation = self.score(output_dir)
+        raise_failures(evaluation.left_out, evaluation.n_asked, "patients")
+        return evaluation
+
+    def score(self, output_dir: str | Path) -> Evaluation:
+        """Do what `run` does, and leave those that could not be scored to the caller.
+
+        Raises
+        ------
+        InputError
+            None of the patients can be scored; nothing is written.
+        """
         segmenters = list_networks(self.segmenter, self.name, self.further_weights)
         slices = {name: Slices() for name in segmenters}
         called: Counter[str] = Counter()
+        failures = Failures()
+        cases = self._make_cases(segmenters, slices, called, failures)
         evaluation = evaluate_cases(
-            self._make_cases(segmenters, slices, called),
+            check_some(cases, failures),
             list_methods(segmenters, self.variants),
             _list_positions(self.training_volumes) if self.training_volumes else None,
             self.notes,
         )
+        evaluation.left_out = failures.reasons
         if called:
             counts = ", ".join(f"{name} {count}" for name, count in called.most_common())
             evaluation.notes += (f"{self.name}: volumes by the class predicted: {counts}.",)
@@ -89,29 +115,42 @@ class Scorer:
         segmenters: Mapping[str, Segmenter],
         slices: Mapping[str, Slices],
         called: Counter[str],
+        failures: Failures,
     ) -> Iterator[Case]:
         for volume in track(self.volumes, "Scoring"):
-            reference = self._load_reference(volume)
-            masks: dict[str, np.ndarray] = {}
-            cases = []
-            for name, segmenter in segmenters.items():
-                result = segmenter.segment({"case": volume.patient, "image": volume.image})
-                masks |= make_masks(name, result, self.variants)
-                if name == self.name and self.class_names:
-                    shown = np.asarray(result["predicted"]).any(axis=0)
-                    names = np.asarray(self.class_names)[shown]
-                    called.update([" and ".join(names) or "none"])
-                cases.append(self._make_case(volume, result, masks, reference))
-            for case, record in zip(cases, slices.values(), strict=True):
+            cases: list[Case] = []
+            with failures.catch(volume.patient):
+                cases = self._run_networks(volume, segmenters, called)
+            for case, record in zip(cases, slices.values(), strict=False):
                 record.add(case)
-            yield cases[0]
+            yield from cases[:1]  # It holds the masks of all
+
+    def _run_networks(
+        self, volume: LabelledVolume, segmenters: Mapping[str, Segmenter], called: Counter[str]
+    ) -> list[Case]:
+        """Return the case of a volume for each network."""
+        reference = self._find_reference(volume)
+        masks: dict[str, np.ndarray] = {}
+        cases, names = [], []
+        for name, segmenter in segmenters.items():
+            result = segmenter.segment({"case": volume.patient, "image": volume.image})
+            masks |= make_masks(name, result, self.variants)
+            cases.append(self._make_case(volume, result, masks, reference))
+            names.append(self._name_predicted(result))
+        called.update(names[:1] if self.class_names else ())
+        return cases
+
+    def _name_predicted(self, result: Mapping[str, Any]) -> str:
+        shown = np.asarray(result["predicted"]).any(axis=0)
+        names = [name for name, one in zip(self.class_names, shown, strict=False) if one]
+        return " and ".join(names) or "none"
 
     def _make_case(
         self,
         volume: LabelledVolume,
         result: Mapping[str, Any],
         masks: Mapping[str, np.ndarray],
-        reference: Any,
+        reference: Path,
     ) -> Case:
         affine = np.asarray(result["scan"].affine)
         # Of any class: they exclude one another.
@@ -120,22 +159,56 @@ class Scorer:
             patient=volume.patient,
             image=np.asarray(result["scan"][0]),
             masks=masks,
-            reference=np.asarray(reference.dataobj),
+            reference=load_reference(reference, result["scan"]),
             affine=affine,
-            reference_affine=reference.affine,
             slice_probabilities=order_as_stored(probabilities, affine, self.slice_axis),
             slice_labels=volume.slice_labels,
             slice_axis=find_array_axis(affine, self.slice_axis),
         )
 
-    def _load_reference(self, volume: LabelledVolume) -> Any:
-        found = sorted(volume.path.parent.glob(self.reference_pattern))
+    def _find_reference(self, volume: LabelledVolume) -> Path:
+        found = find_references(volume, self.reference_pattern)
         if len(found) != 1:
             raise InputError(
-                f"Every patient must have one reference mask {self.reference_pattern!r} beside the "
-                f"scan; {volume.patient} has {len(found)} in {volume.path.parent}."
+                f"A patient must have one reference mask {self.reference_pattern!r} beside the "
+                f"scan; there are {len(found)} in {volume.path.parent}."
             )
-        return nib.load(found[0])
+        return found[0]
+
+
+def find_references(volume: LabelledVolume, pattern: str) -> list[Path]:
+    """Return what may be the reference mask of a volume: files beside it that fit a pattern."""
+    return sorted(volume.path.parent.glob(pattern))
+
+
+def load_reference(path: Path, scan: MetaTensor) -> NDArray[np.bool_]:
+    """Return a reference mask (X, Y, Z) on the voxels of its scan (1, X, Y, Z).
+
+    Raises
+    ------
+    InputError
+        It is no mask (see `heatmask.data.reference.read_reference`), or not one of this scan.
+    """
+    mask, affine = read_reference(path)
+    if not is_picture(path):
+        return match_voxels(mask, affine, scan.shape[1:], np.asarray(scan.affine))
+    check_same_shape(np.asarray(scan[0]), mask)
+    return mask
+
+
+def check_some(cases: Iterable[Item], failures: Failures) -> Iterator[Item]:
+    """Pass cases on, and refuse that there are none because all of them failed.
+
+    Raises
+    ------
+    InputError
+        After the last case.
+    """
+    count = 0
+    for count, case in enumerate(cases, start=1):  # noqa: B007
+        yield case
+    if failures.reasons and not count:
+        raise InputError(f"Nothing could be scored:{list_reasons(failures.reasons)}")
 
 
 def list_networks(

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from heatmask.bundle import DEFAULT_BUNDLE
 from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
-from heatmask.errors import OptionError
+from heatmask.errors import OptionError, raise_failures
 
 
 def evaluate(
@@ -39,7 +39,8 @@ def evaluate(
     Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
     (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
     every volume counts, and nothing is tuned on these masks. Of 2D pictures: Dice and classes
-    per picture, in per_picture.csv.
+    per picture, in per_picture.csv. What cannot be scored is named at the end, with exit
+    status 1, and stops no other.
     """
     from rich.markdown import Markdown
 
@@ -54,11 +55,12 @@ def evaluate(
         settings["further_weights"] = [str(path) for path in weights[1:]]
     configs = ("inference", "evaluate")
     parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_options(options)})
-    (evaluation,) = run_bundle(parser)
+    evaluation = run_bundle(parser, "scorer").score(parser.get_parsed_content("output_dir"))
     folder = Path(parser.get_parsed_content("output_dir"))
     console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))
     files = f"evaluation.md, evaluation.png, per_{evaluation.unit}.csv"
     console.print(f"Written to {escape(str(folder))}: {files}")
+    raise_failures(evaluation.left_out, evaluation.n_asked, f"{evaluation.unit}s")
 
 
 def compare(
@@ -104,7 +106,8 @@ def compare(
     outlines, pointing, floors, random weights, a U-Net on a few masks, retraining on filtered
     images, classification, confidence and faithfulness. What is computed is kept in CACHE under
     the hash of weights, settings, data and code: a run that stopped goes on, and a second one
-    computes nothing.
+    computes nothing. What cannot be scored is named at the end, with exit status 1, and stops
+    no other.
     """
     from heatmask.comparison.agenda import PARTS, Request
     from heatmask.comparison.gather import compare
@@ -124,6 +127,9 @@ def compare(
     for line in summarise(comparison):
         console.print(f"  {escape(line)}")
     console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
+    subjects = comparison.subjects
+    items = "pictures" if subjects.pictures else "volumes"
+    raise_failures(subjects.left_out, subjects.n_asked, items)
 
 
 def retrain(

@@ -16,6 +16,8 @@ RANDOM = "random"
 """The control that every explanation is set against: of all draws together."""
 DRAWS = 3
 """Networks of random weights for each explanation that takes a single pass; one for the others."""
+SINGLE_PASS = 3
+"""Passes through the network: one forward, one back, one of a baseline."""
 _NOT_RESULTS = {"bundle_root", "weights", "dataset_dir", "input", "device", "pattern", "batch_size"}
 _REFERENCE = re.compile(r"[@%]([A-Za-z_][\w#]*)")
 
@@ -139,9 +141,9 @@ def read_methods(bundle: Path) -> tuple[str, list[str]]:
 
 
 def is_single_pass(method: str) -> bool:
-    """Whether a method's cost does not grow with samples, steps, windows or channels."""
-    cost = get_method(method).cost
-    return not any(words in cost for words in ("n forwards", "for each"))
+    """Whether a method takes about one pass forward and back, of the image and of a baseline."""
+    passes = get_method(method).passes
+    return passes is not None and passes <= SINGLE_PASS
 
 
 def list_draws(entry: Entry) -> list[Entry]:
@@ -174,6 +176,11 @@ def digest_entry(entry: Entry, parser: Any) -> str:
             "control": entry.control,
         }
     )
+
+
+def digest_preparation(parser: Any) -> str:
+    """Return a digest of what reads and prepares the scans."""
+    return digest(_collect(parser.get(), ("preprocessing",)))
 
 
 def _collect(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

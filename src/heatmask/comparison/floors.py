@@ -60,7 +60,7 @@ class FloorScoring(Kept[Subject]):
         scan = self.explanations.prepare(subject)["scan"]
         image, affine = scan[0].numpy(), np.asarray(scan.affine)
         pictures, axis = self.subjects.pictures, find_slices(scan)
-        reference = subject.load_reference()
+        reference = subject.load_reference(scan)
         edges: Sequence[float] = measure_spacing_mm(affine).tolist()
         if pictures:  # A picture has no millimetres: the rim is a share of its side
             edges = [SCALP_MM / (RIM_SHARE * max(image.shape))] * 3
@@ -123,7 +123,7 @@ class FewMasks(Kept[Subject]):
         mask = np.asarray(result["heatmap"][0]) > 0.5
         scan, pictures = result["scan"], self.subjects.pictures
         affine, axis = np.asarray(scan.affine), find_slices(scan)
-        return score_whole(mask, subject.load_reference(), affine, axis, pictures)
+        return score_whole(mask, subject.load_reference(scan), affine, axis, pictures)
 
     def _get_network(self) -> GPUNet:
         if self._network is None:
@@ -143,7 +143,7 @@ class FewMasks(Kept[Subject]):
     def _load(self, subject: Subject) -> torch.Tensor:
         """Return the image with its mask as a further channel, on the network's grid."""
         data: Mapping[str, Any] = self.explanations.prepare(subject)
-        reference = subject.load_reference()[None].astype(np.float32)
+        reference = subject.load_reference(data["scan"])[None].astype(np.float32)
         mask = convert_to_dst_type(torch.from_numpy(reference), data["scan"])[0]
         moved = ResampleToMatch(mode="nearest")(mask, data["image"])
         return torch.cat([torch.as_tensor(data["image"]), torch.as_tensor(moved)])

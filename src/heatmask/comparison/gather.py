@@ -29,7 +29,8 @@ from heatmask.comparison.results import NAN, Comparison, Depth
 from heatmask.comparison.retraining import METHOD, QUANTILES
 from heatmask.comparison.rows import add_rows
 from heatmask.comparison.store import digest
-from heatmask.comparison.subjects import GridError, Subjects
+from heatmask.comparison.subjects import Subjects
+from heatmask.comparison.usable import leave_out
 from heatmask.comparison.work import (
     Place,
     Task,
@@ -58,6 +59,7 @@ def compare(request: Request, place: Place) -> Comparison:
     if not plan.entries:
         raise InputError("There must be a method to compare; none of those given can be done.")
     first = plan.entries[0].bundle
+    place = leave_out(plan.bundles, place)
     subjects = read_subjects(first, place, place.split)
     given, notes = _read_given(first, place)
     tasks = list_tasks(plan, request, place, given is not None)
@@ -91,8 +93,6 @@ def _read_given(bundle: Path, place: Place) -> tuple[Subjects | None, list[str]]
     """Return the subjects whose masks may be used, or None and a sentence that says why."""
     try:
         return read_subjects(bundle, place, place.given), []
-    except GridError:
-        raise
     except HeatmaskError as error:
         reason = str(error).splitlines()[0]
         return None, [f"No rule (b), few masks or retraining, for want of masks: {reason}"]
@@ -146,11 +146,12 @@ def retrain(
     Raises
     ------
     InputError
-        The bundle cannot do it, or a subject lacks its reference mask.
+        The bundle cannot do it, or no subject has a reference mask.
     """
     request = Request(seeds=seeds, jobs=jobs)
     pictures = (Path(place.data) / "labels.csv").is_file()
     plan = Plan(find_bundles([bundle] if bundle else [], pictures))
+    place = leave_out(plan.bundles, place)
     tasks = list_retraining(plan, request, place, quantiles)
     if not tasks:
         raise InputError(

@@ -102,7 +102,8 @@ class Explanations:
     def prepare(self, subject: Subject) -> dict[str, Any]:
         """Return what the bundle's preprocessing makes of a subject."""
         with reveal_reason():
-            return dict(self.segmenter.preprocessing({"image": subject.image}))
+            preprocessing = self.parser.get_parsed_content("preprocessing")
+            return dict(preprocessing({"image": subject.image}))
 
     def explain(self, subject: Subject, data: Mapping[str, Any] | None = None) -> Heatmap:
         """Return the heatmap of a subject, from the store if it is there.

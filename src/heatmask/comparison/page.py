@@ -204,7 +204,7 @@ def format_summary(comparison: Comparison, command: str) -> str:
         "command": command,
         "version": __version__,
         "settings": comparison.settings,
-        "missing": list(comparison.subjects.missing),
+        "left_out": dict(comparison.subjects.left_out),
         "sections": [
             {
                 "title": section.title,

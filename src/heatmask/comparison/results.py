@@ -193,6 +193,17 @@ class Comparison:
         """Of lengths: nominal where the set's spacing is."""
         return "pixels" if self.subjects.pictures else "mm"
 
+    def explain_left_out(self) -> list[str]:
+        """Return a sentence for each split of which something was left out."""
+        what = "pictures" if self.subjects.pictures else "volumes"
+        parts = [self.subjects, *([self.given] if self.given else [])]
+        return [
+            f"Left out: {len(part.left_out)} of {part.n_asked} {what} of the split {part.split!r}. "
+            + " ".join(f"{name}: {reason}" for name, reason in part.left_out.items())
+            for part in parts
+            if part.left_out
+        ]
+
     def find_interval(self, values: NDArray[np.float64]) -> Interval:
         """Return the mean of what is not NaN with its 95 % interval over clusters."""
         counted = ~np.isnan(values)

@@ -21,7 +21,7 @@ from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects, Volumes
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
-from heatmask.errors import InputError, OptionError
+from heatmask.errors import OptionError
 from heatmask.training.filtered import (
     Condition,
     Slices,
@@ -140,14 +140,9 @@ class Retraining(Kept[Trial]):
         return list(dict.fromkeys(self.test.clusters))
 
     def _load(self, split: str) -> Slices:
-        """Return the slices of a split, with reference masks where they may be used."""
+        """Return the slices of a split; where masks may be used, of what has one."""
         if split not in self._slices:
             masked = self.masked.get(split)
-            if masked and masked.missing:
-                raise InputError(
-                    f"Retraining needs a reference mask of each of {split}; missing: "
-                    f"{', '.join(masked.missing)}. Add them, or leave them out of the split."
-                )
             masks = masked.subjects if masked else None
             self._slices[split] = self._make_slices(self.volumes[split], masks)
         return self._slices[split]
@@ -182,7 +177,7 @@ class Retraining(Kept[Trial]):
         stacks = []
         for subject in subjects:
             data = self.explanations.prepare(subject)
-            mask = torch.from_numpy(subject.load_reference()[None].astype(np.float32))
+            mask = torch.from_numpy(subject.load_reference(data["scan"])[None].astype(np.float32))
             moved = move(convert_to_dst_type(mask, data["scan"])[0], data["image"])
             stacks.append(torch.as_tensor(fit(moved)).movedim(-1, 0))
         return torch.cat(stacks)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from heatmask.comparison.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects
-from heatmask.errors import InputError
 from heatmask.evaluation.heatmaps import score_heatmap
-from heatmask.evaluation.segmentation import check_same_grid, measure_spacing_mm, score_mask
+from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.evaluation.surface import score_surface
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
 from heatmask.segmenter import Segmenter
@@ -34,8 +32,8 @@ _RULES: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper"},
 }
 CODE = digest_code((
-    "masks", "evaluation/segmentation.py", "evaluation/heatmaps.py", "evaluation/surface.py",
-    "transforms.py", "comparison/scores.py",
+    "masks", "scoring.py", "evaluation/segmentation.py", "evaluation/heatmaps.py",
+    "evaluation/surface.py", "transforms.py", "comparison/scores.py",
 ))  # fmt: skip
 """Of what scores masks."""
 _PIXEL_EDGES = (10.0, 10.0, 10.0)  # So that a pixel is 1 ml, and `score_mask` counts pixels
@@ -91,8 +89,7 @@ class Scoring(Kept[Subject]):
         result = bring_to_scan(
             self.explanations.segmenter, {**data, "heatmap": filled, "shown": heatmap.shown}
         )
-        reference = subject.load_reference()
-        _check_grid(subject, reference, result["scan"], self.subjects.pictures)
+        reference = subject.load_reference(result["scan"])
         scores = score_subject(result, masker, reference, low, self.subjects.pictures, self.rules)
         if self.levels:
             scores["levels"] = [
@@ -237,17 +234,6 @@ def describe_classes(heatmap: Heatmap, scan: MetaTensor, explanations: Explanati
         "confidence": float(shown.mean()) if shown.size else 0.0,
         "seconds": heatmap.seconds,
     }
-
-
-def _check_grid(
-    subject: Subject, reference: NDArray[np.bool_], scan: MetaTensor, pictures: bool
-) -> None:
-    affine = np.asarray(scan.affine)
-    theirs = affine if pictures else nib.load(subject.reference).affine
-    try:
-        check_same_grid(reference.shape, theirs, scan.shape[1:], affine)
-    except InputError as error:
-        raise InputError(f"{subject.name}: {error}") from error
 
 
 def find_best_level(by_subject: Sequence[Scores], clusters: Sequence[str]) -> int:

@@ -53,13 +53,7 @@ def summarise(comparison: Comparison) -> list[str]:
         for row in masks
         if comparison.given is not None
     ]
-    missing = comparison.subjects.missing
-    if missing:
-        lines.append(
-            f"Without a reference mask, and so not scored: {len(missing)} of "
-            f"{count + len(missing)} {what}s ({', '.join(missing)})."
-        )
-    return lines
+    return [*lines, *comparison.explain_left_out()]
 
 
 def _find_better_rules(comparison: Comparison) -> list[str]:

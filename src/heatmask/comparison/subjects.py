@@ -1,28 +1,22 @@
 """What masks are scored on: volumes or pictures with a reference mask, labels and a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from heatmask.data.flat import is_picture, read_picture
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
-from heatmask.errors import InputError
-from heatmask.evaluation.segmentation import check_same_grid
+from heatmask.errors import InputError, list_reasons
 from heatmask.picture_scoring import PictureScorer
-from heatmask.scoring import Scorer
+from heatmask.scoring import Scorer, find_references, load_reference
 
 Volumes = Sequence[LabelledVolume | LabelledImage]
-
-
-class GridError(InputError):
-    """A mask or the labels of the slices do not fit the scan."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,9 @@ class Subject:
         scans = self.image.values() if not isinstance(self.image, str) else [self.image]
         return [*map(Path, scans), self.reference]
 
-    def load_reference(self) -> NDArray[np.bool_]:
-        """Return the mask (X, Y, Z), True inside."""
-        if is_picture(self.reference):
-            return read_picture(self.reference)[0] > 0
-        return np.asarray(nib.load(self.reference).dataobj) > 0
+    def load_reference(self, scan: MetaTensor) -> NDArray[np.bool_]:
+        """Return the mask (X, Y, Z) on the voxels of its scan, True inside."""
+        return load_reference(self.reference, scan)
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,8 @@ class Subjects:
         Its name.
     subjects
         Those with a reference mask, in the order of the data list.
-    missing
-        Names of those without one: listed and counted in the report, and not scored.
+    left_out
+        Why the others are not scored, by name: counted and named in the report.
     classes
         What a picture may show; empty for volumes.
     training_labels
@@ -83,9 +75,14 @@ class Subjects:
 
     split: str
     subjects: tuple[Subject, ...]
-    missing: tuple[str, ...]
+    left_out: Mapping[str, str] = field(hash=False)
     classes: tuple[str, ...] = ()
     training_labels: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def n_asked(self) -> int:
+        """How many the split has, with those left out."""
+        return len(self.subjects) + len(self.left_out)
 
     @property
     def pictures(self) -> bool:
@@ -98,31 +95,35 @@ class Subjects:
         return [subject.cluster for subject in self.subjects]
 
 
-def list_subjects(scorer: Scorer | PictureScorer, split: str) -> Subjects:
+def list_subjects(
+    scorer: Scorer | PictureScorer, split: str, unusable: Mapping[str, str]
+) -> Subjects:
     """Return what a bundle's evaluation is about.
+
+    Parameters
+    ----------
+    unusable
+        Why a subject is to be left out, by name; so are those without a reference mask.
 
     Raises
     ------
-    GridError
-        A mask lies on another grid than its scan, or there are not as many labels as slices: said
-        before anything is computed.
     InputError
-        No subject has a reference mask.
+        None is left.
     """
     found = _list_pictures(scorer) if isinstance(scorer, PictureScorer) else _list_volumes(scorer)
-    subjects = tuple(subject for subject in found if subject.reference != Path())
-    missing = tuple(subject.name for subject in found if subject.reference == Path())
+    problems = {one.name: _find_problem(one) for one in found} | dict(unusable)
+    subjects = tuple(one for one in found if not problems[one.name])
+    left_out = {one.name: problems[one.name] for one in found if problems[one.name]}
     if not subjects:
         raise InputError(
-            f"Some of the split {split!r} must have a reference mask; none of {len(found)} has. "
-            "Check the split, and reference_pattern or the column mask."
+            f"Some of the split {split!r} must have a reference mask that can be used; none of "
+            f"{len(found)} has. Check the split, and reference_pattern or the column mask."
+            f"{list_reasons(left_out)}"
         )
     if isinstance(scorer, PictureScorer):
-        return Subjects(split, subjects, missing, tuple(scorer.table.class_names))
-    for subject in subjects:
-        _check_grids(subject)
+        return Subjects(split, subjects, left_out, tuple(scorer.table.class_names))
     training = tuple(volume.slice_labels for volume in scorer.training_volumes)
-    return Subjects(split, subjects, missing, training_labels=training)
+    return Subjects(split, subjects, left_out, training_labels=training)
 
 
 def list_volumes(scorer: Scorer | PictureScorer) -> Volumes:
@@ -135,13 +136,8 @@ def list_volumes(scorer: Scorer | PictureScorer) -> Volumes:
 def _list_volumes(scorer: Scorer) -> list[Subject]:
     subjects = []
     for volume in scorer.volumes:
-        masks = sorted(volume.path.parent.glob(scorer.reference_pattern))
-        if len(masks) > 1:
-            raise InputError(
-                f"A patient must have one reference mask {scorer.reference_pattern!r}; "
-                f"{volume.patient} has {len(masks)} in {volume.path.parent}."
-            )
-        reference = masks[0] if masks else Path()
+        masks = find_references(volume, scorer.reference_pattern)
+        reference = masks[0] if len(masks) == 1 else Path()
         subjects.append(
             Subject(volume.patient, volume.patient, volume.image, reference, volume.slice_labels)
         )
@@ -152,35 +148,26 @@ def _list_pictures(scorer: PictureScorer) -> list[Subject]:
     subjects = []
     for image in scorer.table.select(scorer.split):
         (label,) = image.list_labels(1)
-        if not label:
-            raise InputError(
-                f"Each picture must show one of {', '.join(scorer.table.class_names)}; "
-                f"'{image.path}' shows none. Take it out of the split {scorer.split!r}."
-            )
         reference = scorer.references.get(image.path, Path())
-        if not reference.is_file():
-            reference = Path()
         name = f"{image.path.parent.name}/{image.path.name}"
-        subjects.append(Subject(name, image.patient, image.image, reference, (label - 1,)))
+        classes = (label - 1,) if label else ()
+        subjects.append(Subject(name, image.patient, image.image, reference, classes))
     return subjects
 
 
-def _check_grids(subject: Subject) -> None:
-    """Refuse masks and labels that do not fit the scan; only the headers are read."""
-    first, *_, mask = subject.files
-    if not first.name.endswith((".nii", ".nii.gz")):
-        return  # The affine of a series takes reading it; its mask is checked when it is scored
-    scan, reference = nib.load(first), nib.load(mask)
-    try:
-        check_same_grid(reference.shape, reference.affine, scan.shape[:3], scan.affine)
-    except InputError as error:
-        raise GridError(f"{subject.name}: {error}") from error
-    if len(subject.labels) != scan.shape[2]:
-        raise GridError(
-            f"{subject.name}: each slice along the file's third axis must have one label; "
-            f"{first} has {scan.shape[2]} slices and {len(subject.labels)} labels. Mend its lines "
-            "in slice_labels.csv."
-        )
+def _find_problem(subject: Subject) -> str:
+    """Say why a subject cannot be scored, as far as its place tells; empty if it can."""
+    if subject.reference == Path():
+        return "it has no reference mask, or several"
+    if not subject.labels:
+        return "it shows none of the classes"
+    return ""
+
+
+def keep_usable(volumes: Volumes, subjects: Subjects) -> Volumes:
+    """Return the volumes of a split that are among its subjects."""
+    images = [subject.image for subject in subjects.subjects]
+    return tuple(volume for volume in volumes if volume.image in images)
 
 
 def name_split(split: str) -> str:

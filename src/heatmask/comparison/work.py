@@ -21,7 +21,13 @@ from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.retraining import TRAIN, Retraining, Trial
 from heatmask.comparison.scores import Scoring
 from heatmask.comparison.store import Kept, Store
-from heatmask.comparison.subjects import Subjects, Volumes, list_subjects, list_volumes
+from heatmask.comparison.subjects import (
+    Subjects,
+    Volumes,
+    keep_usable,
+    list_subjects,
+    list_volumes,
+)
 from heatmask.device import resolve_device
 from heatmask.errors import HeatmaskError, OptionError
 from heatmask.picture_scoring import PictureScorer
@@ -45,6 +51,8 @@ class Place:
         The split that is reported on, and the one whose masks rule (b) may use.
     pattern, device
         As the bundles' configs take them.
+    unusable
+        Subjects to leave out, each with the reason: see `heatmask.comparison.usable`.
     """
 
     data: str
@@ -53,6 +61,7 @@ class Place:
     given: str = "val"
     pattern: str | None = None
     device: str = "auto"
+    unusable: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.split == self.given:
@@ -94,7 +103,7 @@ class Task:
 @lru_cache
 def read_subjects(bundle: Path, place: Place, split: str) -> Subjects:
     """Return the subjects of a split, as a bundle's evaluation lists them."""
-    return list_subjects(_open_scorer(bundle, place, split), split)
+    return list_subjects(_open_scorer(bundle, place, split), split, dict(place.unusable))
 
 
 @lru_cache
@@ -137,6 +146,7 @@ def open_retraining(entry: Entry, place: Place, split: str) -> Retraining:
     """Return what trains; the slices that it has read serve every task of a process."""
     given, subjects = (read_subjects(entry.bundle, place, s) for s in (place.given, split))
     volumes = {s: read_volumes(entry.bundle, place, s) for s in (TRAIN, place.given, split)}
+    volumes |= {part.split: keep_usable(volumes[part.split], part) for part in (given, subjects)}
     return Retraining(open_explanations(entry, place), volumes, given, subjects)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from heatmask.data.names import MASK_FOLDERS, get_name, split_scan_name
-from heatmask.data.read import read_scan
+from heatmask.data.reference import read_reference
 from heatmask.errors import InputError, OutputError
 
 COLUMNS = ("patient", "slice", "tumour", "split", "source")
@@ -95,18 +95,7 @@ def _name_patient(path: Path) -> str:
 
 def _read_labels(path: Path) -> np.ndarray:
     """Whether each slice along the third axis (slices,) holds any labelled voxel."""
-    array = read_scan(path).array
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    # Resampled label maps may hold 0.99999998 for 1.
-    whole = array.size > 0 and bool(np.isfinite(array).all() and np.allclose(array, array.round()))
-    if array.ndim != 3 or not whole or array.min() < 0:
-        shape = " x ".join(map(str, array.shape))
-        raise InputError(
-            f"A reference mask must be a 3D label map of whole numbers from 0; '{path}' ({shape}) "
-            "is not. Check that it is no probability map and no scan."
-        )
-    tumour: np.ndarray = (array > 0.5).any(axis=(0, 1))
+    tumour: np.ndarray = read_reference(path)[0].any(axis=(0, 1))
     return tumour
 
 

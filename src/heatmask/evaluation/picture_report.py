@@ -11,6 +11,7 @@ from heatmask.evaluation.pictures import RIGHT_CLASS, RIM_SHARE, PictureEvaluati
 from heatmask.evaluation.report import (
     RULES,
     dump_strictly,
+    explain_left_out,
     explain_rules,
     format_interval,
     format_lines,
@@ -62,6 +63,7 @@ def format_json(evaluation: PictureEvaluation) -> str:
             ],
             "classes": _summarise_classes(evaluation),
             "notes": list(evaluation.notes),
+            "left_out": dict(evaluation.left_out),
         }
     )
 
@@ -100,7 +102,9 @@ def _explain_table(evaluation: PictureEvaluation) -> list[str]:
     scores, names = evaluation.classes, evaluation.class_names
     f1 = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, scores.f1, strict=True))
     return [
-        f"Dice per picture, {len(evaluation.pictures)} pictures, none left out; intervals are "
+        *explain_left_out(evaluation),
+        f"Dice per picture, {len(evaluation.pictures)} pictures"
+        f"{', none left out' * (not evaluation.left_out)}; intervals are "
         f"percentile bootstraps over their {len(set(evaluation.groups))} groups (what the table "
         "gives as one patient). A picture has no spacing: nothing here is in mm or ml.",
         "What a mask marks counts as tumour, whichever class it names. The columns "

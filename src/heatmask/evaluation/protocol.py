@@ -18,7 +18,6 @@ from heatmask.evaluation.classification import (
     slice_auroc,
 )
 from heatmask.evaluation.segmentation import (
-    check_same_affine,
     check_same_shape,
     measure_spacing_mm,
     score_mask,
@@ -47,9 +46,9 @@ class Case:
     masks
         One label map (X, Y, Z) per method's name.
     reference
-        A human's label map (X, Y, Z).
-    affine, reference_affine
-        4 x 4 voxel-to-world affines of the scan (and its masks) and of the reference, in mm.
+        A human's label map (X, Y, Z), on the scan's voxels (see `match_voxels`).
+    affine
+        4 x 4 voxel-to-world affine of all of them, in mm.
     slice_probabilities, slice_labels
         (n,) for the n slices along `slice_axis`: the network's probability of tumour and 0 or 1.
     """
@@ -59,7 +58,6 @@ class Case:
     masks: Mapping[str, NDArray]
     reference: NDArray
     affine: NDArray
-    reference_affine: NDArray
     slice_probabilities: ArrayLike
     slice_labels: ArrayLike
     slice_axis: int = 2
@@ -67,7 +65,6 @@ class Case:
     def __post_init__(self) -> None:
         for array in (self.image, *self.masks.values()):
             check_same_shape(array, self.reference)
-        check_same_affine(self.affine, self.reference_affine, self.reference.shape)
         n_slices = self.reference.shape[self.slice_axis]
         for name in ("slice_probabilities", "slice_labels"):
             n_given = np.size(getattr(self, name))

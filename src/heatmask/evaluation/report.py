@@ -68,6 +68,7 @@ def format_json(evaluation: Evaluation) -> str:
             "intervals": {n: i._asdict() for n, i in evaluation.slice_intervals.items()},
         },
         "notes": list(evaluation.notes),
+        "left_out": dict(evaluation.left_out),
     }
     return dump_strictly(summary)
 
@@ -91,6 +92,7 @@ def _explain_table(evaluation: Evaluation) -> list[str]:
     found = {name: format_interval(i) for name, i in evaluation.slice_intervals.items()}
     position = evaluation.position_auroc
     lines = [
+        *explain_left_out(evaluation),
         f"Dice per volume, {len(evaluation.patients)} patients, every slice; intervals are "
         "percentile bootstraps over patients.",
         *explain_rules(evaluation),
@@ -137,6 +139,14 @@ def format_lines(
             values = ("" if math.isnan(scores[k]) else f"{scores[k]:.6g}" for k in keys)
             writer.writerow((*case, method.name, method.rule, method.label_free, *values))
     return text.getvalue()
+
+
+def explain_left_out(table: ScoreTable) -> list[str]:
+    """Return a sentence that names what was not scored, and why; nothing if all was."""
+    left_out = table.left_out
+    named = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+    counted = f"Left out, {len(left_out)} of {table.n_asked} {table.unit}s. "
+    return [counted + named] if named else []
 
 
 def explain_rules(table: ScoreTable) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 from math import prod
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -72,45 +73,41 @@ def check_same_shape(mask: NDArray, reference: NDArray) -> None:
         )
 
 
-def check_same_affine(affine: ArrayLike, reference_affine: ArrayLike, shape: Sequence[int]) -> None:
-    """Refuse a grid that lies elsewhere than its reference, with an `InputError`.
+def match_voxels(
+    mask: NDArray, affine: ArrayLike, shape: Sequence[int], scan_affine: ArrayLike
+) -> NDArray:
+    """Return a mask in the order of its scan's voxels, in whichever order it was stored.
 
-    Two 4 x 4 voxel-to-world affines agree where no corner of a grid of `shape` lies more than
-    a tenth of the reference's shortest voxel edge away: files round their affines.
+    Axes may be swapped and mirrored: what counts is that both affines put the same voxels in the
+    same places, but for a tenth of the scan's shortest edge: files round their affines.
+
+    Parameters
+    ----------
+    mask, affine
+        (X, Y, Z) in any storage order, and its 4 x 4 voxel-to-world affine.
+    shape, scan_affine
+        The scan's.
+
+    Raises
+    ------
+    InputError
+        The mask lies on other voxels than the scan.
     """
-    ours, theirs = np.asarray(affine, float), np.asarray(reference_affine, float)
+    ours, theirs = np.asarray(affine, float), np.asarray(scan_affine, float)
+    change = nib.io_orientation(np.linalg.inv(theirs) @ ours)
+    moved = nib.apply_orientation(mask, change)
+    placed = ours @ nib.orientations.inv_ornt_aff(change, mask.shape)
     corners = np.array([(*c, 1) for c in product(*((0, n - 1) for n in shape))]).T
-    shift_mm = np.linalg.norm(((ours - theirs) @ corners)[:3], axis=0).max()
-    edge_mm = measure_spacing_mm(theirs).min()
-    if not shift_mm <= 0.1 * edge_mm:
-        raise InputError(
-            "A mask must lie where its reference lies, got the affines\n"
-            f"{_format(ours)}\nagainst\n{_format(theirs)},\n"
-            f"which put a corner {shift_mm:.2f} mm apart. "
-            "Resample the mask to the reference's grid first."
-        )
-
-
-def check_same_grid(
-    shape: Sequence[int],
-    affine: ArrayLike,
-    reference_shape: Sequence[int],
-    reference_affine: ArrayLike,
-) -> None:
-    """Refuse a mask that does not lie on its scan's grid, with an `InputError` that names both.
-
-    Shapes (X, Y, Z) must be equal, and affines agree as `check_same_affine` asks.
-    """
-    if tuple(shape) != tuple(reference_shape):
-        ours, theirs = (
-            f"{tuple(s)} voxels with the affine\n{_format(np.asarray(a, float))}"
-            for s, a in ((shape, affine), (reference_shape, reference_affine))
-        )
-        raise InputError(
-            f"A mask must lie on the grid of its scan, got {ours}\nfor a scan of {theirs}.\n"
-            "Resample the mask to the scan's grid first."
-        )
-    check_same_affine(affine, reference_affine, reference_shape)
+    shift_mm = np.linalg.norm(((placed - theirs) @ corners)[:3], axis=0).max()
+    if moved.shape == tuple(shape) and shift_mm <= 0.1 * measure_spacing_mm(theirs).min():
+        return moved
+    apart = f", up to {shift_mm:.4g} mm apart" * (moved.shape == tuple(shape))
+    raise InputError(
+        f"A mask must lie on the voxels of its scan: {_describe_grid(mask.shape, ours)} for a scan "
+        f"of {_describe_grid(shape, theirs)}{apart}."
+        f"{' Its affine is the identity: it was saved without one.' * _is_identity(ours)} Save "
+        "it with the affine of its scan, or resample it to the scan's grid."
+    )
 
 
 def measure_spacing_mm(affine: ArrayLike) -> NDArray[np.float64]:
@@ -130,8 +127,19 @@ def as_foreground(labels: NDArray, name: str = "mask") -> NDArray[np.bool_]:
     return labels != 0
 
 
-def _format(affine: NDArray[np.float64]) -> str:
-    return np.array2string(affine, precision=3, suppress_small=True)
+def _describe_grid(shape: Sequence[int], affine: NDArray[np.float64]) -> str:
+    size, edges, origin = (
+        f.join(f"{value:.4g}" for value in values)
+        for f, values in (
+            (" x ", shape), (" x ", measure_spacing_mm(affine)), (", ", affine[:3, 3]),
+        )
+    )  # fmt: skip
+    axes = "".join(nib.aff2axcodes(affine))
+    return f"{size} voxels of {edges} mm ({axes}, from {origin} mm)"
+
+
+def _is_identity(affine: NDArray[np.float64]) -> bool:
+    return bool(np.allclose(np.abs(affine), np.eye(4)))
 
 
 def _measure_voxel_ml(spacing_mm: Sequence[float], n_axes: int) -> float:

@@ -6,7 +6,7 @@ validation masks, (c) on the very masks reported on, which is an upper bound and
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -78,12 +78,15 @@ class ScoreTable(ABC):
         The methods asked for, then the floors.
     scores
         Per method's name, one `score_mask` result per case.
+    left_out
+        Why a case could not be scored, by its name.
     unit, cluster
         What a case is, and what the bootstrap draws, in one word each.
     """
 
     methods: list[Method]
     scores: dict[str, list[Scores]]
+    left_out: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     unit: ClassVar[str]
     cluster: ClassVar[str]
@@ -95,6 +98,11 @@ class ScoreTable(ABC):
     def column(self, name: str, key: str = "dice") -> NDArray[np.float64]:
         """Return one score (N,) of the method `name`, NaN where it is not counted."""
         return np.array([scores[key] for scores in self.scores[name]])
+
+    @property
+    def n_asked(self) -> int:
+        """How many cases were to be scored, with those left out."""
+        return len(next(iter(self.scores.values()))) + len(self.left_out)
 
     @property
     def best_floor(self) -> Method:

@@ -1,0 +1,73 @@
+"""Reference masks: one rule for what is marked, whoever asks."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatmask.data.flat import is_picture
+from heatmask.data.read import read_scan
+from heatmask.errors import InputError
+
+ROUNDING = 1e-3
+"""How far a label may lie from a whole number: resampled maps hold 0.99999998 for 1."""
+MAX_LABELS = 256
+"""More different values than these are intensities."""
+
+
+def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Read a reference mask, or a stored label.
+
+    Whatever is not 0 is marked: every label of a label map, every grey of a picture. A file that
+    marks nothing is a mask too.
+
+    Returns
+    -------
+    numpy.ndarray
+        (X, Y, Z), True where marked. A fourth axis of length 1 is dropped.
+    numpy.ndarray
+        Affine (4, 4) to RAS mm; of a picture it means nothing.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds no labels: probabilities, intensities, negative values.
+    """
+    path = Path(path)
+    try:
+        raw = read_scan(path)
+    except InputError as error:
+        raise InputError(f"The mask cannot be read. {error}") from error
+    array = raw.array
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if is_picture(path):
+        _check_lossless(path)
+    else:
+        _check_labels(array, path)
+    return np.abs(array) > ROUNDING, raw.affine
+
+
+def _check_labels(array: NDArray[np.float32], path: Path) -> None:
+    finite = array.size > 0 and bool(np.isfinite(array).all())
+    whole = finite and bool((np.abs(array - array.round()) <= ROUNDING).all())
+    if array.ndim == 3 and whole and array.min() > -ROUNDING and _count_labels(array) <= MAX_LABELS:
+        return
+    shape = " x ".join(map(str, array.shape))
+    raise InputError(
+        f"A reference mask must be a 3D label map of whole numbers from 0; '{path}' ({shape}) is "
+        "not. Check that it is no probability map and no scan."
+    )
+
+
+def _count_labels(array: NDArray[np.float32]) -> int:
+    marked = array[array > ROUNDING]
+    return int(np.unique(marked.round()).size) if marked.size else 0
+
+
+def _check_lossless(path: Path) -> None:
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise InputError(
+            f"A mask must be stored without loss; '{path}' is a JPEG, whose noise would count as "
+            "marked. Save it as PNG."
+        )
