@@ -100,7 +100,7 @@ def make_metadata() -> dict[str, Any]:
         "description": "A planted classifier.",
         "network_data_format": {
             "inputs": {"image": {"num_channels": 1}},
-            "outputs": {"pred": {"channel_def": {"0": "background", "1": "Tumour"}}},
+            "outputs": {"pred": {"channel_def": {"0": "background", "1": "tumour"}}},
         },
     }
 

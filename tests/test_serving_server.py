@@ -15,7 +15,9 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+import requests
 from conftest import PROJECT
+from planted import store_as
 from serving_stub import tilt_affine, write_bundle, write_scan
 
 from heatmask.bundle import list_bundles
@@ -218,20 +220,69 @@ def test_a_corrected_label_is_stored_and_read_back(server, tmp_path):
     assert server.client.next_sample("random", {})["id"] == "p2-flair"
 
 
-def test_batch_inference_stores_original_labels(server):
+def put_label(server, content: bytes, name: str) -> tuple[int, str]:
+    """Submit a file as the label of p1-flair; return the status and the text."""
+    url = f"{server.client.get_server_url()}/datastore/label?image=p1-flair&tag=final"
+    answer = requests.put(url, files={"label": (name, content)}, timeout=60)
+    return answer.status_code, answer.text
+
+
+@pytest.mark.fault("E")
+def test_no_label_is_lost_to_a_file_that_is_none(server, tmp_path):
+    def save(array: np.ndarray, affine: np.ndarray) -> bytes:
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / "label.nii.gz")
+        return (tmp_path / "label.nii.gz").read_bytes()
+
+    mask = np.zeros((14, 60, 52), np.uint8)
+    mask[4, 5, 6] = 1
+    good, moved = save(mask, tilt_affine()), tilt_affine()
+    moved[0, 3] += 5
+    assert put_label(server, good, "label.nii.gz")[0] == 200
+    for content, name, text in (
+        (b"", "empty.nii.gz", "cannot be read"),
+        (b"", "empty.nrrd", "cannot be read"),
+        (good[: len(good) // 2], "cut.nii.gz", "cannot be read"),
+        (b"NRRD0004\n", "cut.nrrd", "cannot be read"),
+        (save(mask[:, ::2], tilt_affine()), "coarse.nii.gz", "14 x 30 x 52 voxels"),
+        (save(mask, moved), "moved.nii.gz", "5 mm apart"),
+        (save(mask * 0.3, tilt_affine()), "heatmap.nii.gz", "probability map"),
+        (good, "label.txt", "cannot be read"),
+    ):
+        status, answer = put_label(server, content, name)
+        assert (status, text in answer) == (400, True), (name, answer)
+        assert "an earlier one is kept" in answer
+        kept = server.client.download_label("p1-flair", "final")
+        assert Path(kept).read_bytes() == good, name
+    flipped, stored = store_as(mask, tilt_affine(), "LPS")
+    assert put_label(server, save(flipped, stored), "flipped.nii.gz")[0] == 200
+    nothing = save(np.zeros_like(mask), tilt_affine())
+    assert put_label(server, nothing, "healthy.nii.gz")[0] == 200, "no tumour is a label"
+    assert Path(server.client.download_label("p1-flair", "final")).read_bytes() == nothing
+    (folder,) = {path.parent for path in server.work.glob("*/labels/final/*")}
+    assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.fault("E")
+def test_batch_inference_stores_original_labels_and_names_a_damaged_scan(server, tmp_path):
     """It runs in a process of its own, which has to find settings, app and bundles too."""
+    whole = tmp_path / "whole.nii.gz"
+    write_scan(whole)
+    store = f"{server.client.get_server_url()}/datastore/image"
+    cut = {"file": ("a-cut.nii.gz", whole.read_bytes()[:9000])}
+    requests.put(store, params={"image": "a-cut"}, files=cut, timeout=60).raise_for_status()
     url = f"{server.client.get_server_url()}/batch/infer/"
-    body = json.dumps({"label_tag": "original"}).encode()
-    headers = {"Content-Type": "application/json"}
-    urllib.request.urlopen(urllib.request.Request(url + MODEL, body, headers)).close()
+    requests.post(url + MODEL, json={"label_tag": "original"}, timeout=60).raise_for_status()
     deadline, status = time.monotonic() + START_S, {}
     while time.monotonic() < deadline and status.get("status") not in ("DONE", "ERROR"):
         time.sleep(0.5)
-        with urllib.request.urlopen(url) as answer:
-            status = json.load(answer)
+        status = requests.get(url, timeout=60).json()
+    requests.delete(store, params={"id": "a-cut"}, timeout=60).raise_for_status()
     assert status["status"] == "DONE", status
     names = {path.name for path in server.work.glob("*/labels/original/*")}
     assert names == {"p1-flair.nrrd", "p2-flair.nrrd"}
+    end = next(line for line in status["details"] if "images failed" in line)
+    assert "1 of 3 images failed, the labels of the others are stored. a-cut: " in end
+    assert "must be complete" in end
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -13,14 +14,25 @@ import nrrd
 import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from monai.data import MetaTensor
 from serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
+from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.data.scan import load_scan
-from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError, WeightsError
+from heatmask.errors import (
+    DeviceError,
+    Failures,
+    HeatmaskError,
+    InputError,
+    OptionError,
+    WeightsError,
+)
+from heatmask.segmenter import Segmenter
+from heatmask.serving.app import BatchInference, load_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
-from heatmask.serving.task import HeatmapInferTask, write_mask
+from heatmask.serving.task import HeatmapInferTask, lock_device, write_mask
 
 
 @pytest.fixture
@@ -286,6 +298,79 @@ def test_threads_get_their_own_answers(task, tmp_path):
     assert wrong == []
 
 
+@pytest.mark.fault("H")
+def test_two_bundles_never_run_at_once_on_a_device(scan, tmp_path, monkeypatch):
+    names = ("a_segmentation", "b_segmentation")
+    bundles = [ServedBundle(write_bundle(tmp_path / "two" / name)) for name in names]
+    tasks = [HeatmapInferTask(bundle, "cpu", tmp_path) for bundle in bundles]
+    running, most, segment = [], [], Segmenter.segment
+
+    def watch(self, case):
+        running.append(case)
+        most.append(len(running))
+        time.sleep(0.05)
+        try:
+            return segment(self, case)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(Segmenter, "segment", watch)
+    threads = [threading.Thread(target=run, args=(task, scan[0])) for task in 2 * tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+
+
+def test_a_device_has_one_lock_by_any_name(tmp_path):
+    named = {n: lock_device(torch.device(n), tmp_path) for n in ("cpu", "cuda", "cuda:0", "cuda:1")}
+    places = {name: lock.lock_file for name, lock in named.items()}
+    assert places["cuda"] == places["cuda:0"]
+    assert len(set(places.values())) == 3
+    with named["cuda"]:
+        assert not named["cuda:0"].is_locked
+        with pytest.raises(Timeout):
+            named["cuda:0"].acquire(timeout=0)
+
+
+@pytest.mark.fault("E")
+class TestBatchInference:
+    """One damaged scan stops no other, however many run at a time."""
+
+    class Store:
+        def list_images(self):
+            return ["a", "b", "c", "d"]
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_the_others_are_done_and_it_is_named(self, workers, caplog):
+        def infer(request, _):
+            if request["image"] == "b":
+                raise InputError("the scan is\ncut off")
+            if request["image"] == "c":
+                raise ZeroDivisionError("planted")
+            return {"label": request["image"]}
+
+        with caplog.at_level("INFO"):
+            results = BatchInference()({"max_workers": workers}, self.Store(), infer)
+        assert results == {
+            "a": {"label": "a"},
+            "b": {"error": "the scan is cut off"},
+            "c": {"error": "ZeroDivisionError: planted"},
+            "d": {"label": "d"},
+        }
+        last = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"][-1]
+        assert last.startswith("2 of 4 images failed, the labels of the others are stored. ")
+        assert "b: the scan is cut off" in last
+
+    def test_where_all_fail_it_is_an_error(self):
+        def infer(*_):
+            raise OptionError("no such device")
+
+        with pytest.raises(HeatmaskError, match="All of 4 images failed"):
+            BatchInference()({}, self.Store(), infer)
+
+
 def test_a_plain_tensor_has_no_place_and_is_not_written():
     plain = torch.zeros(1, 4, 5, 6, dtype=torch.uint8)
     with pytest.raises(TypeError, match="must be a MetaTensor"):
@@ -317,18 +402,43 @@ def test_the_mask_lies_where_a_viewer_shows_a_scan_with_two_forms(tmp_path):
 class TestBundles:
     """Which bundles are served, and what they must say."""
 
-    def test_incomplete_bundles_are_left_out_and_said(self, bundle_folder, caplog):
-        half = write_bundle(bundle_folder.parent / "half_segmentation")
+    @pytest.mark.fault("E")
+    def test_a_bundle_that_cannot_be_served_stops_no_other(self, bundle_folder, tmp_path, caplog):
+        root = bundle_folder.parent
+        names = ("half", "metadata", "weights", "names")
+        half, metadata, weights, named = (write_bundle(root / name) for name in names)
         (half / "models/model.pt").unlink()
-        assert [b.name for b in find_bundles([half, bundle_folder])] == ["stub_segmentation"]
-        assert "half_segmentation lacks models/model.pt" in caplog.text
+        torch.save({"model": {}}, weights / "models/model.pt")
+        (metadata / "configs/metadata.json").write_text("{}")
+        (named / "configs/inference.json").write_text(
+            json.dumps(make_config() | {"class_names": ["meningioma"]})
+        )
+        folders = sorted(root.iterdir())
+        assert list(load_tasks(folders, "cpu", str(tmp_path))) == ["stub_segmentation"]
+        last = caplog.records[-1].getMessage()
+        assert "half: It lacks models/model.pt." in last
+        assert "network_data_format" in last
+        assert "must fit GPUNet" in last
+        assert "names tumour and class_names" in last
 
-    def test_without_a_complete_bundle_there_is_no_server(self, bundle_folder):
+    def test_without_a_complete_bundle_there_is_no_server(self, bundle_folder, tmp_path):
         (bundle_folder / "docs/data_license.txt").unlink()
         with pytest.raises(InputError, match=r"lacks docs/data_license\.txt"):
-            find_bundles([bundle_folder])
+            load_tasks([bundle_folder], "cpu", str(tmp_path))
         with pytest.raises(InputError, match="Found: none"):
-            find_bundles([])
+            load_tasks([], "cpu", str(tmp_path))
+
+    @pytest.mark.fault("H")
+    def test_class_names_keep_their_case(self, bundle_folder, scan):
+        """In the list of labels, the finding and the facts."""
+        metadata = make_metadata()
+        channels = {"0": "background", "1": "HGG"}
+        metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = channels
+        (bundle_folder / "configs/metadata.json").write_text(json.dumps(metadata))
+        (bundle,) = find_bundles([bundle_folder], Failures())
+        facts = run(HeatmapInferTask(bundle), scan[0])[2]
+        assert facts["label_names"] == bundle.labels == {"HGG": 1}
+        assert facts["finding"].startswith("HGG predicted (p = ")
 
     @pytest.mark.parametrize(
         "channels",
@@ -398,8 +508,6 @@ class TestHost:
         assert [o["allow_origins"] for o in options] == [["*"]]
 
     def test_the_hosts_random_strategy_still_fails_within_a_second(self):
-        import time
-
         from monailabel.tasks.activelearning.random import Random
 
         from heatmask.serving.app import RandomStudy
@@ -417,8 +525,6 @@ class TestHost:
 
     def test_the_hosts_batch_inference_still_divides_by_no_gpu(self):
         from monailabel.interfaces.tasks.batch_infer import BatchInferTask
-
-        from heatmask.serving.app import BatchInference
 
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
@@ -438,7 +544,6 @@ class TestHost:
 
 def test_the_real_bundle_segments_a_phantom(bundle_dir, tmp_path):
     """Its weights may be anything here: what counts is that the road is open."""
-    from heatmask.data.phantom import make_phantom, write_phantom
 
     task = HeatmapInferTask(ServedBundle(bundle_dir))
     phantom = make_phantom(seed=1, shape=(96, 112, 16), spacing_mm=(2.0, 2.0, 8.0))

@@ -5,6 +5,7 @@ import os
 import random
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from monailabel.tasks.activelearning.first import First
 
 from heatmask import __version__
 from heatmask.bundle import list_bundles
-from heatmask.errors import HeatmaskError
+from heatmask.device import resolve_device
+from heatmask.errors import Failures, HeatmaskError, InputError, list_reasons
 from heatmask.serving.bundle import find_bundles
 from heatmask.serving.datastore import LinkedDatastore, check_image
 from heatmask.serving.task import HeatmapInferTask
@@ -55,14 +57,7 @@ class HeatmaskApp(MONAILabelApp):
         """Load the bundles and say what their weights may be used for."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
-        tasks = {}
-        for bundle in find_bundles(map(Path, folders)):
-            task = HeatmapInferTask(bundle, self.conf.get("device", "auto"))
-            task.load()
-            tasks[bundle.name] = task
-            logger.info("Model %s %s", bundle.name, bundle.version)
-            logger.info("Licence of its weights: %s", bundle.license_text)
-        return tasks
+        return load_tasks(map(Path, folders), self.conf.get("device", "auto"), self.studies)
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
@@ -99,6 +94,36 @@ class HeatmaskApp(MONAILabelApp):
         return path.exists() and any(path.is_relative_to(place) for place in places)
 
 
+def load_tasks(folders: Iterable[Path], device: str, lock_folder: str) -> dict[str, InferTask]:
+    """Return a task for each bundle, in their order; log what is wrong with the others.
+
+    Raises
+    ------
+    HeatmaskError
+        There is no bundle that can be served, or the device is not there.
+    """
+    resolve_device(device)
+    tasks: dict[str, InferTask] = {}
+    failures = Failures()
+    for bundle in find_bundles(folders, failures):
+        with failures.catch(bundle.name):
+            task = HeatmapInferTask(bundle, device, lock_folder)
+            task.load()
+            tasks[bundle.name] = task
+            logger.info("Model %s %s", bundle.name, bundle.version)
+            logger.info("Licence of its weights: %s", bundle.license_text)
+    if not tasks:
+        raise InputError(
+            "There must be at least one complete bundle. Restore the files, or train the bundle "
+            f"with `heatmask train`. Found: {list_reasons(failures.reasons) or 'none'}"
+        )
+    if failures.reasons:
+        logger.warning(
+            "%d models are served; these are not:%s", len(tasks), list_reasons(failures.reasons)
+        )
+    return tasks
+
+
 class RandomStudy(Strategy):
     """A random unlabelled scan, those not shown for long first.
 
@@ -121,12 +146,49 @@ class RandomStudy(Strategy):
 
 
 class BatchInference(BatchInferTask):
-    """Batch inference whose use of several GPUs is off where there are none.
+    """Batch inference that a damaged scan does not stop, also without several GPUs.
 
-    The host's own divides by the number of GPUs, also when that is zero.
+    The host's own stops at the first error where it runs one request at a time, and divides by
+    the number of GPUs, also when that is zero.
     """
 
-    def __call__(self, request: dict[str, Any], *args: Any) -> Any:
-        """Run a model on many images."""
+    def __call__(
+        self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]
+    ) -> dict[str, Any]:
+        """Run a model on many images.
+
+        Returns
+        -------
+        dict
+            By image what `infer` returned, or ``{"error": text}`` where it failed.
+
+        Raises
+        ------
+        HeatmaskError
+            All of them failed.
+        """
+        failures = Failures()
+
+        def infer_or_say_why(request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+            image = str(request["image"])
+            with failures.catch(image):
+                return dict(infer(request, datastore))
+            return {"error": failures.reasons[image]}
+
         several = torch.cuda.is_available() and bool(request.get("multi_gpu", False))
-        return super().__call__({**request, "multi_gpu": several}, *args)
+        single = {**request, "multi_gpu": several}
+        results: dict[str, Any] = super().__call__(single, datastore, infer_or_say_why)
+        _sum_up(failures.reasons, len(results))
+        return results
+
+
+def _sum_up(reasons: Mapping[str, str], total: int) -> None:
+    """Say at the end of batch inference what failed; the client sees the last lines of the log."""
+    named = "; ".join(f"{image}: {reason}" for image, reason in reasons.items())
+    if reasons and len(reasons) == total:
+        raise HeatmaskError(f"All of {total} images failed. {named}")
+    if reasons:
+        logger.warning(
+            "%d of %d images failed, the labels of the others are stored. %s",
+            len(reasons), total, named,
+        )  # fmt: skip

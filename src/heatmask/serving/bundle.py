@@ -1,8 +1,7 @@
 """A MONAI Bundle for serving: found, read once, built anew for every request."""
 
 import json
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import torch
 from torch import nn
 
 from heatmask.bundle import read_bundle
-from heatmask.errors import InputError, WeightsError
+from heatmask.errors import Failures, InputError, WeightsError
 from heatmask.networks.weights import load_weights
 from heatmask.report.summary import summarise_result
 from heatmask.segmenter import Segmenter
 from heatmask.serving.options import Option, build_panel
-
-logger = logging.getLogger(__name__)
 
 REQUIRED_FILES = (
     "configs/inference.json",
@@ -39,7 +36,7 @@ class ServedBundle:
     ----------
     name, version, description : str
     labels : dict of str to int
-        Names (lower case) and values of the mask's labels, 1 to N, without the background.
+        Names and values of the mask's labels, 1 to N, without the background.
     panel : dict of str to Option
         The options a request may set.
 
@@ -57,6 +54,7 @@ class ServedBundle:
         self.description = str(metadata.get("description", ""))
         self.labels = read_labels(metadata)
         self._parser = read_bundle(folder)
+        check_class_names(self.labels, self._parser.get("class_names", list(self.labels)))
         shown = self._parser.get("displayable_configs", {})
         self.panel: dict[str, Option] = build_panel(shown, self._parser.config)
         self._networks: dict[torch.device, tuple[int, nn.Module]] = {}
@@ -115,27 +113,15 @@ class ServedBundle:
         return network
 
 
-def find_bundles(folders: Iterable[Path]) -> list[ServedBundle]:
-    """Return every complete bundle of these folders, in their order; log what the others lack.
-
-    Raises
-    ------
-    InputError
-        There is no complete bundle.
-    """
-    bundles, lacking = [], []
+def find_bundles(folders: Iterable[Path], failures: Failures) -> list[ServedBundle]:
+    """Return every complete bundle of these folders, in order; `failures` keeps the others."""
+    bundles = []
     for root in folders:
-        missing = [name for name in REQUIRED_FILES if not (root / name).is_file()]
-        if missing:
-            lacking.append(f"{root.name} lacks {', '.join(missing)}")
-            logger.warning("Not served: %s", lacking[-1])
-        else:
+        with failures.catch(root.name):
+            missing = [name for name in REQUIRED_FILES if not (root / name).is_file()]
+            if missing:
+                raise InputError(f"It lacks {', '.join(missing)}.")
             bundles.append(ServedBundle(root))
-    if not bundles:
-        raise InputError(
-            f"There must be at least one complete bundle. Found: {'; '.join(lacking) or 'none'}. "
-            "Restore the files, or train the bundle with `heatmask train`."
-        )
     return bundles
 
 
@@ -148,10 +134,26 @@ def read_labels(metadata: Mapping[str, Any]) -> dict[str, int]:
         They are not 1 to N with the background at 0: Slicer would shift every segment.
     """
     output = next(iter(metadata["network_data_format"]["outputs"].values()))
-    names = {int(value): name.lower() for value, name in output.get("channel_def", {}).items()}
-    if names.get(0) != "background" or len(names) < 2 or sorted(names) != list(range(len(names))):
+    names = {int(value): str(name) for value, name in output.get("channel_def", {}).items()}
+    background = names.get(0, "").lower()
+    if background != "background" or len(names) < 2 or sorted(names) != list(range(len(names))):
         raise InputError(
             "channel_def of the first output in metadata.json must be 0: background and then "
             f"1 to N without a gap, got {output.get('channel_def')}. Renumber the labels."
         )
     return {name: value for value, name in sorted(names.items()) if value}
+
+
+def check_class_names(labels: Mapping[str, int], class_names: Sequence[str]) -> None:
+    """Refuse a bundle whose two lists of classes differ: the viewer's and the report's.
+
+    Raises
+    ------
+    InputError
+        They differ.
+    """
+    if list(labels) != list(class_names):
+        raise InputError(
+            f"channel_def in metadata.json names {', '.join(labels)} and class_names in "
+            f"inference.json {', '.join(class_names)}. They must be the same, in one order."
+        )

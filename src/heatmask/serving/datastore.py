@@ -1,12 +1,17 @@
 """The host's data store, with the user's own scans kept out of its reach."""
 
+import os
 import re
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore
 
-from heatmask.errors import InputError
+from heatmask.errors import InputError, OutputError
+from heatmask.serving.labels import check_label
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +-]*")
 
@@ -15,7 +20,8 @@ class LinkedDatastore(LocalDatastore):
     """A flat folder of links to scans, whose targets are never written or deleted.
 
     The host's own store follows a link: to remove an image would delete the user's scan, and
-    to upload one under the name of a study would overwrite it.
+    to upload one under the name of a study would overwrite it. Nor is a label lost to a file that
+    is none.
     """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
@@ -47,15 +53,50 @@ class LinkedDatastore(LocalDatastore):
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
     ) -> str:
-        """Store a label of a listed image under ``labels/<tag>``."""
+        """Store a label of a listed image under ``labels/<tag>``, all of it or nothing.
+
+        The host's own store copies whatever comes over the label that is there.
+
+        Raises
+        ------
+        InputError
+            It is no label of this image; see `heatmask.serving.labels.check_label`.
+        OutputError
+            It cannot be written.
+        """
         check_name("tag", label_tag)
-        check_image(self, image_id)
-        return str(super().save_label(image_id, label_filename, label_tag, label_info))
+        image = self._find_file(image_id)
+        check_label(Path(label_filename), image)
+        extension = self._to_id(Path(label_filename).name)[1]
+        target = Path(self._datastore.label_path(label_tag), self._filename(image_id, extension))
+        self._init_from_datastore_file()  # Batch inference writes it from a process of its own
+        with FileLock(self._lock_file):
+            _replace(target, label_filename)
+            info = {**(label_info or {}), "ts": int(time.time()), "name": target.name}
+            labels = self._datastore.objects[image_id].labels
+            labels[label_tag] = DataModel(info=info, ext=extension)
+            self._update_datastore_file(lock=False)
+        return image_id
 
     def _find_file(self, image_id: str) -> Path:
         check_image(self, image_id)
         extension = self._datastore.objects[image_id].image.ext
         return Path(self._datastore.image_path(), self._filename(image_id, extension))
+
+
+def _replace(target: Path, source: str) -> None:
+    """Put a copy of a file in a place, whole or not at all."""
+    draft = target.with_name(f"{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, draft)
+        os.replace(draft, target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OutputError(
+            f"The label must be written to {target}, and was not: {error.strerror}. An earlier "
+            "one is kept. Check space and permissions."
+        ) from error
 
 
 def check_image(datastore: LocalDatastore, image_id: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
@@ -46,10 +47,15 @@ class HeatmapInferTask(InferTask):
         The bundle to serve.
     device
         First choice of the options panel: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    lock_folder
+        Of all tasks of a server, so that one runs at a time on a device.
     """
 
-    def __init__(self, bundle: ServedBundle, device: str = "auto") -> None:
+    def __init__(
+        self, bundle: ServedBundle, device: str = "auto", lock_folder: str | Path | None = None
+    ) -> None:
         self._bundle = bundle
+        self._lock_folder = Path(lock_folder or tempfile.gettempdir())
         self._panel = {**bundle.panel, "device": build_device_option(device)}
         self._lock = threading.Lock()
         super().__init__(
@@ -75,8 +81,9 @@ class HeatmapInferTask(InferTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Run the bundle on the scan at ``request["image"]``.
 
-        Requests wait for one another: the host calls tasks from several threads, while
-        config, network and the device's memory are shared.
+        Requests wait for one another: the host calls tasks from several threads, and batch
+        inference from another process, while a bundle's config and network and a device's memory
+        are shared.
 
         Returns
         -------
@@ -94,7 +101,7 @@ class HeatmapInferTask(InferTask):
         device = resolve_device(str(values["device"]))
         extension, dtype = read_result_format(request)
         path = read_image_path(request)
-        with self._lock:
+        with self._lock, lock_device(device, self._lock_folder):
             segmenter = self._bundle.build_segmenter(to_knobs(values), device)
             result = segmenter.segment(list_scans(path))
             summary = self._bundle.summarise(result)
@@ -110,6 +117,11 @@ class HeatmapInferTask(InferTask):
             "model": self._bundle.name,
             "version": self._bundle.version,
         }
+
+
+def lock_device(device: torch.device, folder: Path) -> FileLock:
+    """Return the lock of a device, the same for all bundles, threads and processes of a server."""
+    return FileLock(folder / f".heatmask-{device.type}-{device.index or 0}.lock")
 
 
 def build_device_option(default: str) -> Option:
