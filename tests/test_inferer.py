@@ -1,7 +1,9 @@
 """HeatmapInferer: every slice axis, any batch size, any thread gives the one right heatmap."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -43,6 +45,35 @@ def make_gp_unet(seed: int = 0, num_classes: int = 1) -> GPUNet:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     return network.eval()
+
+
+class PrecisionRecorder(nn.Module):
+    """A classifier that notes whether convolutions may use TF32 when it is called, or fails."""
+
+    seen: ClassVar[list[bool]] = []  # the inferer works on a copy of the network
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.layer, self.fails = nn.Conv2d(1, 1, 3), fails
+
+    def forward(self, images: Tensor) -> Tensor:
+        PrecisionRecorder.seen.append(torch.backends.cudnn.allow_tf32)
+        if self.fails:
+            raise ArithmeticError
+        return self.layer(images).mean((2, 3))
+
+    def forward_heatmap(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self(images), self.layer(images)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpu_calculates_in_full_precision(monkeypatch, fails):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    PrecisionRecorder.seen.clear()
+    with contextlib.suppress(ArithmeticError):
+        HeatmapInferer(empty_value=EMPTY)(make_scan(), PrecisionRecorder(fails))
+    assert set(PrecisionRecorder.seen) == {False}
+    assert torch.backends.cudnn.allow_tf32
 
 
 def explain_naively(volume: Tensor, network: nn.Module, axis: int, gate: bool) -> dict[str, Tensor]:

@@ -45,6 +45,12 @@ def test_without_limits_only_label_maps_are_refused(phantom):
     assert check_plausible(make_scaled(phantom, 10), None) == []
 
 
+def test_a_picture_has_no_size(phantom):
+    volume = make_scaled(phantom, 10)
+    volume.meta["filename_or_obj"] = "slice.png"
+    assert check_plausible(volume, HEAD_MM) == []
+
+
 def test_the_size_is_that_of_the_head_not_of_the_field_of_view():
     box = np.zeros((50, 60, 20), np.float32)
     box[10:30, 5:50, 3:13] = np.random.default_rng(0).uniform(50, 99, (20, 45, 10))

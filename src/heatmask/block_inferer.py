@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from heatmask.attribution.batches import classify_in_batches
 from heatmask.attribution.explainer import Explanation
+from heatmask.device import use_full_float32
 from heatmask.errors import InputError, OptionError
 from heatmask.inferer import HeatmapInferer
 
@@ -66,6 +67,7 @@ class BlockInferer(HeatmapInferer):
         self.block_slices, self.overlap = block_slices, overlap
         self.slice_spacing_mm = slice_spacing_mm
 
+    @use_full_float32()
     def __call__(
         self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object
     ) -> dict[str, Tensor]:

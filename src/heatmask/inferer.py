@@ -16,6 +16,7 @@ from heatmask.attribution.batches import classify_in_batches
 from heatmask.attribution.channels import explain_present_channels
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.preflight import require_sound
+from heatmask.device import use_full_float32
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import find_slice_axis
 
@@ -107,6 +108,7 @@ class HeatmapInferer(Inferer):
         self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
         self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
+    @use_full_float32()
     def __call__(
         self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object
     ) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ _MIN_FILLED = 0.005
 _MIN_BACKGROUND = 0.1
 # Distances from the darkest voxels, in parts of the range of all but the brightest.
 _NEAR = 0.05
-_WITHIN = 0.5
+_WITHIN = 2.0
 
 
 def zero_background(scan: Array) -> Array:
@@ -43,10 +43,10 @@ def zero_background(scan: Array) -> Array:
     return shifted
 
 
-def take_sample(scan: Array, size: int = 2_000_000) -> Array:
-    """Return every n-th voxel, about `size` of them, so that large volumes take no longer."""
+def take_sample(scan: Array, size: int = 200_000) -> Array:
+    """Return every n-th voxel, about `size` of them; n is odd, to meet all rows and columns."""
     flat = scan.ravel()
-    return flat[:: max(1, flat.size // size)]
+    return flat[:: flat.size // size | 1]
 
 
 def _find_fills(scan: Array) -> list[float]:

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from heatmask.data.background import take_sample, zero_background
+from heatmask.data.flat import is_picture
 from heatmask.errors import InputError
 
 # A newborn's head is about 110 mm long; a sagittal field of view with the neck 300 mm.
@@ -28,7 +29,8 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
     volume
         As `heatmask.data.scan.load_scan` returns it.
     size_mm
-        Least and greatest length of the longest side of what is shown; None leaves it unchecked.
+        Least and greatest length of the longest side of what is shown; None leaves it unchecked,
+        and so does a picture, which has no size.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
     name = str(volume.meta.get("filename_or_obj", "volume in memory"))
     scan = zero_background(volume[0].numpy(force=True))
     _check_not_labels(scan, name)
-    if size_mm is None:
+    if size_mm is None or is_picture(name):
         return []
     sides_mm = measure_size(scan, [float(spacing) for spacing in volume.pixdim])
     longest, sides = max(sides_mm), " x ".join(f"{side:.3g}" for side in sides_mm)
