@@ -120,6 +120,7 @@ def test_a_bundle_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog):
         (["p1_t2.nii.gz"], SHUFFLE, "None was measured on T2: the mask may mean nothing."),
         (["scan.nii.gz"], SHUFFLE, "Nothing says which sequence the scan is."),
         (["a/flair.nii", "b/flair.nii", "c/t1_gd.nii", "d/t2.nii"], SHUFFLE, "2 of 3 heads"),
+        (["a/t1_gd.nii", "b/t1_gd.nii", "b/flair.nii"], RELEVANCE, "1 of 2 heads are such"),
     ],
 )
 def test_the_choice_for_scans(tmp_path, names, bundle, words):

@@ -62,11 +62,12 @@ def choose_bundle(scan: str | Path, pattern: str | None = None) -> Choice:
     if not bundles:
         raise InputError("There must be a bundle in bundles/, and there is none. Name a --bundle.")
     kinds = count_kinds(scan, pattern, bundles)
-    sequences, count = kinds.most_common(1)[0]
+    # Of two kinds that are as frequent, the one with the better bundle.
+    sequences = max(kinds, key=lambda kind: (kinds[kind], _find_best_dice(bundles, kind)))
     first = order_bundles(bundles, sequences)[0]
     reason = _explain(first, sequences)
-    if count < kinds.total():
-        reason += f" {count} of {kinds.total()} heads are such; the others get it too."
+    if kinds[sequences] < kinds.total():
+        reason += f" {kinds[sequences]} of {kinds.total()} heads are such; the others get it too."
     return Choice(first, reason)
 
 
@@ -84,6 +85,10 @@ def count_kinds(
         if sequences & taken:
             kinds[sequences & taken] += count
     return kinds or heads
+
+
+def _find_best_dice(bundles: Iterable[BundleInfo], sequences: frozenset[str]) -> float:
+    return max((b.dice for bundle in bundles if (b := bundle.find_evidence(sequences))), default=0)
 
 
 def _explain(bundle: BundleInfo, sequences: frozenset[str]) -> str:
