@@ -45,7 +45,7 @@ def use_full_float32() -> Iterator[None]:
     """Switch TF32 off within the block, or within a function that this decorates.
 
     With it, which is torch's default for convolutions, heatmaps of a GPU and a CPU differ by up to
-    5 % of their largest value; without, by less than 0.03 %, and a scan takes 2 to 10 ms longer
+    5 % of their largest value; without, by less than 0.03 %, and a scan takes at most 30 ms longer
     (docs/results.md, CUDA).
     """
     switches: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
