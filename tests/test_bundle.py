@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow, load
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.doctor import inspect_bundle
-from heatmask.errors import InputError, OptionError, WeightsError
+from heatmask.errors import HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.networks.weights import save_weights
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
@@ -245,8 +245,8 @@ def test_weights_replaced_during_a_run_are_not_named(flair_scan, tmp_path):
 def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_path):
     folder = sorted(lgg.glob("*/*-seg.nii.gz"))[0].parent
     scan = folder / f"{folder.name}-t2f.nii.gz"
-    done = run_inference(bundle_dir, "--input", scan, "--output_dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    knobs = {"input": str(scan), "output_dir": str(tmp_path), "device": "cpu"}
+    run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
     case = f"{folder.name}-t2f"
     mask = nib.load(tmp_path / case / f"{case}_mask.nii.gz")
     np.testing.assert_allclose(mask.affine, nib.load(scan).affine)
@@ -255,44 +255,49 @@ def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_p
     assert 2 * (found & reference).sum() / (found.sum() + reference.sum()) > 0.3
 
 
-def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, shared_data, tmp_path):
+@pytest.fixture(scope="module")
+def oblique_series(shared_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    shutil.unpack_archive(shared_data / "dicom_t1" / "dicom_t1.tar.xz", folder)
+    return folder
 
-    shutil.unpack_archive(shared_data / "dicom_t1" / "dicom_t1.tar.xz", tmp_path / "series")
-    done = run_inference(
-        bundle_dir, "--input", tmp_path / "series", "--output_dir", tmp_path / "out"
-    )
+
+def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, oblique_series, tmp_path):
+    knobs = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
+    segmenter = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator")
     if bundle_dir == TYPES:
-        assert "needs a T1-Gd scan; got T1 by the DICOM header" in done.stderr
+        with pytest.raises(InputError, match="needs a T1-Gd scan; got T1 by the DICOM header"):
+            segmenter.run()
         return
-    assert done.returncode == 0, done.stderr
-    (report_file,) = (tmp_path / "out").glob("*/report.json")
-    report = json.loads(report_file.read_text())
+    (report,) = segmenter.run()
     assert any("Expected a FLAIR or T1-Gd scan" in warning for warning in report["warnings"])
-    mask = nib.load(next(report_file.parent.glob("*_mask.nii.gz")))
+    mask = nib.load(next(tmp_path.glob("*/*_mask.nii.gz")))
     rotation = mask.affine[:3, :3] / np.linalg.norm(mask.affine[:3, :3], axis=0)
     assert np.abs(rotation).max(axis=0).min() < 0.999, "the series is oblique, so is its mask"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("name", "value", "message"),
     [
-        (("--input", "/nowhere/scan.nii.gz"), "The scan must exist"),
-        ((), "input must name a scan"),
-        (("--device", "cuda:99"), "needs a CUDA GPU"),
-        (("--threshold_rule", "best"), "threshold_rule must be one of"),
-        (("--min_volume_mm3", "-1"), "min_volume_mm3 must be at least 0"),
-        (("--slice_axis", "7"), "slice_axis must be 0, 1 or 2"),
-        (("--weights", "/nowhere/model.pt"), "The weights must exist"),
-        (("--output_dir", "{scan}/below"), "must be a folder that can be written"),
+        ("input", None, "input must name a scan"),
+        ("device", "cuda:99", "needs a CUDA GPU"),
+        ("threshold_rule", "best", "threshold_rule must be one of"),
+        ("min_volume_mm3", -1, "min_volume_mm3 must be at least 0"),
+        ("slice_axis", 7, "slice_axis must be 0, 1 or 2"),
+        ("weights", "/nowhere/model.pt", "The weights must exist"),
+        ("output_dir", __file__ + "/below", "must be a folder that can be written"),
     ],
 )
-def test_bad_input_ends_with_one_sentence(flair_scan, tmp_path, words, message):
-    """Of one bundle, for time's sake: the configs of the others have the same knobs."""
-    words = [word.format(scan=flair_scan) for word in words]
-    if words and "--input" not in words:
-        words = ["--input", str(flair_scan), *words]
-    if "--output_dir" not in words:
-        words += ["--output_dir", str(tmp_path / "out")]
+def test_a_bad_option_is_an_error_of_ours(flair_scan, tmp_path, name, value, message):
+    """Of one bundle, for time's sake: the configs of the others have the same options."""
+    knobs = {"input": str(flair_scan), "output_dir": str(tmp_path), name: value}
+    with pytest.raises(HeatmaskError, match=message):
+        run_bundle(read_bundle(BUNDLES[0], knobs=knobs))
+
+
+def test_bad_input_ends_with_one_sentence(tmp_path):
+    message = "The scan must exist"
+    words = ("--input", "/nowhere/scan.nii.gz", "--output_dir", tmp_path / "out")
     done = run_inference(BUNDLES[0], *words)
     last = done.stderr.strip().rpartition("heatmask: error: ")
     assert done.returncode == 1
