@@ -72,6 +72,35 @@ def test_a_background_among_the_numbers_of_tissue():
     assert not out[~inside].any()
 
 
+@pytest.mark.fault("B")
+@pytest.mark.parametrize("value", [300.0, 4095.0])
+def test_a_background_above_all_tissue_is_air_inside_the_head_too(value):
+    """As when all zeros of a scan are replaced, those of fluid with those of air."""
+    head, inside = draw_head()
+    head[18:22, 17:20, 8:10] = 0
+    np.testing.assert_array_equal(zero_background(np.where(head == 0, value, head)), head)
+
+
+@pytest.mark.fault("B")
+@pytest.mark.parametrize("values", [(-1024, -2000), (-2000, -1024), (3000, -1024), (3000, 3000)])
+def test_two_fills_beside_air(values):
+    head, _ = draw_head()
+    padded = head.copy()
+    padded[:6], padded[:, :6] = values
+    np.testing.assert_array_equal(zero_background(padded), head)
+
+
+@pytest.mark.fault("B")
+@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize("place", [(0, 0, 0), (20, 18, 9)])
+def test_a_few_voxels_far_below_all_others_are_defects(offset, place):
+    head, _ = draw_head()
+    head[place] = 0
+    scan = head + np.float32(offset)
+    scan[place] = -32768
+    np.testing.assert_allclose(zero_background(scan), head, atol=0.02 * 240)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_ordinary_scans_are_left_alone(dtype):
     """Noise of a few grey levels has a most frequent number too, and it is no background."""

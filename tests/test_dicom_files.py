@@ -1,5 +1,6 @@
 """Every file of a DICOM folder is used, known to hold no image, or refused by name."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,74 @@ def test_files_with_the_names_of_slices_are_refused(tmp_path: Path, suffix: str)
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_what_stands_for_a_slice_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Compressed, or still on its way."""
+    path = write_series(tmp_path, suffix=suffix)[3]
+    (tmp_path / f"{path.name}.gz").write_bytes(b"\x1f\x8b")
+    np.testing.assert_array_equal(read_scan(tmp_path).array, ARRAY)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError, match=rf"1 of 6 in .*{path.name}.gz \(no DICOM\)"):
+        read_scan(tmp_path)
+    (tmp_path / f"{path.name}.gz").unlink()
+    (tmp_path / f".{path.name}.Xa3f9").write_bytes(content[:-9])
+    with pytest.raises(InputError, match=r"1 of 6 in .*Xa3f9 \("):
+        read_scan(tmp_path)
+
+
+def test_hashes_for_names(tmp_path: Path) -> None:
+    for index, path in enumerate(write_series(tmp_path)):
+        path.rename(tmp_path / hashlib.md5(bytes([index])).hexdigest())
+    last = max(tmp_path.iterdir())
+    last.write_bytes(last.read_bytes()[:90])
+    with pytest.raises(InputError, match=rf"1 of 6 in .*{last.name} \(no DICOM\)"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "match"),
+    [
+        ({"PatientID": ["a", "a", "b", "a", "a", "a"]}, "of one patient"),
+        ({"PixelSpacing": [[0, 0]] * 6}, "must have a size; the PixelSpacing"),
+    ],
+)
+def test_slices_that_do_not_belong_together(
+    tmp_path: Path, attribute: dict[str, Any], match: str
+) -> None:
+    write_series(tmp_path, **attribute)
+    with pytest.raises(InputError, match=match):
+        read_scan(tmp_path)
+
+
+def test_a_slice_of_fewer_bits_than_it_holds(tmp_path: Path) -> None:
+    path = write_series(tmp_path)[2]
+    dataset = pydicom.dcmread(path)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="agree in BitsAllocated"):
+        read_scan(tmp_path)
+
+
+def test_a_series_in_several_folders_is_said_to_be_one(tmp_path: Path) -> None:
+    for path in write_series(tmp_path)[:3]:
+        (tmp_path / "rest").mkdir(exist_ok=True)
+        path.rename(tmp_path / "rest" / path.name)
+    scans, (note,) = find_scans(tmp_path)
+    assert len(scans) == 2
+    assert note.startswith("One DICOM series lies in 2 folders (")
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_series_without_any_bytes(tmp_path: Path, suffix: str) -> None:
+    write_series(tmp_path / "a")
+    for path in write_series(tmp_path / "b", suffix=suffix):
+        path.write_bytes(b"")
+    assert "6 of 0 bytes" in find_scans(tmp_path).notes[0]
+    with pytest.raises(InputError, match="6 of 0 bytes"):
+        find_scans(tmp_path / "b")
+
+
 def test_links_to_slices_that_are_not_there(tmp_path: Path) -> None:
     """As git-annex and DataLad leave them where the content was not fetched."""
     files = write_series(tmp_path / "a")
@@ -163,6 +232,7 @@ def drop(files: list[Path], *numbers: int) -> None:
             path.unlink()
 
 
+@pytest.mark.parametrize("total", ["ImagesInAcquisition", "NumberOfSeriesRelatedInstances"])
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
@@ -174,9 +244,9 @@ def drop(files: list[Path], *numbers: int) -> None:
     ],
 )
 def test_numbers_tell_that_slices_are_missing(
-    tmp_path: Path, change: Callable[[list[Path]], None], warning: str | None
+    tmp_path: Path, change: Callable[[list[Path]], None], warning: str | None, total: str
 ) -> None:
-    of = {"ImagesInAcquisition": 6} if warning and "of 6" in warning else {}
+    of = {total: 6} if warning and "of 6" in warning else {}
     change(write_series(tmp_path, **of))
     warnings = read_scan(tmp_path).warnings
     if warning is None:
@@ -218,6 +288,17 @@ def test_padding_becomes_background(tmp_path: Path, padding: int) -> None:
     array = read_scan(tmp_path).array
     assert (array[:3] == 10).all()  # what a stored 0 means
     np.testing.assert_allclose(array[3:, :, 1], stored[3:, :, 1] * 0.5 + 10)
+
+
+def test_signed_padding_of_unsigned_pixels(tmp_path: Path) -> None:
+    stored = (np.abs(ARRAY) + 30).astype(np.uint16)
+    stored[:3] = 63536
+    write_dicom_series(tmp_path, stored, AFFINE)
+    for path in tmp_path.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(0x00280120, "SS", -2000)
+        dataset.save_as(path)
+    np.testing.assert_array_equal(read_scan(tmp_path).array[:3], 0)
 
 
 def test_a_range_of_padding(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def zero_background(scan: Array) -> Array:
     """Shift a scan (X, Y, Z) so that air is 0, and set a background with a number of its own to 0.
 
     A scan whose air is about 0 is returned as it is, the same array. Adding a number to all voxels
-    changes nothing in the result, nor does another number for the background.
+    changes nothing in the result, nor does another number for the background. A few voxels far
+    below all others are defects, and become as dark as the darkest.
     """
     fills = _find_fills(scan)
     inside = _leave_out(take_sample(scan), fills)
@@ -33,13 +34,15 @@ def zero_background(scan: Array) -> Array:
     dark, bright = (float(level) for level in np.percentile(inside, (0.1, 99)))
     air = _find_air(fills, dark, bright - dark)
     apart = [f for f in fills if f != air and _stands_apart(f, scan, inside, bright - dark)]
-    if not air and not apart:
+    too_dark = dark - (bright - dark)
+    has_defects = float(scan.min()) < too_dark
+    if not air and not apart and not has_defects:
         return scan
-    shifted = scan - np.float32(air)
+    shifted = (np.where(scan < too_dark, dark, scan) if has_defects else scan) - np.float32(air)
     for fill in apart:
         filled = scan == fill
         # Among the numbers of tissue it may be tissue, unless it reaches the faces.
-        shifted[filled if fill < dark else _connect_to_faces(filled)] = 0
+        shifted[_connect_to_faces(filled) if dark <= fill <= bright else filled] = 0
     return shifted
 
 
@@ -50,10 +53,14 @@ def take_sample(scan: Array, size: int = 200_000) -> Array:
 
 
 def _find_fills(scan: Array) -> list[float]:
-    """Numbers that may fill what is no tissue: the most frequent, and the lowest if it repeats."""
+    """Numbers that may fill what is no tissue.
+
+    Of the frequent ones the most frequent, negative ones and the highest; the lowest if it repeats.
+    """
     values, counts = np.unique(_take_faces(scan), return_counts=True)
     shares = counts / counts.sum()
-    fills = {float(values[i]) for i in (shares.argmax(),) if shares[i] >= _MIN_BACKGROUND}
+    unlikely = (shares == shares.max()) | (values < 0) | (values == scan.max())
+    fills = {float(value) for value in values[unlikely & (shares >= _MIN_BACKGROUND)]}
     if values[0] == scan.min() and shares[0] >= _MIN_FILLED:
         fills.add(float(values[0]))
     return sorted(fills)

@@ -130,7 +130,8 @@ def describe_numbering(series: DicomSeries) -> list[str]:
             f"Slices may be missing: those of {name} are numbered from {numbers[0]} to "
             f"{numbers[-1]}, and there are {len(numbers)}."
         ]
-    total = int(series.header.get("ImagesInAcquisition") or 0)
+    totals = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
+    total = max(int(series.header.get(key) or 0) for key in totals)
     if steps.min() == 1 and (numbers[0] > 1 or total > len(numbers)):
         end = f" of {total}" if total else ""
         return [f"Slices may be missing: {name} holds numbers {numbers[0]} to {numbers[-1]}{end}."]
@@ -142,7 +143,12 @@ def _check_slices_alike(series: DicomSeries) -> None:
     for one in series.slices:
         header = one.header
         _check_plain_slice(one)
-        for key in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
+        if header.get("PatientID") != first.get("PatientID"):
+            raise InputError(
+                f"All slices of a series must be of one patient; '{one.path.name}' is of another "
+                f"than '{series.slices[0].path.name}' (PatientID). Remove what does not belong."
+            )
+        for key in ("Rows", "Columns", "BitsAllocated", "PixelSpacing", "ImageOrientationPatient"):
             if not np.allclose(header[key].value, first[key].value, atol=1e-3):
                 raise InputError(
                     f"All slices of a series must agree in {key}; '{one.path.name}' has "
@@ -170,6 +176,11 @@ def _check_plain_slice(one: DicomSlice) -> None:
         raise InputError(
             f"DICOM slices must say where they lie; '{name}' lacks {', '.join(missing)}. "
             "Give the original series, not a secondary capture."
+        )
+    if not min(map(float, header.PixelSpacing)) > 0:
+        raise InputError(
+            f"Pixels must have a size; the PixelSpacing of '{name}' is {header.PixelSpacing}. "
+            "Export the series again."
         )
 
 

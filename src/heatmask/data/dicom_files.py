@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _TAGS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID SeriesDescription ProtocolName "
-    "Modality ImageType InstanceNumber ImagesInAcquisition "
+    "PatientID Modality ImageType InstanceNumber "
+    "ImagesInAcquisition NumberOfSeriesRelatedInstances "
     "Rows Columns NumberOfFrames SamplesPerPixel BitsAllocated PixelRepresentation "
     "PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
@@ -119,11 +120,12 @@ def read_slice(path: Path) -> DicomSlice:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Files and links to files, also to missing ones; not what is hidden."""
-    found = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(
-        path for path in found if path.is_file() or (path.is_symlink() and not path.is_dir())
-    )
+    """Files and links to files, also to missing ones; of the hidden ones those that are DICOM.
+
+    A program that copies may keep a file hidden until it is complete.
+    """
+    found = (p for p in folder.iterdir() if p.is_file() or (p.is_symlink() and not p.is_dir()))
+    return sorted(path for path in found if not path.name.startswith(".") or is_dicom(path))
 
 
 @contextmanager
@@ -203,19 +205,25 @@ def _check_length(header: "Dataset", length: int, left: int) -> None:
 
 
 def _shape_of(path: Path) -> str:
-    """The name of a file without its numbers."""
-    return re.sub(r"[\d.]*\d", "0", path.name)
+    """The name of a file without its numbers; a hash is one."""
+    return re.sub(r"[0-9A-Fa-f-]{16,}|[\d.]*\d", "0", path.name)
 
 
 def _looks_like(path: Path, shapes: set[str]) -> bool:
-    """Whether a file that is no DICOM seems to be one of the slices with names of such shapes."""
-    shape = _shape_of(path)
+    """Whether a file that is no DICOM seems to be one of the slices with names of such shapes.
+
+    Or stands for one: "IM0014.gz" where there is no "IM0014".
+    """
+    shape, bare = _shape_of(path), path.with_suffix("")
     suffix, suffixes = Path(shape).suffix.lower(), {Path(s).suffix.lower() for s in shapes}
-    is_empty_slice = _is_empty(path) and "0" in shape and suffix in suffixes
-    return bool(shapes) and (shape in shapes or suffix in DICOM_SUFFIXES or is_empty_slice)
+    is_empty_slice = is_empty(path) and "0" in shape and suffix in suffixes
+    stands_for_slice = _shape_of(bare) in shapes and not bare.exists()
+    like = shape in shapes or suffix in DICOM_SUFFIXES or is_empty_slice or stands_for_slice
+    return bool(shapes) and like
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
+    """Whether a file has no bytes, or is a link to one that is not there."""
     return not path.exists() or path.stat().st_size == 0
 
 
@@ -223,7 +231,7 @@ def _describe_stray(path: Path) -> str:
     fix = find_missing_content(path)
     if fix:
         return f"a link to a file that is not there: {fix}"
-    return "0 bytes" if _is_empty(path) else "no DICOM"
+    return "0 bytes" if is_empty(path) else "no DICOM"
 
 
 def _describe_damaged(folder: Path, damaged: dict[Path, str], whole: int) -> str:

@@ -18,7 +18,7 @@ from heatmask.data.bids import DATASET_FILE, NO_RAW_FOLDERS
 from heatmask.data.clue import find_clue
 from heatmask.data.content import check_content
 from heatmask.data.dicom import DicomSeries, read_only_series, read_only_slice
-from heatmask.data.dicom_files import is_dicom, is_dicom_folder
+from heatmask.data.dicom_files import is_dicom, is_dicom_folder, is_empty
 from heatmask.data.flat import is_picture
 from heatmask.data.names import (
     MASK_EXAMPLES,
@@ -30,7 +30,7 @@ from heatmask.data.names import (
     is_mask,
     split_scan_name,
 )
-from heatmask.data.passed_over import PassedOver, find_reason
+from heatmask.data.passed_over import PassedOver, find_reason, list_names
 from heatmask.data.sequence import Header, SequenceClue
 from heatmask.errors import InputError, OptionError
 
@@ -205,7 +205,20 @@ def _read_series(folders: list[Path], alone: bool, notes: list[str]) -> dict[Pat
             if alone:
                 raise
             notes.append(f"Left out: {error}")
+    notes += _describe_split_series(series)
     return series
+
+
+def _describe_split_series(series: dict[Path, DicomSeries]) -> Iterator[str]:
+    folders: dict[str, list[str]] = {}
+    for folder, one in series.items():
+        folders.setdefault(one.uid, []).append(str(folder))
+    for uid, names in folders.items():
+        if uid and len(names) > 1:
+            yield (
+                f"One DICOM series lies in {list_names(names, 'folders')}, and each is taken as a "
+                "scan of its own. Put its files into one folder."
+            )
 
 
 def _walk_scans(folder: Path, pattern: str | None, passed_over: PassedOver) -> Iterator[Path]:
@@ -222,8 +235,14 @@ def _walk_scans(folder: Path, pattern: str | None, passed_over: PassedOver) -> I
                 passed_over.add(reason, path)
             elif not reason and path in scans:
                 yield path
-        if len(shown) > len(scans) and is_dicom_folder(parent):
+        if len(shown) == len(scans):
+            continue
+        if is_dicom_folder(parent):
             yield parent
+        else:
+            for path in {*shown} - scans:
+                if is_empty(path) and not path.is_symlink():
+                    passed_over.add("of 0 bytes", path)
 
 
 def _choose_folders(

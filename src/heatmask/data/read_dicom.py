@@ -70,8 +70,9 @@ def _find_padding(plane: np.ndarray, header: Any) -> np.ndarray:
         return np.zeros(plane.shape, bool)
     last = header.get("PixelPaddingRangeLimit")
     ends = np.array([first, first if last is None else last], np.int64)
-    if header.get("PixelRepresentation"):  # signed: also where the value came as an unsigned one
-        ends = ends.astype(f"int{header.BitsAllocated}").astype(np.int64)
+    # By the sign of the pixels: the value may have come with the other one.
+    kind = "int" if header.get("PixelRepresentation") else "uint"
+    ends = ends.astype(f"{kind}{header.BitsAllocated}").astype(np.int64)
     slope = float(header.get("RescaleSlope") or 1)
     ends = np.sort(ends * slope + float(header.get("RescaleIntercept") or 0))
     half = abs(slope) / 2
