@@ -212,7 +212,8 @@ def test_an_archive_of_bad_series_alone_is_refused(tmp_path):
     "p1_tumor_mask tumorMask BrainExtractionMask tumor_segmentation sub-01_dseg "
     "sub-01_label-GM_probseg sub-01_space-MNI_desc-brain_mask x_groundtruth x_ground_truth p1_gt "
     "patient01_consensus_gt x_annotation p1_roi_left p1_lesion_1 p1_FLAIR_lesions_manual 01_mask1 "
-    "p1_heatmap aseg p1_FLAIR_pred Mask_FLAIR t1mask p1_msk GlistrBoost".split(),
+    "p1_heatmap aseg p1_FLAIR_pred Mask_FLAIR t1mask p1_msk GlistrBoost "
+    "p1_FLAIR_prob p1_FLAIR_probmap p1_pve_0 p1_FLAIR_WMH p1_VOI p1_FLAIR_parcellation".split(),
 )
 def test_names_of_masks(name):
     assert is_mask(Path(f"{name}.nii.gz"))
@@ -224,7 +225,8 @@ def test_names_of_masks(name):
     "sub-01_Segal_FLAIR Seger_FLAIR Segura_P_T2 Labelle_J_flair p1_Maskell_T1 DeRoi_FLAIR "
     "Le_Roi_FLAIR GT_01_FLAIR sub-Mask01_FLAIR sub-seg_ses-label_T1w MSLesion_01_FLAIR "
     "FLAIR_masked T1_lesion_filled p1_no_lesion_FLAIR lesion-free_FLAIR label-free_t1 "
-    "nonlesional_FLAIR heatmask_FLAIR lesion_FLAIR patient_12".split(),
+    "nonlesional_FLAIR heatmask_FLAIR lesion_FLAIR patient_12 "
+    "WMH_01_FLAIR Probst_FLAIR FLAIR_Probst".split(),
 )
 def test_names_of_scans(name):
     assert not is_mask(Path(f"{name}.nii.gz"))

@@ -57,6 +57,22 @@ def test_grey_with_alpha_is_grey(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[0][..., 0].T, draw_picture())
 
 
+@pytest.mark.fault("F")
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_what_is_transparent_is_black_whatever_lies_beneath(tmp_path: Path, mode: str) -> None:
+    pixels = draw_picture() + 9
+    pixels[:2] = 255
+    if mode == "P":
+        Image.fromarray(pixels).convert("P").save(tmp_path / "a.png", transparency=255)
+    else:
+        picture = Image.fromarray(pixels).convert(mode)
+        picture.putalpha(Image.fromarray(np.where(pixels == 255, 0, 255).astype(np.uint8)))
+        picture.save(tmp_path / "a.png")
+    expected = np.where(pixels == 255, 0, pixels)
+    array, _ = read_picture(tmp_path / "a.png")
+    np.testing.assert_allclose(array[..., 0].T, expected, rtol=1e-5)
+
+
 def test_sixteen_bits_stay(tmp_path: Path) -> None:
     imsave(tmp_path / "a.png", np.array([[0, 4095], [70, 65535]], np.uint16), check_contrast=False)
     assert read_picture(tmp_path / "a.png")[0][..., 0].tolist() == [[0, 70], [4095, 65535]]

@@ -50,6 +50,7 @@ def edit(path: Path, **fields: Any) -> Path:
     """Change fields of the header of a plain NIfTI, as nibabel would not."""
     content = path.read_bytes()
     header = nib.load(path).header
+    header["vox_offset"] = header.single_vox_offset  # nibabel clears it
     for name, value in fields.items():
         header[name] = value
     path.write_bytes(header.binaryblock + content[header.sizeof_hdr :])
@@ -170,6 +171,16 @@ def test_units_are_honoured(
     assert scan.warnings == []
 
 
+@pytest.mark.fault("C")
+def test_a_voxel_size_of_zero_is_none(tmp_path: Path) -> None:
+    sizes = [1, 0.9, 1.2, 0, 0, 0, 0, 0]
+    scan = read_scan(edit(write(tmp_path / "a.nii", TILTED, TILTED), pixdim=sizes))
+    np.testing.assert_allclose(scan.affine, TILTED, atol=1e-4)
+    assert scan.warnings == ["The qform of 'a.nii' cannot be used; the sform is taken."]
+    with pytest.raises(InputError, match="edges 0.9 x 1.2 x 0 mm"):
+        read_scan(edit(write(tmp_path / "b.nii"), pixdim=sizes))
+
+
 def test_the_header_survives_a_data_loader(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii", move(TILTED, 9, 9, 9), TILTED)
     loader = DataLoader(Dataset([{"image": str(path)}], LoadSequencesd("image")), batch_size=1)
@@ -228,3 +239,5 @@ def test_cut_files(tmp_path: Path, kind: Any) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="cut off"):
         read_scan(edit(path, vox_offset=4096))
+    with pytest.raises(InputError, match="within the header"):
+        read_scan(edit(path, vox_offset=0))

@@ -46,6 +46,14 @@ def test_channels(tmp_path: Path, dtype: str, axis: int, kind: str | None) -> No
     assert scan.warnings == []
 
 
+@pytest.mark.fault("B")
+def test_without_a_voxel_size_there_is_a_warning(tmp_path: Path) -> None:
+    nrrd.write(str(tmp_path / "a.nrrd"), CHANNELS[0])
+    place, size = read_scan(tmp_path / "a.nrrd").warnings
+    assert "how it lies in space" in place
+    assert "they count as 1 mm" in size
+
+
 @pytest.mark.fault("F")
 @pytest.mark.parametrize("axis", [0, 3])
 def test_one_channel_is_a_plain_scan(tmp_path: Path, axis: int) -> None:

@@ -49,6 +49,8 @@ from heatmask.errors import OptionError
         ("Ax_T2_FLR", "FLAIR"),
         ("t2_tirm_tra_dark-fluid", "FLAIR"),
         ("t2_space_dark-fluid_sag_p2_iso", "FLAIR"),
+        ("Fluid_attenuated_inversion_recovery", "FLAIR"),
+        ("T2-weighted-Fluid-Attenuated", "FLAIR"),
         ("t2_spc_ir_ns_sag", "FLAIR"),
         ("T2W_FLAIR", "FLAIR"),
         ("FLAIR_LongTR", "FLAIR"),

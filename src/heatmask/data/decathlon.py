@@ -116,7 +116,7 @@ def _find_names(path: Path) -> tuple[Path, dict[int, str]]:
 def _read_names(table: Path, changed_ns: int) -> dict[int, str]:
     """Names of the channels by their numbers, in order; empty if the table has none."""
     try:
-        content = json.loads(table.read_text(encoding="utf-8"))
+        content = json.loads(table.read_text(encoding="utf-8-sig"))
         names = content.get("channel_names") or content.get("modality") or {}
         return {int(key): str(names[key]) for key in sorted(names, key=int)}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:

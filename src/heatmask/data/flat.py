@@ -57,7 +57,7 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     -------
     numpy.ndarray
         (columns, rows, 1), float32, as stored. Colours become their brightness on the file's own
-        scale; what is transparent is dropped.
+        scale; what is wholly transparent is black.
     numpy.ndarray
         Affine (4, 4) to RAS, after the turn that the file's orientation tag asks for. The file has
         no size: the picture counts as `NOMINAL_WIDTH_MM` along its longer side, about the field of
@@ -85,9 +85,9 @@ def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
         with Path(path).open("rb") as file, Image.open(file) as picture:
             count = getattr(picture, "n_frames", 1)
             orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
-            pixels = np.asarray(
-                picture.convert("RGB") if picture.mode in ("P", "CMYK") else picture
-            )
+            has_key = picture.mode == "P" and "transparency" in picture.info
+            mode = "RGBA" if has_key else "RGB"
+            pixels = np.asarray(picture.convert(mode) if picture.mode in ("P", "CMYK") else picture)
             is_turned = picture.format == "TIFF"  # by Pillow, while it was read
     except Exception as error:  # Pillow raises whatever its plugins do
         raise InputError(
@@ -125,9 +125,12 @@ def _to_grey(pixels: np.ndarray) -> np.ndarray:
     """Brightness (rows, columns) of grey, grey and alpha, RGB or RGBA pixels."""
     from skimage.color import rgb2gray
 
-    if pixels.ndim == 3 and pixels.shape[-1] > 2:
-        return rgb2gray(pixels[..., :3].astype(np.float32))
-    return pixels[..., 0] if pixels.ndim == 3 else pixels
+    if pixels.ndim == 2:
+        return pixels
+    has_colours = pixels.shape[-1] > 2
+    grey = rgb2gray(pixels[..., :3].astype(np.float32)) if has_colours else pixels[..., 0]
+    is_hidden = pixels[..., -1] == 0 if pixels.shape[-1] in (2, 4) else False
+    return np.where(is_hidden, 0, grey)
 
 
 def convert_picture(path: str | Path, target: str | Path) -> None:

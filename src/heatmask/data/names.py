@@ -26,7 +26,8 @@ _MASK_WORD = re.compile(
     r"(?:mask|msk|seg|segm|segmentation|segmented|label|lbl|labelmap)s?\d*"
     r"|ground ?truth|annotations?|delineations?|heatmaps?|aparc|glistr ?boost"
     # Alone these may be a name or a diagnosis: at the end only
-    r"|(?:lesions?|rois?|gt|truth|contours?|outlines?|annots?|consensus|pred(?:iction)?s?)\d*"
+    r"|(?:lesions?|rois?|vois?|gt|truth|contours?|outlines?|annots?|consensus|pred(?:iction)?s?"
+    r"|prob(?:ability|map)?s?|pve|parc(?:ellation)?s?|wmh|saliency)\d*"
     r"(?: (?:\d+|[a-z]|left|right|final|manual|auto|corrected|consensus|r(?:eade|ate)r\d*))*$"
     r")\b(?! (?:free|fill(?:ed|ing)|inpainted)\b)"
 )

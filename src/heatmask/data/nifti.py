@@ -110,7 +110,7 @@ def parse_header(content: bytes) -> Any:
     sizes = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     for kind in (nib.Nifti2Header, nib.Nifti1Header):
         if kind.sizeof_hdr in sizes:
-            return kind(content[: kind.sizeof_hdr])
+            return kind(content[: kind.sizeof_hdr], check=False)
     raise ValueError("it does not begin like a NIfTI")
 
 
@@ -121,7 +121,13 @@ def _open(path: Path) -> Any:
         # it reads a damaged file without a word.
         content = _decompress(content, path)
     header = parse_header(content)
-    needed = int(header["vox_offset"]) + header.get_data_dtype().itemsize * int(
+    start = int(header["vox_offset"])
+    if start < len(header.binaryblock):
+        raise InputError(
+            f"The scan must be a readable image; by the header of '{path}' its voxels begin at "
+            f"byte {start}, within the header. Export it again."
+        )
+    needed = start + header.get_data_dtype().itemsize * int(
         np.prod(header.get_data_shape(), dtype=object)
     )
     if len(content) < needed:
@@ -130,7 +136,11 @@ def _open(path: Path) -> Any:
             f"{needed:,} bytes. Copy or download it again."
         )
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind.from_bytes(content)
+    image = kind.from_bytes(content)
+    # nibabel has put 1 for a voxel size of 0.
+    unsized = (header["pixdim"] == 0) & (header["dim"] > 1)
+    image.header["pixdim"][1:4][unsized[1:4]] = 0
+    return image
 
 
 def _decompress(content: bytes, path: Path) -> bytes:

@@ -51,7 +51,10 @@ def read_nrrd(path: Path) -> RawScan:
     _check_channels(header, channels, path)
     array = np.ascontiguousarray(array.transpose(*spatial, *channels), np.float32)
     known = str(header.get("space", "")).lower() in _SPACES
-    return RawScan(array, affine, None, [] if known else [warn_no_orientation(path)])
+    warnings = [] if known else [warn_no_orientation(path)]
+    if "space directions" not in header and "spacings" not in header:
+        warnings.append(f"'{path.name}' does not say how large its voxels are; they count as 1 mm.")
+    return RawScan(array, affine, None, warnings)
 
 
 def _find_spatial_axes(header: dict[str, Any], rank: int) -> list[int]:

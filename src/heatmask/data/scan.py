@@ -90,8 +90,8 @@ def check_voxels(array: np.ndarray, min_slices: int, name: str) -> None:
     if not np.isfinite([low, high]).all():
         count = array.size - int(np.isfinite(array).sum())
         raise InputError(
-            f"All voxels must be finite; {count} of {array.size} in '{name}' are NaN or "
-            "infinite. Replace them, for example by the value of the background."
+            f"All voxels must be finite; {count} of {array.size} in '{name}' are NaN, infinite or "
+            "above 3e38. Replace them, for example by the value of the background."
         )
     if low == high:
         raise InputError(

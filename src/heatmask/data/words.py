@@ -21,7 +21,10 @@ _NO_EVENT = (
 )
 _POST = rf"post(?:c|gd|gad\w*|km|contrast\w*|inj\w*)?\d?\b{_NO_EVENT}"
 _SHORT_AGENT = rf"(?:gd|ce|km|mdc|inj(?:ect\w*)?|{_POST})"
-_VENDOR_FLAIR = r"\btirm\b|\bdark ?fl(?:uid)?\b|\bda ?fl\b|\b(?:spc|space) ?ir\b"
+_VENDOR_FLAIR = (
+    r"\btirm\b|\bdark ?fl(?:uid)?\b|\bda ?fl\b|\b(?:spc|space) ?ir\b"
+    r"|\bfluid att\w*(?: inv\w*(?: rec\w*)?)?"
+)
 
 _FLAIR = (
     rf"(?:{_PLANES}t2w? )?(?:\w*flair\w*|{_PLANES}(?:t2)?flr\b|\bt2 ?f(?:la?)?\b|{_VENDOR_FLAIR})"
