@@ -76,7 +76,7 @@ def test_a_background_among_the_numbers_of_tissue():
 @pytest.mark.parametrize("value", [300.0, 4095.0])
 def test_a_background_above_all_tissue_is_air_inside_the_head_too(value):
     """As when all zeros of a scan are replaced, those of fluid with those of air."""
-    head, inside = draw_head()
+    head, _ = draw_head()
     head[18:22, 17:20, 8:10] = 0
     np.testing.assert_array_equal(zero_background(np.where(head == 0, value, head)), head)
 

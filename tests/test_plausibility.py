@@ -28,13 +28,17 @@ def make_scaled(phantom, scale):
 
 
 @pytest.mark.fault("B")
-@pytest.mark.parametrize("scale", [0.001, 0.1, 0.25, 3, 10, 25, 1000, (1, 1, 10), (10, 10, 1), (0.1, 0.1, 1)])
+@pytest.mark.parametrize(
+    "scale", [0.001, 0.1, 0.25, 3, 10, 25, 1000, (1, 1, 10), (10, 10, 1), (0.1, 0.1, 1)]
+)
 def test_no_head_has_this_size(phantom, scale):
     with pytest.raises(InputError, match=r"measures .* mm; a head is about .* Correct the voxel"):
         check_plausible(make_scaled(phantom, scale), HEAD_MM)
 
 
-@pytest.mark.parametrize(("scale", "warned"), [(1, False), (1.2, False), (0.5, True), (1.6, True), ((1, 1, 0.05), True)])
+@pytest.mark.parametrize(
+    ("scale", "warned"), [(1, False), (1.2, False), (0.5, True), (1.6, True), ((1, 1, 0.05), True)]
+)
 def test_an_unusual_size_is_a_warning(phantom, scale, warned):
     warnings = check_plausible(make_scaled(phantom, scale), HEAD_MM)
     assert bool(warnings) == warned
