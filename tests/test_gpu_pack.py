@@ -62,11 +62,11 @@ def test_the_pack_is_built_and_measures(load, tmp_path: Path, monkeypatch) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((out / "results.json").read_text("utf-8"))
     assert found["machine"]["GPU"]
-    assert [step["error"] for step in found["steps"]] == [None] * 6
-    assert [len(step["rows"]) for step in found["steps"]] == [1, 1, 1, 1, 2, 2]
-    assert [row["halvings"] for row in found["steps"][4]["rows"]] == [1, 2]
+    assert [step["error"] for step in found["steps"]] == [None] * 5
+    assert [len(step["rows"]) for step in found["steps"]] == [1, 1, 1, 2, 2]
+    assert [row["halvings"] for row in found["steps"][3]["rows"]] == [1, 2]
     page = (out / "results.md").read_text("utf-8")
-    assert "| brain_mri_gp_unet | TF32 off | 0.0e+00 |" in page
+    assert "| brain_mri_gp_unet | float32 | 0.0e+00 |" in page
 
 
 def test_the_pack_holds_what_its_script_needs(load, tmp_path: Path) -> None:
@@ -82,18 +82,10 @@ def test_the_pack_holds_what_its_script_needs(load, tmp_path: Path) -> None:
 def test_a_bundle_agrees_with_itself(load, case, bundle_dir: Path) -> None:
     agreement, results = load("agreement"), {}
     (first,) = agreement.measure_on_cpu(bundle_dir, {"phantom": case}, 1, results)
-    (second,) = agreement.compare_variant(bundle_dir, "TF32 off", results, "cpu", 1)
+    (second,) = agreement.compare_variant(bundle_dir, "float32", results, "cpu", 1)
     assert first["scan"] == second["scan"] == "phantom"
     assert (second["heatmap"], second["dice"], second["missed"]) == (0, 1, [])
     assert min(first["explain_ms"], second["explain_ms"]) > 0
-
-
-def test_tf32_is_as_before_afterwards(load) -> None:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    with load("agreement").allow_tf32(not before[0]):
-        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cudnn.allow_tf32 is not before[0]
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
 def test_scans_of_patients_keep_voxels_and_affine(load, lgg: Path, tmp_path: Path) -> None:
@@ -191,11 +183,11 @@ def test_no_step_begins_after_the_time_is_up(load, tmp_path: Path) -> None:
 
 def test_the_published_widths_are_those_of_the_papers(load) -> None:
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
-    from heatmask.cli.common import read_knobs
+    from heatmask.cli.common import read_options
 
     counts = {}
     for name, options in load("train").PUBLISHED.items():
-        parser = read_bundle(find_bundle(name), ("train",), read_knobs(options))
+        parser = read_bundle(find_bundle(name), ("train",), read_options(options))
         network = run_bundle(parser, "network_def")
         counts[name.split("_mri_")[1]] = sum(p.numel() for p in network.parameters())
     assert counts == {

@@ -1,13 +1,11 @@
 """A bundle on the device beside the same bundle on the CPU: results, time and memory."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from pipeline import build_segmenter
 from timing import measure_call, settle
@@ -18,8 +16,8 @@ from heatmask.segmenter import Segmenter
 HEATMAP_BAR, DICE_BAR = 1e-4, 0.999
 """Largest difference of heatmaps over their largest value; least Dice of the masks."""
 
-VARIANTS = {"TF32 off": (False, False), "TF32 on": (True, False), "amp": (True, True)}
-"""Whether convolutions and matrix products may round to TF32, and whether amp is on."""
+VARIANTS = {"float32": False, "amp": True}
+"""Whether amp is on."""
 
 Case = dict[str, Any]
 Row = dict[str, Any]
@@ -55,12 +53,11 @@ def compare_variant(
     bundle: Path, variant: str, results: Mapping[str, Case], device: str, repeats: int
 ) -> Iterator[Row]:
     """Yield a row for each scan: time, memory, and how far the result is from the CPU's."""
-    tf32, amp = VARIANTS[variant]
+    amp = VARIANTS[variant]
     segmenter = build_segmenter(bundle, device, amp=amp)
     for name, expected in results.items():
         case = {"case": name, "image": expected["given"]}
-        with allow_tf32(tf32):
-            found, figures = measure_segmenter(segmenter, case, repeats)
+        found, figures = measure_segmenter(segmenter, case, repeats)
         agreement = compare_results(expected, found)
         missed = [] if amp else list_missed(f"{bundle.name}, {variant}, {name}", agreement)
         place = {"bundle": bundle.name, "variant": variant, "scan": name}
@@ -114,17 +111,3 @@ def list_missed(what: str, agreement: Row) -> list[str]:
     if not agreement["dice"] >= DICE_BAR:
         missed.append(f"{what}: Dice of the masks is {agreement['dice']:.4f} (bar {DICE_BAR})")
     return missed
-
-
-@contextmanager
-def allow_tf32(allowed: bool) -> Iterator[None]:
-    """Let convolutions and matrix products on a GPU round their inputs to 10 bits, or not."""
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from agreement import HEATMAP_BAR, Case, allow_tf32
+from agreement import HEATMAP_BAR, Case
 from pipeline import build_segmenter
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -27,25 +27,24 @@ def measure_halving(bundle: Path, case: Case, device: str) -> Iterator[dict[str,
         return segmenter.inferer(image, segmenter.network)["heatmap"].as_tensor().cpu()
 
     slices = image.shape[2:][segmenter.inferer.slice_axis]
-    with allow_tf32(False):
-        explain()  # libraries load and plan: not part of the peak
-        with measure_peak(segmenter.device) as read_peak:
-            whole = explain()
-            peak = read_peak()
-        for share in SHARES:
-            with count_halvings() as halvings, limit_memory(segmenter.device, share, peak, slices):
-                parts = explain()
-            difference = float((parts - whole).abs().max() / whole.abs().max())
-            what = f"{bundle.name} with {share:.0%} of the memory"
-            missed = []
-            if not halvings:
-                missed.append(f"{what}: no batch was halved")
-            if not difference <= HEATMAP_BAR:
-                missed.append(f"{what}: heatmaps differ by {difference:.1e} (bar {HEATMAP_BAR})")
-            yield {
-                "bundle": bundle.name, "memory": share, "peak_mb": round(peak / 1e6),
-                "halvings": len(halvings), "heatmap": difference, "missed": missed,
-            }  # fmt: skip
+    explain()  # libraries load and plan: not part of the peak
+    with measure_peak(segmenter.device) as read_peak:
+        whole = explain()
+        peak = read_peak()
+    for share in SHARES:
+        with count_halvings() as halvings, limit_memory(segmenter.device, share, peak, slices):
+            parts = explain()
+        difference = float((parts - whole).abs().max() / whole.abs().max())
+        what = f"{bundle.name} with {share:.0%} of the memory"
+        missed = []
+        if not halvings:
+            missed.append(f"{what}: no batch was halved")
+        if not difference <= HEATMAP_BAR:
+            missed.append(f"{what}: heatmaps differ by {difference:.1e} (bar {HEATMAP_BAR})")
+        yield {
+            "bundle": bundle.name, "memory": share, "peak_mb": round(peak / 1e6),
+            "halvings": len(halvings), "heatmap": difference, "missed": missed,
+        }  # fmt: skip
 
 
 @contextmanager

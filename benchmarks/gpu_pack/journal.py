@@ -10,7 +10,7 @@ from typing import Any
 from tables import write_json
 
 Row = dict[str, Any]
-TOLD = "scan what explain_ms median ratio_median peak_mb heatmap dice halvings".split()
+SHOWN = "scan what explain_ms median ratio_median peak_mb heatmap dice halvings".split()
 """What of a row is printed."""
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class Journal:
             return False
         for row in measure():
             rows.append(row)
-            told = {key: row[key] for key in TOLD if row.get(key) is not None}
-            self._say("  " + ", ".join(f"{key} {_shorten(value)}" for key, value in told.items()))
+            shown = {key: row[key] for key in SHOWN if row.get(key) is not None}
+            self._say("  " + ", ".join(f"{key} {_shorten(value)}" for key, value in shown.items()))
             self._write()
             if time.monotonic() > self.deadline:
                 return False
