@@ -17,9 +17,9 @@ AROUND_LIMIT = 2.0
 FORWARD_LIMIT = 1.1
 
 
-def build_segmenter(bundle: str, device: str = "cpu", **knobs: Any) -> Segmenter:
+def build_segmenter(bundle: str, device: str = "cpu", **options: Any) -> Segmenter:
     """Return a bundle's segmenter, without data set and writer."""
-    parser = read_bundle(find_bundle(bundle), knobs={"device": device, **knobs})
+    parser = read_bundle(find_bundle(bundle), options={"device": device, **options})
     parser["dataset"], parser["writer"] = [], None
     return run_bundle(parser, "evaluator")
 

@@ -69,7 +69,7 @@ def main(
 ) -> None:
     """Print forwards a slice, pointing accuracy and seconds of both methods."""
     torch.set_num_threads(threads)
-    parser = read_bundle(find_bundle(bundle), knobs={"device": "cpu"})
+    parser = read_bundle(find_bundle(bundle), options={"device": "cpu"})
     network, preprocessing = run_bundle(parser, "network"), run_bundle(parser, "preprocessing")
     tables = data / "slice_labels.csv", data / "patients.csv"
     volumes = list_labelled_volumes(data, "*-t2f.nii.gz", *tables, split)[:patients]

@@ -41,7 +41,7 @@ def main(
     torch.set_num_threads(threads)
     table = Table("Network", "Pass", "Variant", "ms", "over plain", title="16 slices of 128 x 128")
     for name in BUNDLES:
-        parser = read_knobs(name)
+        parser = read_for_cpu(name)
         network = run_bundle(parser, "network").eval().requires_grad_(False)
         for row in measure_variants(network, len(parser["sequences"]), repeats, compiled):
             table.add_row(name.split("_segmentation")[0], *row)
@@ -50,10 +50,10 @@ def main(
         console.print(compare_precision(data))
 
 
-def read_knobs(bundle: str, **knobs: Any) -> Any:
+def read_for_cpu(bundle: str, **options: Any) -> Any:
     """Return a bundle's config for the CPU, without scans of its own."""
     return read_bundle(
-        find_bundle(bundle), knobs={"dataset": [], "writer": None, "device": "cpu", **knobs}
+        find_bundle(bundle), options={"dataset": [], "writer": None, "device": "cpu", **options}
     )
 
 
@@ -107,9 +107,10 @@ def compare_precision(data: Path) -> Table:
     tables = data / "slice_labels.csv", data / "patients.csv"
     volumes = list_labelled_volumes(data, "*-t2f.nii.gz", *tables, "val")
     for bundle, method in [(BUNDLES[0], ""), *((BUNDLES[1], method) for method in METHODS)]:
-        knobs = {"method": method} if method else {}
+        options = {"method": method} if method else {}
         segmenters = [
-            run_bundle(read_knobs(bundle, amp=amp, **knobs), "evaluator") for amp in (False, True)
+            run_bundle(read_for_cpu(bundle, amp=amp, **options), "evaluator")
+            for amp in (False, True)
         ]
         correlations, overlaps, seconds = [], [], [0.0, 0.0]
         for volume in track(volumes, method or bundle):

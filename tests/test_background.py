@@ -120,8 +120,8 @@ def test_the_mask_is_that_of_the_plain_scan(bundle_dir, tmp_path, background, of
     shifted = np.where(phantom.image < 3, background, phantom.image) + offset
     plain_path = write_nifti(tmp_path / "plain.nii", image, phantom.affine)
     odd_path = write_nifti(tmp_path / "odd.nii", shifted.astype(np.float32), phantom.affine)
-    knobs = {"input": str(plain_path), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator")
+    options = {"input": str(plain_path), "device": "cpu"}
+    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
     plain, odd = (segmenter.segment({"image": str(path)}) for path in (plain_path, odd_path))
     assert plain["mask"].any()
     # Air within the head cannot be told from tissue where the background has a number of tissue.

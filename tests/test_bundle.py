@@ -205,8 +205,8 @@ def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan
 
 @of_flair
 def test_shipped_weights_find_the_lesion_of_a_phantom(bundle_dir, phantom_scan, tmp_path):
-    knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path), "device": "cpu"}
-    (report,) = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    options = {"input": str(phantom_scan), "output_dir": str(tmp_path), "device": "cpu"}
+    (report,) = run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
     mask = np.asarray(nib.load(tmp_path / "head_flair" / "head_flair_mask.nii.gz").dataobj) > 0
     lesion = np.asarray(nib.load(phantom_scan.with_name("head-seg.nii.gz")).dataobj) > 0
     assert report["finding"].startswith("Tumour predicted")
@@ -217,8 +217,8 @@ def test_shipped_weights_find_the_lesion_of_a_phantom(bundle_dir, phantom_scan, 
 
 
 def test_no_tumour_predicted_is_an_answer(bundle_dir, phantom_scan, tmp_path):
-    knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path), "gate_probability": 1.0}
-    (report,) = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    options = {"input": str(phantom_scan), "output_dir": str(tmp_path), "gate_probability": 1.0}
+    (report,) = run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
     name = report["classes"][0]["name"]
     assert report["finding"].startswith(f"No {name} predicted (p = ")
     assert report["classes"][0]["mask_ml"] == 0
@@ -233,8 +233,8 @@ def test_weights_replaced_during_a_run_are_not_named(flair_scan, tmp_path):
     folder = shutil.copytree(find_bundle(), tmp_path / "copy")
     weights = folder / "models" / "model.pt"
     used = hash_file(weights)
-    knobs = {"input": str(flair_scan), "output_dir": str(tmp_path / "out"), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(folder, knobs=knobs), "evaluator")
+    options = {"input": str(flair_scan), "output_dir": str(tmp_path / "out"), "device": "cpu"}
+    segmenter = run_bundle(read_bundle(folder, options=options), "evaluator")
     state = torch.load(weights, weights_only=True)
     save_weights({name: torch.zeros_like(value) for name, value in state.items()}, weights)
     (report,) = segmenter.run()
@@ -245,8 +245,8 @@ def test_weights_replaced_during_a_run_are_not_named(flair_scan, tmp_path):
 def test_real_scan_is_segmented_better_than_a_blind_guess(bundle_dir, lgg, tmp_path):
     folder = sorted(lgg.glob("*/*-seg.nii.gz"))[0].parent
     scan = folder / f"{folder.name}-t2f.nii.gz"
-    knobs = {"input": str(scan), "output_dir": str(tmp_path), "device": "cpu"}
-    run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    options = {"input": str(scan), "output_dir": str(tmp_path), "device": "cpu"}
+    run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
     case = f"{folder.name}-t2f"
     mask = nib.load(tmp_path / case / f"{case}_mask.nii.gz")
     np.testing.assert_allclose(mask.affine, nib.load(scan).affine)
@@ -263,8 +263,8 @@ def oblique_series(shared_data, tmp_path_factory):
 
 
 def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, oblique_series, tmp_path):
-    knobs = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator")
+    options = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
+    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
     if bundle_dir == TYPES:
         with pytest.raises(InputError, match="needs a T1-Gd scan; got T1 by the DICOM header"):
             segmenter.run()
@@ -290,9 +290,9 @@ def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, obliqu
 )
 def test_a_bad_option_is_an_error_of_ours(flair_scan, tmp_path, name, value, message):
     """Of one bundle, for time's sake: the configs of the others have the same options."""
-    knobs = {"input": str(flair_scan), "output_dir": str(tmp_path), name: value}
+    options = {"input": str(flair_scan), "output_dir": str(tmp_path), name: value}
     with pytest.raises(HeatmaskError, match=message):
-        run_bundle(read_bundle(BUNDLES[0], knobs=knobs))
+        run_bundle(read_bundle(BUNDLES[0], options=options))
 
 
 def test_bad_input_ends_with_one_sentence(tmp_path):
@@ -312,8 +312,8 @@ def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
     good, bad = (phantom_scan.name.replace("head", name) for name in ("good", "bad"))
     os.symlink(phantom_scan, folder / good)
     (folder / bad).write_bytes(phantom_scan.read_bytes()[:3000])
-    knobs = {"input": str(folder), "output_dir": str(tmp_path / "out")}
-    segmenter = run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator")
+    options = {"input": str(folder), "output_dir": str(tmp_path / "out")}
+    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
     with pytest.raises(Exception, match=r"1 of 2 scans failed.*\n.*bad_\w+: .*cut off or damaged"):
         segmenter.run()
     assert [path.parent.name for path in (tmp_path / "out").rglob("report.json")] == [
@@ -322,12 +322,12 @@ def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(bundle_dir, phantom_scan, tmp_path):
-    knobs = {"input": str(phantom_scan), "output_dir": str(tmp_path)}
-    parser = read_bundle(bundle_dir, knobs=knobs)
+    options = {"input": str(phantom_scan), "output_dir": str(tmp_path)}
+    parser = read_bundle(bundle_dir, options=options)
     other = {"features": 4, "depth": 10}
-    knob = next(name for name in other if name in parser["network_def"])
-    several = isinstance(parser["network_def"][knob], list)
-    parser[f"network_def::{knob}"] = [other[knob]] * 2 if several else other[knob]
+    option = next(name for name in other if name in parser["network_def"])
+    several = isinstance(parser["network_def"][option], list)
+    parser[f"network_def::{option}"] = [other[option]] * 2 if several else other[option]
     with pytest.raises(WeightsError, match=r"must fit \w+ in every tensor"):
         run_bundle(parser, "network")
 
@@ -338,20 +338,20 @@ def test_find_bundle_lists_what_there_is(bundle_dir):
         find_bundle("no_such")
 
 
-def test_knobs_that_monai_would_evaluate_are_refused(bundle_dir):
+def test_options_that_monai_would_evaluate_are_refused(bundle_dir):
     with pytest.raises(OptionError, match="must not begin with"):
-        read_bundle(bundle_dir, knobs={"output_dir": "$print('evaluated')"})
+        read_bundle(bundle_dir, options={"output_dir": "$print('evaluated')"})
     with pytest.raises(OptionError, match=r"got 'batch_sise'. Try: batch_size"):
-        read_bundle(bundle_dir, knobs={"batch_sise": 3})
+        read_bundle(bundle_dir, options={"batch_sise": 3})
     for name in ("network_de#in_channels", "batch_size#x", "inferer#no_such#steps", "#batch_size"):
         with pytest.raises(OptionError, match=f"got '{name}'"):
-            read_bundle(bundle_dir, knobs={name: 3})
+            read_bundle(bundle_dir, options={name: 3})
     for name, right in {
         "network_def#in_chanels": "in_channels",
         "writer#clas": "class_names",
     }.items():
         with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{right}"):
-            read_bundle(bundle_dir, knobs={name: 3})
+            read_bundle(bundle_dir, options={name: 3})
 
 
 @pytest.mark.fault("F")
@@ -360,7 +360,7 @@ def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
     images = {}
     scans = {"FLAIR": str(flair_scan), "T1-Gd": str(flair_scan)}
     for names in (["FLAIR", "T1-Gd"], ["T1-Gd", "FLAIR"], ["FLAIR"], ["T1-Gd"]):
-        parser = read_bundle(find_bundle(), knobs={"sequences": names})
+        parser = read_bundle(find_bundle(), options={"sequences": names})
         network = run_bundle(parser, "network")
         loading = run_bundle(parser, "preprocessing").transforms[0]
         images[tuple(names)] = loading({"image": scans})["image"]
@@ -372,7 +372,7 @@ def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
     assert torch.equal(t1gd[1], both[1])
     assert not t1gd[0].any()
     assert any("Without FLAIR" in warning for warning in t1gd.meta["warnings"])
-    parser = read_bundle(find_bundle(), knobs={"sequences": ["T2"]})
+    parser = read_bundle(find_bundle(), options={"sequences": ["T2"]})
     with pytest.raises(OptionError, match="takes, FLAIR, T1-Gd; got T2"):
         run_bundle(parser, "preprocessing")
 
@@ -381,11 +381,11 @@ def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
 def test_scans_have_two_names_and_one_value(flair_scan, tmp_path):
     scan = str(flair_scan)
     for names in (["input"], ["dataset_dir"], ["input", "dataset_dir"]):
-        parser = read_bundle(find_bundle(), knobs=dict.fromkeys(names, scan))
+        parser = read_bundle(find_bundle(), options=dict.fromkeys(names, scan))
         assert [case["image"] for case in run_bundle(parser, "dataset")] == [scan]
-    knobs = {"input": scan, "dataset_dir": str(tmp_path)}
+    options = {"input": scan, "dataset_dir": str(tmp_path)}
     with pytest.raises(OptionError, match="two names of one option"):
-        run_bundle(read_bundle(find_bundle(), knobs=knobs), "dataset")
+        run_bundle(read_bundle(find_bundle(), options=options), "dataset")
 
 
 @pytest.mark.fault("H")
@@ -394,19 +394,19 @@ def test_scans_have_two_names_and_one_value(flair_scan, tmp_path):
 )
 def test_a_text_is_no_switch(name, item):
     """What `--gate false` gives; it would count as true."""
-    parser = read_bundle(find_bundle(), knobs={name: "false"})
+    parser = read_bundle(find_bundle(), options={name: "false"})
     with pytest.raises(OptionError, match=f"{name} must be true or false, got 'false'"):
         run_bundle(parser, item)
 
 
-def test_knobs_below_an_item_reach_it(bundle_dir):
+def test_options_below_an_item_reach_it(bundle_dir):
     """Also arguments that the config leaves at their default, and elements of a list."""
-    knobs = {
+    options = {
         "network_def#in_channels": 3,
         "inferer#check": False,
         "displayable_configs#device#0": 1,
     }
-    parser = read_bundle(bundle_dir, knobs=knobs)
+    parser = read_bundle(bundle_dir, options=options)
     widths = {p.shape[1] for p in run_bundle(parser, "network_def").parameters() if p.ndim > 3}
     assert 3 in widths
     assert run_bundle(parser, "inferer").check is False
@@ -430,27 +430,27 @@ explained = pytest.mark.parametrize(
 def test_the_options_of_a_method_can_be_set(bundle_dir):
     """In any order; what another method takes is refused, with the nearest that this one does."""
     method = "occlusion_coarse_to_fine"
-    knobs = {"inferer#explainer#halvings": 1, "inferer#explainer#flips": [0], "method": method}
-    explainer = run_bundle(read_bundle(bundle_dir, knobs=knobs), "inferer").explainer
+    options = {"inferer#explainer#halvings": 1, "inferer#explainer#flips": [0], "method": method}
+    explainer = run_bundle(read_bundle(bundle_dir, options=options), "inferer").explainer
     assert (explainer.options["halvings"], explainer.flips) == (1, (0,))
     for wrong, nearest in {"halving": "halvings", "steps": "", "mthod": "method"}.items():
         name = f"inferer#explainer#{wrong}"
         with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{nearest}"):
-            read_bundle(bundle_dir, knobs={"method": method, name: 3})
+            read_bundle(bundle_dir, options={"method": method, name: 3})
     with pytest.raises(OptionError, match="method must be one of"):
-        read_bundle(bundle_dir, knobs={"method": "occlusoin", "inferer#explainer#window": 3})
+        read_bundle(bundle_dir, options={"method": "occlusoin", "inferer#explainer#window": 3})
 
 
 @pytest.mark.fault("H")
 def test_the_report_has_every_override(flair_scan, tmp_path):
     """Of one bundle, for time's sake. What is as shipped, and places, are not overrides."""
     folder = find_bundle("brain_mri_gradcam_segmentation")
-    knobs = {
+    options = {
         "input": str(flair_scan), "output_dir": str(tmp_path), "device": "cpu", "gate": True,
         "method": "smoothgrad", "inferer#explainer#samples": 2, "calibration": [0.0, 1.0],
         "postprocessing#transforms#1#nearest_interp": True,
     }  # fmt: skip
-    parser = read_bundle(folder, knobs=knobs)
+    parser = read_bundle(folder, options=options)
     shipped = read_bundle(folder)["writer"]["parameters"]
     (report,) = run_bundle(parser, "evaluator").run()
     assert {k: v for k, v in report["parameters"].items() if k not in shipped} == {

@@ -86,7 +86,7 @@ def test_another_layer_has_another_range(tmp_path: Path) -> None:
 def test_the_bundle_asks_for_the_range_of_its_layer() -> None:
     bundle = BUNDLES / "brain_mri_resnet_attribution_segmentation"
     parsers = [
-        read_bundle(bundle, knobs={"method": "grad_cam", "target_layer": layer})
+        read_bundle(bundle, options={"method": "grad_cam", "target_layer": layer})
         for layer in ("auto", "layer2", "conv1")
     ]
     assert run_bundle(parsers[0], "calibration") != run_bundle(parsers[1], "calibration")

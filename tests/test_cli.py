@@ -118,7 +118,7 @@ def test_demo_on_a_scan_of_the_users(scan, tmp_path):
     [
         (["segment", "SCAN", "--slice-axis", "oblique"], "slice_axis must be one of"),
         (["segment", "SCAN", "--set", "batch_size"], "--set must be given as OPTION=VALUE"),
-        (["segment", "SCAN", "--set", "no_knob=1"], "must be an id of the bundle's config"),
+        (["segment", "SCAN", "--set", "no_option=1"], "must be an id of the bundle's config"),
     ],
 )
 def test_bad_options_are_named(scan, words, message):

@@ -235,7 +235,7 @@ def test_a_second_run_computes_nothing(
 
 
 def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Path) -> None:
-    """The cache is by content: a changed checkpoint, scan or knob is computed anew."""
+    """The cache is by content: a changed checkpoint, scan or option is computed anew."""
     bundle = Path(shutil.copytree(GP_UNET, tmp_path / GP_UNET.name))
     place = Place(str(heads), str(report / "cache"), device="cpu")
     entry = Entry(bundle, "inherent")
@@ -250,8 +250,8 @@ def test_other_weights_are_another_entry(report: Path, heads: Path, tmp_path: Pa
     after = open_explanations(entry, place)
     assert not after.is_done(subject)
     assert open_explanations(Entry(GP_UNET, "inherent"), place).is_done(subject)
-    knobs = {**place.knobs, "pixel_spacing_mm": 3.0}
-    assert not Explanations(Entry(GP_UNET, "inherent"), knobs, after.store).is_done(subject)
+    options = {**place.options, "pixel_spacing_mm": 3.0}
+    assert not Explanations(Entry(GP_UNET, "inherent"), options, after.store).is_done(subject)
 
 
 def find_keys(data: Path, cache: Path) -> dict[str, str]:
@@ -470,7 +470,7 @@ def test_no_prediction_is_a_dice_of_nought_and_no_outline(heads: Path, tmp_path:
     place = Place(str(heads), str(tmp_path), device="cpu")
     entry = Entry(GP_UNET, "inherent")
     subjects = read_subjects(GP_UNET, place, "test")
-    explanations = Explanations(entry, {**place.knobs, "gate_probability": 1.0}, Store(tmp_path))
+    explanations = Explanations(entry, {**place.options, "gate_probability": 1.0}, Store(tmp_path))
     scores = Scoring(explanations, subjects, levels=True).get(subjects.subjects[0])
     own = scores["rules"]["own"]
     assert own["dice"] == own["iou"] == own["surface_dice"] == own["mask_size"] == 0

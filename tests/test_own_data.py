@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from heatmask.training.own_data import OwnData, train_own_bundle
 
 SOURCE = "brain_mri_gp_unet_segmentation"
 CLASSES = ("disc", "bar")
-KNOBS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "max_epochs": 2,
     "batch_size": 8,
     "device": "cpu",
@@ -95,11 +96,12 @@ def write_volumes(folder: Path, kinds: tuple[str, ...], count: int = 8) -> Path:
     return folder / "labels.csv"
 
 
-def train(folder: Path, labels: Path, **options: Any) -> Path:
+def train(
+    folder: Path, labels: Path, options: Mapping[str, Any] | None = None, **given: Any
+) -> Path:
     output = folder / "bundles" / "mine_segmentation"
-    knobs = {**KNOBS, **options.pop("knobs", {})}
     data = OwnData(labels, labels.parent, output, bundle=SOURCE, run_dir=folder / "run",
-                   knobs=knobs, **options)  # fmt: skip
+                   options={**OPTIONS, **(options or {})}, **given)  # fmt: skip
     return train_own_bundle(data)
 
 
@@ -116,7 +118,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of two classes, one of which each slice shows, from volumes."""
     folder = tmp_path_factory.mktemp("volumes")
     (folder / "data").mkdir()
-    return train(folder, write_volumes(folder / "data", CLASSES), knobs={"pixel_spacing_mm": 3.0})
+    return train(folder, write_volumes(folder / "data", CLASSES), options={"pixel_spacing_mm": 3.0})
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +126,10 @@ def one_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of one class from volumes, fine-tuned."""
     folder = tmp_path_factory.mktemp("one")
     (folder / "data").mkdir()
-    knobs = {"network_def": read_json(SOURCE_DIR / "configs/inference.json")["network_def"]}
+    options = {"network_def": read_json(SOURCE_DIR / "configs/inference.json")["network_def"]}
     labels = write_volumes(folder / "data", ("0", "disc"), count=6)
     return train(folder, labels, fine_tune=True,
-                 knobs={**knobs, "max_epochs": 1, "learning_rate": 1e-6})  # fmt: skip
+                 options={**options, "max_epochs": 1, "learning_rate": 1e-6})  # fmt: skip
 
 
 SOURCE_DIR = Path(__file__).resolve().parents[1] / "bundles" / SOURCE
@@ -249,8 +251,8 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
             for c in (train_config, config)
         ]
         assert steps[0] == steps[1]
-        for knob in ("network_def", "sequences", "pixel_spacing_mm"):
-            assert train_config[knob] == config[knob]
+        for option in ("network_def", "sequences", "pixel_spacing_mm"):
+            assert train_config[option] == config[option]
         assert train_config["position_offset"] == (bundle == volumes), "pictures have no position"
         assert "_meta_" not in train_config
     assert config["pixel_spacing_mm"] == 3.0
@@ -263,8 +265,8 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
 def test_the_bundle_trains_again(volumes: Path, tmp_path: Path) -> None:
     """Its own training config is whole; through MONAI's parser, on the same table."""
     data = volumes.parents[1] / "data"
-    knobs = {"labels": str(data / "labels.csv"), "images": str(data), "device": "cpu"}
-    parser = read_bundle(volumes, ("train",), {**knobs, "output_dir": str(tmp_path / "run")})
+    options = {"labels": str(data / "labels.csv"), "images": str(data), "device": "cpu"}
+    parser = read_bundle(volumes, ("train",), {**options, "output_dir": str(tmp_path / "run")})
     run_bundle(parser)
     first = torch.load(volumes / "models" / "model.pt", weights_only=True)
     again = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
@@ -292,8 +294,8 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
 
 
 def segment(bundle: Path, image: Path, output: Path) -> tuple[dict[str, Any], Any, Any]:
-    knobs = {"input": str(image), "output_dir": str(output), "device": "cpu"}
-    (report,) = run_bundle(read_bundle(bundle, knobs=knobs), "evaluator").run()
+    options = {"input": str(image), "output_dir": str(output), "device": "cpu"}
+    (report,) = run_bundle(read_bundle(bundle, options=options), "evaluator").run()
     files = (next(output.glob(f"*/*_{kind}.nii.gz")) for kind in ("mask", "heatmap"))
     return report, *(nib.load(file) for file in files)
 
@@ -362,7 +364,7 @@ def test_the_patients_column_is_kept_in_the_bundle(tmp_path: Path) -> None:
     header, *rows = labels.read_text(encoding="utf-8").splitlines()
     labels.write_text("\n".join([f"{header},case", *(f"{row},C" for row in rows)]))
     with pytest.raises(InputError, match="each patient in one split"):
-        train(tmp_path, labels, knobs={"patient_column": "case"})
+        train(tmp_path, labels, options={"patient_column": "case"})
 
     parser = read_bundle(find_bundle(SOURCE), ("train",))
     task = describe_task(read_label_table(labels, labels.parent), parser["sequences"])
@@ -520,8 +522,8 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = ["train", "--bundle", SOURCE, "--labels", labels, "--images", labels.parent]
     words += ["--classes", "disc", "--output", tmp_path / "mine_segmentation", "--epochs", "1"]
     words += ["--run-dir", tmp_path / "run", "--device", "cpu", "--seed", "3"]
-    for knob in ("image_size", "network_def"):
-        words += ["--set", f"{knob}={json.dumps(KNOBS[knob])}"]
+    for option in ("image_size", "network_def"):
+        words += ["--set", f"{option}={json.dumps(OPTIONS[option])}"]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.exception
     assert "Try it: heatmask segment IMAGE --bundle" in done.output

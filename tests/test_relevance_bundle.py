@@ -18,9 +18,9 @@ from heatmask.errors import InputError
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
 
 
-def run(scan: Path, output: Path, **knobs: Any) -> dict[str, Any]:
-    knobs = {"input": str(scan), "output_dir": str(output), "device": "cpu", **knobs}
-    evaluator = run_bundle(read_bundle(RELEVANCE, knobs=knobs), "evaluator")
+def run(scan: Path, output: Path, **options: Any) -> dict[str, Any]:
+    options = {"input": str(scan), "output_dir": str(output), "device": "cpu", **options}
+    evaluator = run_bundle(read_bundle(RELEVANCE, options=options), "evaluator")
     return evaluator.segment(evaluator.dataset[0])
 
 
@@ -75,7 +75,7 @@ def test_the_whole_volume_is_one_block(scan: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "occlusion_coarse_to_fine"])
-def test_other_methods_in_3d_by_the_same_knob(scan: Path, tmp_path: Path, method: str) -> None:
+def test_other_methods_in_3d_by_the_same_option(scan: Path, tmp_path: Path, method: str) -> None:
     result = run(scan, tmp_path, method=method)
     assert result["heatmap"].shape[1:] == nib.load(scan).shape
     assert torch.isfinite(result["heatmap"].as_tensor()).all()

@@ -36,16 +36,16 @@ def archive(tmp_path_factory):
     return root
 
 
-def evaluate(bundle_dir, archive, output, **knobs):
-    settings = {"dataset_dir": str(archive), "output_dir": str(output), "device": "cpu", **knobs}
+def evaluate(bundle_dir, archive, output, **options):
+    settings = {"dataset_dir": str(archive), "output_dir": str(output), "device": "cpu", **options}
     (evaluation,) = run_bundle(read_bundle(bundle_dir, ("inference", "evaluate"), settings))
     return evaluation
 
 
 def test_evaluate_scores_what_the_mask_files_say(bundle_dir, archive, tmp_path):
     evaluation = evaluate(bundle_dir, archive, tmp_path / "scores")
-    knobs = {"input": str(archive), "pattern": "P[23]-t2f.nii.gz", "output_dir": str(tmp_path)}
-    run_bundle(read_bundle(bundle_dir, knobs=knobs), "evaluator").run()
+    options = {"input": str(archive), "pattern": "P[23]-t2f.nii.gz", "output_dir": str(tmp_path)}
+    run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
     for patient, dice in zip(evaluation.patients, evaluation.column("GP-UNet"), strict=True):
         case = f"{patient}-t2f"
         mask = np.asarray(nib.load(tmp_path / case / f"{case}_mask.nii.gz").dataobj) > 0

@@ -3,9 +3,9 @@
 import pytest
 
 from heatmask.errors import OptionError
-from heatmask.serving.options import Option, build_panel, read_options, to_knobs
+from heatmask.serving.options import Option, build_panel, read_options, to_config
 
-KNOBS = {
+CONFIG = {
     "threshold_rule": "otsu",
     "min_volume_mm3": 100,
     "gate": True,
@@ -22,7 +22,7 @@ SHOWN = {
 
 @pytest.fixture
 def panel() -> dict[str, Option]:
-    return build_panel(SHOWN, KNOBS)
+    return build_panel(SHOWN, CONFIG)
 
 
 def test_panel_shows_the_bundles_own_defaults_first(panel):
@@ -36,7 +36,7 @@ def test_panel_shows_the_bundles_own_defaults_first(panel):
 
 def test_empty_request_means_the_bundles_own_values(panel):
     values, warnings = read_options(panel, {"image": "x", "model": "y"})
-    assert to_knobs(values) == {name: KNOBS[name] for name in SHOWN}
+    assert to_config(values) == {name: CONFIG[name] for name in SHOWN}
     assert warnings == []
 
 
@@ -57,9 +57,9 @@ def test_panel_sent_back_as_it_came_means_the_defaults(panel):
     ],
 )
 def test_values_arrive_in_the_options_type(panel, name, value, expected):
-    knob = to_knobs(read_options(panel, {name: value})[0])[name]
-    assert knob == expected
-    assert type(knob) is type(expected)
+    value_in_config = to_config(read_options(panel, {name: value})[0])[name]
+    assert value_in_config == expected
+    assert type(value_in_config) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_what_is_no_option_is_left_out_and_named(panel):
 )
 def test_a_panel_that_does_not_fit_the_bundle_is_refused(shown, message):
     with pytest.raises(OptionError, match=message):
-        build_panel(shown, KNOBS)
+        build_panel(shown, CONFIG)

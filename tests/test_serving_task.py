@@ -456,7 +456,7 @@ class TestBundles:
         with pytest.raises(InputError, match="without a gap"):
             read_labels(metadata)
 
-    def test_a_knob_outside_the_panel_keeps_its_value(self, bundle_folder, scan):
+    def test_an_option_outside_the_panel_keeps_its_value(self, bundle_folder, scan):
         config = make_config() | {"min_volume_mm3": 1e6}
         (bundle_folder / "configs/inference.json").write_text(json.dumps(config))
         mask, _, facts = run(HeatmapInferTask(ServedBundle(bundle_folder)), scan[0])

@@ -931,8 +931,8 @@ def test_the_trained_weights_fit_the_bundles_network(
     runs: dict[str, Any], bundle_dir: Path
 ) -> None:
     network, shipped = (
-        run_bundle(read_bundle(bundle_dir, knobs=knobs), "network_def")
-        for knobs in ({"network_def#features": [4, 8]}, {})
+        run_bundle(read_bundle(bundle_dir, options=options), "network_def")
+        for options in ({"network_def#features": [4, 8]}, {})
     )
     load_weights(network, runs["folder"] / "whole" / "model.pt")
     with pytest.raises(WeightsError, match=r"must fit GPUNet in every tensor"):
@@ -979,12 +979,12 @@ def test_all_four_channels_of_the_decathlon(tmp_path: Path) -> None:
         write_nifti(task / "labelsTr" / path, phantom.lesion, phantom.affine)
     table = tmp_path / "labels.csv"
     words = ["derive-labels", task / "labelsTr", table]
-    knobs = {
+    options = {
         "slice_labels": table, "patients": table, "sequences": '["FLAIR","T1","T1-Gd","T2"]',
         "batch_size": 8, "pixel_spacing_mm": 4.5, "image_size": "[48,48]",
     }  # fmt: skip
     train = ["train", task / "imagesTr", "--run-dir", tmp_path / "run", "--epochs", 1]
-    for name, value in knobs.items():
+    for name, value in options.items():
         train += ["--set", f"{name}={value}"]
     for command in (words, [*train, "--device", "cpu"]):
         done = CliRunner().invoke(app, [str(word) for word in command])

@@ -361,13 +361,13 @@ def test_axes_against_nibabel(axcodes: str) -> None:
 # --- the whole bundle ----------------------------------------------------------------------
 
 
-def open_bundle(bundle_dir: Path, network: torch.nn.Module, **knobs: Any) -> Segmenter:
+def open_bundle(bundle_dir: Path, network: torch.nn.Module, **options: Any) -> Segmenter:
     """The bundle's own chain around another network."""
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
     fixed = {"device": "cpu", "bundle_root": str(bundle_dir), "sequences": ["FLAIR"]}
     fixed["channels"] = fixed["sequences"]
-    for name, value in (fixed | knobs).items():
+    for name, value in (fixed | options).items():
         parser[name] = value
     parser["preprocessing#transforms#0#size_mm"] = None  # the heads drawn here are small
     parts = (parser.get_parsed_content(n) for n in ("preprocessing", "inferer", "postprocessing"))

@@ -33,10 +33,10 @@ def samples(figshare: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["split"] == "test"][::16]
 
 
-def segment(scan: Path, output: Path, **knobs: Any) -> dict[str, Any]:
+def segment(scan: Path, output: Path, **options: Any) -> dict[str, Any]:
     """Return the report, and the mask as stored."""
-    knobs = {"input": str(scan), "output_dir": str(output), "device": "cpu", **knobs}
-    (report,) = run_bundle(read_bundle(TYPES, knobs=knobs), "evaluator").run()
+    options = {"input": str(scan), "output_dir": str(output), "device": "cpu", **options}
+    (report,) = run_bundle(read_bundle(TYPES, options=options), "evaluator").run()
     (mask,) = (output / report["case"]).glob("*_mask.nii.gz")
     return {**report, "mask": nib.load(mask)}
 

@@ -141,12 +141,12 @@ def test_the_trained_kinds_segment_a_picture_and_a_volume(
     kinds_run: Path, pictures: Path, heads: Path, tmp_path: Path
 ) -> None:
     for scan in (pictures / "20.png", heads / "P1" / "P1-t1c.nii.gz"):
-        knobs = {
+        options = {
             "input": str(scan), "output_dir": str(tmp_path), "device": "cpu",
             "weights": str(kinds_run / "model.pt"), "method": "saliency", "pixel_spacing_mm": 4.5,
             "network_def#features": [4, 8], "network_def#gate_features": [4, 8],
         }  # fmt: skip
-        (report,) = run_bundle(read_bundle(TYPES, knobs=knobs), "evaluator").run()
+        (report,) = run_bundle(read_bundle(TYPES, options=options), "evaluator").run()
         assert [c["name"] for c in report["classes"]] == [
             "meningioma",
             "glioma",
@@ -166,15 +166,15 @@ SMALL = {
 def test_kinds_of_ones_own_have_no_gate(pictures: Path, tmp_path: Path) -> None:
     data = OwnData(
         pictures / "labels.csv", pictures, tmp_path / "mine_segmentation", bundle=TYPES,
-        run_dir=tmp_path / "run", knobs={**SMALL, "patient_column": "group"},
+        run_dir=tmp_path / "run", options={**SMALL, "patient_column": "group"},
     )  # fmt: skip
     bundle = train_own_bundle(data)
     config = json.loads((bundle / "configs" / "train.json").read_text())
     assert config["network_def"]["gate_features"] is None
     assert config["gate"] is None
     assert not (tmp_path / "run" / "gate").exists()
-    knobs = {"input": str(pictures / "20.png"), "output_dir": str(tmp_path), "method": "saliency"}
-    parser = read_bundle(bundle, knobs={**knobs, "device": "cpu"})
+    options = {"input": str(pictures / "20.png"), "output_dir": str(tmp_path), "method": "saliency"}
+    parser = read_bundle(bundle, options={**options, "device": "cpu"})
     assert run_bundle(parser, "inferer").one_class is False
     (report,) = run_bundle(parser, "evaluator").run()
     assert {c["name"] for c in report["classes"]} == set(KINDS)
@@ -192,7 +192,7 @@ def write_slice_table(heads: Path, path: Path, label: str) -> Path:
 
 
 def test_a_3d_bundle_of_ones_own(heads: Path, tmp_path: Path) -> None:
-    knobs = {
+    options = {
         **SMALL,
         "localiser_epochs": 1,
         "segments": 8,
@@ -201,12 +201,14 @@ def test_a_3d_bundle_of_ones_own(heads: Path, tmp_path: Path) -> None:
     given = {"images": heads, "output": tmp_path / "mine_segmentation", "bundle": RELEVANCE}
     several = write_slice_table(heads, tmp_path / "several.csv", "kind{}")
     with pytest.raises(InputError, match="must be one class beside none; got 2"):
-        train_own_bundle(OwnData(several, run_dir=tmp_path / "wrong", knobs=knobs, **given))
+        train_own_bundle(OwnData(several, run_dir=tmp_path / "wrong", options=options, **given))
     labels = write_slice_table(heads, tmp_path / "labels.csv", "lesion")
-    bundle = train_own_bundle(OwnData(labels, run_dir=tmp_path / "run", knobs=knobs, **given))
+    bundle = train_own_bundle(OwnData(labels, run_dir=tmp_path / "run", options=options, **given))
     scan = heads / "P0" / "P0-t2f.nii.gz"
-    knobs = {"input": str(scan), "output_dir": str(tmp_path), "method": "saliency"}
-    (report,) = run_bundle(read_bundle(bundle, knobs={**knobs, "device": "cpu"}), "evaluator").run()
+    options = {"input": str(scan), "output_dir": str(tmp_path), "method": "saliency"}
+    (report,) = run_bundle(
+        read_bundle(bundle, options={**options, "device": "cpu"}), "evaluator"
+    ).run()
     assert [c["name"] for c in report["classes"]] == ["lesion"]
 
 
@@ -323,7 +325,7 @@ def test_the_classifier_then_its_relevance(heads: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(value, first[name])
     moved = [n for n in second if n.startswith("localiser.") and second[n].is_floating_point()]
     assert any(not torch.equal(first[n], second[n]) for n in moved)
-    parser = read_bundle(RELEVANCE, knobs={"device": "cpu", "dataset_dir": str(heads)})
+    parser = read_bundle(RELEVANCE, options={"device": "cpu", "dataset_dir": str(heads)})
     parser["network_def::features"] = [4, 8]
     parser["network_def::localiser_features"] = [4, 8]
     load_weights(run_bundle(parser, "network_def"), tmp_path / "model.pt")
@@ -363,9 +365,9 @@ def test_an_evaluation_takes_pictures_and_volumes(
     np.testing.assert_allclose(closed.slices.probabilities, probabilities, atol=1e-6)
 
 
-def score(knobs: dict[str, object], data: Path) -> object:
+def score(options: dict[str, object], data: Path) -> object:
     (evaluation,) = run_bundle(
-        read_bundle(TYPES, ("inference", "evaluate"), {**knobs, "dataset_dir": str(data)})
+        read_bundle(TYPES, ("inference", "evaluate"), {**options, "dataset_dir": str(data)})
     )
     return evaluation
 

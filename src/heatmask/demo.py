@@ -36,10 +36,10 @@ def run_demo(
         with console.status("Generating the phantom ..."):
             make_folder(image.parent)
             write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
-    knobs = {"input": str(image), "output_dir": str(output), "device": device}
+    options = {"input": str(image), "output_dir": str(output), "device": device}
     folder = pick_bundle(bundle, image, None, partial(console.print, markup=False))
     with console.status("Segmenting ..."):
-        segmenter = run_bundle(read_bundle(folder, knobs=knobs), "evaluator")
+        segmenter = run_bundle(read_bundle(folder, options=options), "evaluator")
         if len(segmenter.dataset) != 1:
             raise OptionError(
                 f"The demo must have one scan, {image} holds {len(segmenter.dataset)}. "

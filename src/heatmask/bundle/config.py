@@ -22,7 +22,7 @@ Kind = TypeVar("Kind")
 
 
 def read_bundle(
-    bundle: Path, configs: Sequence[str] = ("inference",), knobs: Mapping[str, Any] | None = None
+    bundle: Path, configs: Sequence[str] = ("inference",), options: Mapping[str, Any] | None = None
 ) -> "ConfigParser":
     """Read configs of a bundle, later ones over earlier ones, and set its options.
 
@@ -32,7 +32,7 @@ def read_bundle(
         The bundle's folder.
     configs
         File names below ``configs`` without ``.json``.
-    knobs
+    options
         New values of ids of the configs: those at the top level, or below one, as in
         ``network_def#features``.
 
@@ -47,7 +47,7 @@ def read_bundle(
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
     parser["bundle_root"] = str(bundle)
     # What lies below another item comes last: which options a method has depends on the method.
-    for name, value in sorted((knobs or {}).items(), key=lambda option: option[0].count("#")):
+    for name, value in sorted((options or {}).items(), key=lambda item: item[0].count("#")):
         _check_option(name, value, parser)
         parser[name] = value
     return parser

@@ -91,7 +91,7 @@ def segment(
     settings |= {"input": str(scan), "output_dir": str(output), "device": device}
     settings |= read_options(options)
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
-    parser = read_bundle(folder, knobs=settings)
+    parser = read_bundle(folder, options=settings)
     segmenter = run_bundle(parser, "evaluator")
     try:
         segmenter.run(show_report)

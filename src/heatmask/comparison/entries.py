@@ -155,11 +155,11 @@ def list_draws(entry: Entry) -> list[Entry]:
     return [Entry(entry.bundle, entry.method, f"{RANDOM}:{seed}") for seed in seeds]
 
 
-def read_entry(entry: Entry, knobs: Mapping[str, Any]) -> Any:
+def read_entry(entry: Entry, options: Mapping[str, Any]) -> Any:
     """Return the config parser of an entry, for evaluation."""
     config = read_bundle(entry.bundle, CONFIGS).get()
     chosen = {"method": entry.method} if "method" in config else {}
-    return read_bundle(entry.bundle, CONFIGS, {**knobs, **chosen})
+    return read_bundle(entry.bundle, CONFIGS, {**options, **chosen})
 
 
 def digest_entry(entry: Entry, parser: Any) -> str:
@@ -201,7 +201,7 @@ def _explain_refusal(method: str, own: str, offered: Sequence[str]) -> str:
         return "the network carries its own heatmap, and the bundle offers nothing else"
     if method == "inherent":
         return "the network carries no heatmap of its own"
-    return f"the bundle does not offer it (its knob method has {len(offered)} others)"
+    return f"the bundle does not offer it (its option method has {len(offered)} others)"
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -64,15 +64,15 @@ class Explanations:
     ----------
     entry
         What makes them.
-    knobs
+    options
         Of the bundle's config: data, device, pattern, ...
     store
         Where they are kept.
     """
 
-    def __init__(self, entry: Entry, knobs: Mapping[str, Any], store: Store) -> None:
+    def __init__(self, entry: Entry, options: Mapping[str, Any], store: Store) -> None:
         self.entry, self.store = entry, store
-        self.parser = read_entry(entry, knobs)
+        self.parser = read_entry(entry, options)
         self.digest = digest([digest_entry(entry, self.parser), _CODE])
         self._segmenter: Segmenter | None = None
 

@@ -72,8 +72,8 @@ class Place:
             )
 
     @property
-    def knobs(self) -> dict[str, Any]:
-        """Knobs of a bundle's config."""
+    def options(self) -> dict[str, Any]:
+        """Options of a bundle's config."""
         pattern = {"pattern": self.pattern} if self.pattern else {}
         return {"dataset_dir": self.data, "device": self.device, **pattern}
 
@@ -114,14 +114,14 @@ def read_volumes(bundle: Path, place: Place, split: str) -> Volumes:
 
 def _open_scorer(bundle: Path, place: Place, split: str) -> Scorer | PictureScorer:
     scorer: Scorer | PictureScorer = run_bundle(
-        read_bundle(bundle, CONFIGS, {**place.knobs, "split": split}), "scorer"
+        read_bundle(bundle, CONFIGS, {**place.options, "split": split}), "scorer"
     )
     return scorer
 
 
 def open_explanations(entry: Entry, place: Place) -> Explanations:
     """Return the heatmaps of an entry."""
-    return Explanations(entry, place.knobs, Store(place.cache))
+    return Explanations(entry, place.options, Store(place.cache))
 
 
 def open_kept(task: Task, place: Place) -> Kept[Any]:

@@ -70,13 +70,13 @@ class ServedBundle:
         text = (self.folder / "docs/data_license.txt").read_text(encoding="utf-8")
         return " ".join(text.strip().split("\n\n")[0].split())
 
-    def build_segmenter(self, knobs: Mapping[str, Any], device: torch.device) -> Segmenter:
+    def build_segmenter(self, options: Mapping[str, Any], device: torch.device) -> Segmenter:
         """Build the chain from scan to mask with these values of the config's top level.
 
-        Every knob of the panel must be given, so that none is left over from the request
+        Every option of the panel must be given, so that none is left over from the request
         before. Not safe from several threads.
         """
-        self._parser.update(dict(knobs))
+        self._parser.update(dict(options))
         preprocessing, inferer, postprocessing = (
             self._parser.get_parsed_content(name)
             for name in ("preprocessing", "inferer", "postprocessing")

@@ -112,7 +112,7 @@ class Option:
         return f"{self.name} must be a number from {low:g} to {high:g}."
 
 
-def build_panel(shown: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Option]:
+def build_panel(shown: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Option]:
     """Return the options of a bundle by name, each with the bundle's own default.
 
     Parameters
@@ -120,23 +120,23 @@ def build_panel(shown: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str,
     shown
         The bundle's ``displayable_configs``. A list gives the choices of a text option; for
         a number or a bool only the name counts.
-    knobs
+    config
         The bundle's config, which holds the value of each name at its top level. It decides
         the default, so that a scan gets the same mask in the viewer as on the command line.
 
     Raises
     ------
     OptionError
-        A name shown is no knob of the bundle, or its default is none of its choices.
+        A name shown is no option of the bundle, or its default is none of its choices.
     """
     panel = {}
     for name, value in shown.items():
-        if name not in knobs:
+        if name not in config:
             raise OptionError(
                 f"displayable_configs must name top-level values of inference.json, got '{name}'. "
                 "Add it there or remove it from displayable_configs."
             )
-        panel[name] = _build_option(name, value, knobs[name])
+        panel[name] = _build_option(name, value, config[name])
     return panel
 
 
@@ -184,9 +184,9 @@ def read_options(
     return values, warnings
 
 
-def to_knobs(values: Mapping[str, Value]) -> dict[str, Value | int]:
+def to_config(values: Mapping[str, Value]) -> dict[str, Value | int]:
     """Return option values as the bundle's config has them: the slice axis by its number."""
-    knobs: dict[str, Value | int] = dict(values)
-    if "slice_axis" in knobs:
-        knobs["slice_axis"] = SLICE_AXES[str(knobs["slice_axis"])]
-    return knobs
+    config: dict[str, Value | int] = dict(values)
+    if "slice_axis" in config:
+        config["slice_axis"] = SLICE_AXES[str(config["slice_axis"])]
+    return config

@@ -29,7 +29,7 @@ from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
-from heatmask.serving.options import Option, read_options, to_knobs
+from heatmask.serving.options import Option, read_options, to_config
 from heatmask.serving.studies import find_scan, read_siblings
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class HeatmapInferTask(InferTask):
         extension, dtype = read_result_format(request)
         path = read_image_path(request)
         with self._lock, lock_device(device, self._lock_folder):
-            segmenter = self._bundle.build_segmenter(to_knobs(values), device)
+            segmenter = self._bundle.build_segmenter(to_config(values), device)
             result = segmenter.segment(list_scans(path))
             summary = self._bundle.summarise(result)
         file = write_mask(result["mask"], result["scan"], extension, dtype)

@@ -131,9 +131,9 @@ def _write_files(folder: Path, made: OwnBundle) -> None:
 def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
     """Return the inference config of the source, for the task that was trained."""
     out, trained, task = copy.deepcopy(dict(config)), made.train_config, made.task
-    for knob in ("network_def", "sequences", "pixel_spacing_mm"):
-        if knob in out and knob in trained:
-            out[knob] = copy.deepcopy(trained[knob])
+    for option in ("network_def", "sequences", "pixel_spacing_mm"):
+        if option in out and option in trained:
+            out[option] = copy.deepcopy(trained[option])
     out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
     adapt_preprocessing(out["preprocessing"], task, trained["image_size"])

@@ -37,7 +37,7 @@ class OwnData:
     bundle : the bundle to train
     fine_tune : start from its weights
     run_dir : checkpoints and logs; None for a folder in ``runs`` that has the output's name
-    knobs : of the bundle's training config, ``split_seed`` and ``patient_column``;
+    options : of the bundle's training config, ``split_seed`` and ``patient_column``;
         ``calibrated_methods`` may be "all"
     """
 
@@ -48,7 +48,7 @@ class OwnData:
     bundle: str | Path = "."
     fine_tune: bool = False
     run_dir: Path | None = None
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_own_bundle(data: OwnData) -> Path:
@@ -69,14 +69,14 @@ def train_own_bundle(data: OwnData) -> Path:
         The table, an image or an option is not what it must be.
     """
     output, source = check_output(data.output), find_bundle(data.bundle)
-    knobs = dict(data.knobs)
-    split_seed = int(knobs.pop("split_seed", 0))
-    patient_column = str(knobs.pop("patient_column", "patient"))
-    methods, layers = knobs.pop("calibrated_methods", None), knobs.pop("calibrated_layers", ())
+    options = dict(data.options)
+    split_seed = int(options.pop("split_seed", 0))
+    patient_column = str(options.pop("patient_column", "patient"))
+    methods, layers = options.pop("calibrated_methods", None), options.pop("calibrated_layers", ())
     table = read_label_table(data.labels, data.images, data.classes, split_seed, patient_column)
-    parser = read_bundle(source, ("train",), knobs)
+    parser = read_bundle(source, ("train",), options)
     choose_methods(parser, read_bundle(source).get("method", "inherent"), methods, layers)
-    task = describe_task(table, parser["sequences"], "sequences" in knobs, data.fine_tune)
+    task = describe_task(table, parser["sequences"], "sequences" in options, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
     adapt_training(parser, task, split_seed, patient_column)
     train_config = _forget_machine(copy.deepcopy(parser.get()))
@@ -163,7 +163,7 @@ def _format_command(data: OwnData, task: OwnTask) -> str:
     words += ["--classes", ",".join(task.class_names), "--output", data.output.name]
     words += ["--fine-tune"] * data.fine_tune
     hidden = ("dataset_dir", "device", "output_dir", "weights")
-    for name, value in data.knobs.items():
+    for name, value in data.options.items():
         if name not in hidden:
             words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)
