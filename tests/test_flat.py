@@ -9,7 +9,8 @@ from monai.transforms import Orientation
 from PIL import Image, ImageOps
 from skimage.io import imsave
 
-from heatmask.data.flat import convert_picture, is_picture, read_picture
+from heatmask.data.flat import convert_picture, read_picture
+from heatmask.data.names import is_picture
 from heatmask.data.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError

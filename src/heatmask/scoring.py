@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from rich.progress import track
 
-from heatmask.data.flat import is_picture
 from heatmask.data.labels import LabelledVolume
+from heatmask.data.names import is_picture
 from heatmask.data.reference import read_reference
 from heatmask.errors import Failures, InputError, list_reasons, raise_failures
 from heatmask.evaluation.classification import compute_relative_positions

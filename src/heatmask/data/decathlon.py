@@ -14,8 +14,7 @@ from functools import lru_cache
 from glob import escape
 from pathlib import Path
 
-from heatmask.data.flat import is_picture
-from heatmask.data.names import get_place, get_stem, split_scan_name
+from heatmask.data.names import get_place, get_stem, is_picture, split_scan_name
 from heatmask.data.sequence import UNKNOWN, SequenceClue, recognise_sequence
 from heatmask.errors import InputError
 

@@ -19,25 +19,22 @@ from heatmask.data.clue import find_clue
 from heatmask.data.content import check_content
 from heatmask.data.dicom import DicomSeries, read_only_series, read_only_slice
 from heatmask.data.dicom_files import is_dicom, is_dicom_folder, is_empty
-from heatmask.data.flat import is_picture
 from heatmask.data.names import (
     MASK_EXAMPLES,
     MASK_FOLDERS,
+    SCAN_KINDS,
     VOLUME_SUFFIXES,
     get_name,
     get_place,
     get_stem,
     is_mask,
+    is_picture,
     split_scan_name,
 )
 from heatmask.data.passed_over import PassedOver, find_reason, list_names
 from heatmask.data.sequence import Header, SequenceClue
 from heatmask.errors import InputError, OptionError
 
-_KINDS = (
-    "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, a DICOM slice "
-    "or a picture"
-)
 _MAX_CASE_LENGTH = 100
 
 
@@ -166,7 +163,7 @@ def _check_scan_file(path: Path) -> Header | None:
         return read_only_slice(path).header
     suffix = split_scan_name(path.resolve().name)[1]
     fix = f"Give the link the suffix {suffix}" if suffix else "Convert it, or check the path"
-    raise InputError(f"The scan must be {_KINDS}; got '{path}'. {fix}.")
+    raise InputError(f"The scan must be {SCAN_KINDS}; got '{path}'. {fix}.")
 
 
 def _search_folder(
@@ -280,6 +277,6 @@ def _raise_nothing_found(
         )
     raise InputError(
         f"The folder must hold a scan; searched '{folder}' and all folders below it for "
-        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none.{others} Give {_KINDS}, "
-        "or a folder of them."
+        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none.{others} Give "
+        f"{SCAN_KINDS}, or a folder of them."
     )

@@ -14,20 +14,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from heatmask.data.names import PICTURE_SUFFIXES
 from heatmask.data.raw import RawScan
 from heatmask.errors import InputError
 
 NOMINAL_WIDTH_MM = 256.0
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _ORIENTATION_TAG = 274
 # Values of the tag that swap columns and rows, and that mirror them then.
 _SWAPS, _MIRRORS_COLUMNS, _MIRRORS_ROWS = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
-
-
-def is_picture(path: str | Path) -> bool:
-    """Whether a file is a 2D picture without geometry, by its name."""
-    return str(path).lower().endswith(PICTURE_SUFFIXES)
 
 
 def read_flat(path: Path) -> RawScan:

@@ -7,11 +7,16 @@ import os
 import re
 from pathlib import Path
 
-from heatmask.data.flat import PICTURE_SUFFIXES
 from heatmask.data.words import find_sequence_word, normalise_text, split_camel_case
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
 SCAN_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+SCAN_KINDS = (
+    "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, a DICOM slice "
+    "or a picture"
+)
+"""For messages."""
 MASK_FOLDERS = ("labelsTr", "labelsTs", "labelsVal")
 """Where the Medical Segmentation Decathlon and nnU-Net keep masks under the names of the scans."""
 MASK_EXAMPLES = "_seg, _mask, _label, _lesion, _ROI, _heatmap"
@@ -39,6 +44,11 @@ def split_scan_name(name: str) -> tuple[str, str]:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)], name[-len(suffix) :]
     return name, ""
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file is a 2D picture without geometry, by its name."""
+    return str(path).lower().endswith(PICTURE_SUFFIXES)
 
 
 def get_place(path: Path) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 from heatmask.data.bids import NO_STRUCTURE, parse_bids
 from heatmask.data.content import find_missing_content
 from heatmask.data.dicom_files import DICOM_SUFFIXES
-from heatmask.data.flat import is_picture
-from heatmask.data.names import get_stem, is_mask, split_scan_name
+from heatmask.data.names import get_stem, is_mask, is_picture, split_scan_name
 
 _NAMED = 3
 

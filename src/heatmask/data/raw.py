@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from heatmask.data.sequence import Header
 from heatmask.errors import InputError
-
-if TYPE_CHECKING:
-    from heatmask.data.sequence import Header
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class RawScan:
 
     array: np.ndarray
     affine: np.ndarray
-    header: "Header | None" = None
+    header: Header | None = None
     warnings: list[str] = field(default_factory=list)
     nifti_header: bytes | None = None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from heatmask.data.content import check_content
 from heatmask.data.dicom_files import is_dicom
-from heatmask.data.flat import is_picture, read_flat
-from heatmask.data.names import split_scan_name
+from heatmask.data.flat import read_flat
+from heatmask.data.names import SCAN_KINDS, is_picture, split_scan_name
 from heatmask.data.nifti import read_nifti
 from heatmask.data.raw import RawScan
 from heatmask.data.read_dicom import read_dicom
@@ -61,6 +61,5 @@ def _choose_reader(path: Path) -> Callable[[Path], RawScan]:
     if is_dicom(path):
         return read_dicom
     raise InputError(
-        "The scan must be a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, "
-        f"a DICOM slice or a picture; got '{path}'. Convert it, or give the original."
+        f"The scan must be {SCAN_KINDS}; got '{path}'. Convert it, or give the original."
     )

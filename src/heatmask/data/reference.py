@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.data.flat import is_picture
+from heatmask.data.names import is_picture
 from heatmask.data.read import read_scan
 from heatmask.errors import InputError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
 from heatmask.data.clue import find_clue
-from heatmask.data.flat import PICTURE_SUFFIXES, is_picture
 from heatmask.data.label_table import LabelTable
+from heatmask.data.names import PICTURE_SUFFIXES, is_picture
 from heatmask.data.sequence import UNKNOWN
 from heatmask.errors import InputError, OptionError
 

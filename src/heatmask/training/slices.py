@@ -12,9 +12,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from heatmask.data.flat import is_picture
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
+from heatmask.data.names import is_picture
 from heatmask.data.table import raise_problems
 from heatmask.errors import HeatmaskError, InputError, reveal_reason
 from heatmask.training.prepared import PreparedPictures, Preprocessing, prepare_pictures
