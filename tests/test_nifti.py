@@ -10,7 +10,7 @@ from monai.data import DataLoader, Dataset, decollate_batch
 from planted import make_affine
 
 from heatmask.data.load import LoadSequencesd
-from heatmask.data.nifti import make_nifti, read_itk_affine
+from heatmask.data.nifti import make_nifti, read_itk_grid
 from heatmask.data.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
@@ -78,7 +78,7 @@ def test_two_forms_that_differ(tmp_path: Path, codes: tuple[int, int], taken: st
     (warning,) = scan.warnings
     assert "sform and qform differ by up to 26.9 mm" in warning
     assert f"(3D Slicer, ITK-SNAP) {taken}." in warning
-    shown = read_itk_affine(path, SHAPE)
+    shown = read_itk_grid(path)[1]
     expected = sform if "sform" in taken else SCANNER
     np.testing.assert_allclose(shown, expected, atol=1e-4)
 
@@ -155,7 +155,7 @@ def test_what_is_written_lies_on_the_scan_in_every_viewer(tmp_path: Path, case: 
     for read in (lambda i: i.affine, lambda i: i.get_sform(), lambda i: i.get_qform()):
         np.testing.assert_allclose(read(mask), read(scan), rtol=1e-6)
     if case != "NIfTI-2":  # which ITK does not read
-        shown = [read_itk_affine(file, SHAPE) for file in (tmp_path / "mask.nii.gz", path)]
+        shown = [read_itk_grid(file)[1] for file in (tmp_path / "mask.nii.gz", path)]
         np.testing.assert_allclose(*shown, rtol=1e-6)
 
 

@@ -9,7 +9,6 @@ carries both forms, so that it lies on the scan in every viewer.
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +76,34 @@ def make_nifti(array: np.ndarray, affine: np.ndarray, like: bytes | None) -> nib
     return nib.Nifti1Image(array, None, header)
 
 
-def read_itk_affine(path: Path, shape: Sequence[int]) -> np.ndarray | None:
-    """Affine (4, 4) to RAS mm that viewers built on ITK take for a NIfTI.
+def read_itk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return how viewers built on ITK see a NIfTI or NRRD, from its header.
 
-    None if they cannot read it, or see another shape than (X, Y, Z).
+    Returns
+    -------
+    tuple of int
+        Shape (X, Y, Z).
+    numpy.ndarray
+        Affine (4, 4) to RAS mm.
+
+    Raises
+    ------
+    InputError
+        ITK cannot read it.
     """
     import itk
 
+    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
     try:
-        file = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-        file.SetFileName(str(path))
-        file.ReadImageInformation()
-    except (RuntimeError, AttributeError):  # refused, or no reader at all
-        return None
-    if [file.GetDimensions(axis) for axis in range(file.GetNumberOfDimensions())] != [*shape]:
-        return None
-    lps = np.eye(4)
-    for axis in range(3):
-        lps[:3, axis] = np.multiply(file.GetDirection(axis), file.GetSpacing(axis))
-        lps[axis, 3] = file.GetOrigin(axis)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+        reader.UpdateOutputInformation()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("ITK ERROR:")[-1].split())
+        raise InputError(f"'{path.name}' cannot be read by the viewer ({reason}).") from error
+    image, lps = reader.GetOutput(), np.eye(4)
+    lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    shape = tuple(image.GetLargestPossibleRegion().GetSize())
+    return shape, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
 def parse_header(content: bytes) -> Any:

@@ -10,8 +10,10 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
+from heatmask.data.nifti import read_itk_grid
+from heatmask.data.reference import read_reference
 from heatmask.errors import InputError, OutputError
-from heatmask.serving.labels import check_label
+from heatmask.evaluation.segmentation import match_voxels
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +-]*")
 
@@ -60,7 +62,7 @@ class LinkedDatastore(LocalDatastore):
         Raises
         ------
         InputError
-            It is no label of this image; see `heatmask.serving.labels.check_label`.
+            It is no label of this image; see `check_label`.
         OutputError
             It cannot be written.
         """
@@ -97,6 +99,24 @@ def _replace(target: Path, source: str) -> None:
             f"The label must be written to {target}, and was not: {error.strerror}. An earlier "
             "one is kept. Check space and permissions."
         ) from error
+
+
+def check_label(label: Path, image: Path) -> None:
+    """Refuse a label that cannot be read, is no label map, or lies on other voxels than its image.
+
+    A label that marks nothing is one too: "no tumour". Places are compared as ITK reads them, and
+    so the viewer.
+
+    Raises
+    ------
+    InputError
+        With the reason; what is stored stays.
+    """
+    try:
+        mask, _ = read_reference(label)
+        match_voxels(mask, read_itk_grid(label)[1], *read_itk_grid(image))
+    except InputError as error:
+        raise InputError(f"This label was not stored, an earlier one is kept. {error}") from error
 
 
 def check_image(datastore: LocalDatastore, image_id: str) -> None:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from monailabel.transform.writer import write_itk
 from torch import Tensor
 
 from heatmask.data.clue import find_clue
-from heatmask.data.nifti import read_itk_affine
+from heatmask.data.nifti import read_itk_grid
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.report.writer import save_volume
@@ -215,7 +216,9 @@ def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> st
 
 def find_shown_affine(scan: MetaTensor, mask: MetaTensor) -> np.ndarray:
     """Return the affine (4, 4) with which a viewer built on ITK shows a scan and its mask."""
-    shown = None
     if "nifti_header" in scan.meta:
-        shown = read_itk_affine(Path(scan.meta["filename_or_obj"]), mask.shape[1:])
-    return np.asarray(mask.affine) if shown is None else shown
+        with suppress(InputError):  # the viewer does not show this scan
+            shape, affine = read_itk_grid(Path(scan.meta["filename_or_obj"]))
+            if shape == tuple(mask.shape[1:]):
+                return affine
+    return np.asarray(mask.affine)
