@@ -22,7 +22,7 @@ class Row:
     peer_name
         What the peer is; empty where there is none.
     limit
-        What must not be exceeded; None for a number that is only told.
+        What must not be exceeded; None for a number that is only reported.
     limit_on_ratio
         Whether the limit is on the ratio ours / peer, or on ours.
     group

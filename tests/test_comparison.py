@@ -358,9 +358,9 @@ def test_a_missing_reference_is_counted_and_named(heads: Path, tmp_path: Path) -
     request = Request(("brain_mri_gp_unet_segmentation",), jobs=1, parts=())
     place = Place(str(data), str(tmp_path / "cache"), device="cpu")
     comparison = compare(request, place)
-    assert comparison.subjects.left_out == {"P6": "it has no reference mask, or several"}
+    assert comparison.subjects.left_out == {"P6": "It has no reference mask, or several."}
     assert [subject.name for subject in comparison.subjects.subjects] == ["P5", "P7"]
-    said = "Left out: 1 of 3 volumes of the split 'test'. P6: it has no reference mask, or several"
+    said = "Left out: 1 of 3 volumes of the split 'test'. P6: It has no reference mask, or several."
     assert said in summarise(comparison)
     row = next(csv.DictReader(format_rows(comparison).splitlines()))
     assert row["dice_median"] == row["dice"], "of two, the median is the mean"

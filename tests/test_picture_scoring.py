@@ -164,7 +164,7 @@ def test_what_cannot_be_scored_is_named_and_stops_no_other(archive, tmp_path):
     assert "must exist" in evaluation.left_out["a/1.png"]
     assert evaluation.left_out["b/0.png"] == "It has no reference mask in the table."
     text = (tmp_path / "scores/evaluation.md").read_text(encoding="utf-8")
-    assert "Left out, 3 of 4 pictures. a/0.png: " in text
+    assert "Left out: 3 of 4 pictures. a/0.png: " in text
     with pytest.raises(HeatmaskError, match=r"(?s)3 of 4 pictures failed.*a/1\.png: .*b/0\.png: "):
         scorer.run(tmp_path / "scores")
 

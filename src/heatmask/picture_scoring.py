@@ -129,12 +129,12 @@ class PictureScorer:
         if reference is None:
             raise InputError(NO_REFERENCE)
         masks: dict[str, NDArray] = {}
-        told: dict[str, NDArray] = {}
+        probabilities: dict[str, NDArray] = {}
         for network, segmenter in segmenters.items():
             result = segmenter.segment({"case": name, "image": image.image})
             made = make_masks(network, result, self.variants)
             masks |= made
-            told |= dict.fromkeys(made, np.asarray(result["probabilities"]))
+            probabilities |= dict.fromkeys(made, np.asarray(result["probabilities"]))
         return Picture(
             name=name,
             group=image.patient,
@@ -142,7 +142,7 @@ class PictureScorer:
             masks=masks,
             reference=load_reference(reference, result["scan"]),
             class_idx=class_idx,
-            probabilities=told,
+            probabilities=probabilities,
         )
 
     def _find_class(self, image: LabelledImage) -> int:
@@ -158,7 +158,7 @@ class PictureScorer:
 def _describe_networks(
     evaluation: PictureEvaluation, names: Mapping[str, Segmenter]
 ) -> Iterator[str]:
-    """Say how well each network tells the classes."""
+    """Say how well each network predicts the classes."""
     for name in names:
         scores = evaluation.score_classes(name)
         yield (f"{name}: macro F1 {scores.macro_f1.mean:.3f}, accuracy {scores.accuracy.mean:.3f}.")

@@ -53,7 +53,7 @@ class Scorer:
     slice_axis
         As given to the segmenter's inferer.
     class_names
-        Of a network with several classes: a note says how many volumes were called which.
+        Of a network with several classes: a note says how many volumes were predicted as which.
     notes
         Sentences for under the table.
     """
@@ -91,9 +91,9 @@ class Scorer:
         """
         segmenters = list_networks(self.segmenter, self.name, self.further_weights)
         slices = {name: Slices() for name in segmenters}
-        called: Counter[str] = Counter()
+        predicted: Counter[str] = Counter()
         failures = Failures()
-        cases = self._make_cases(segmenters, slices, called, failures)
+        cases = self._make_cases(segmenters, slices, predicted, failures)
         evaluation = evaluate_cases(
             check_some(cases, failures),
             list_methods(segmenters, self.variants),
@@ -101,8 +101,8 @@ class Scorer:
             self.notes,
         )
         evaluation.left_out = failures.reasons
-        if called:
-            counts = ", ".join(f"{name} {count}" for name, count in called.most_common())
+        if predicted:
+            counts = ", ".join(f"{name} {count}" for name, count in predicted.most_common())
             evaluation.notes += (f"{self.name}: volumes by the class predicted: {counts}.",)
         if len(segmenters) > 1:
             evaluation.notes += tuple(_describe_networks(slices))
@@ -114,19 +114,19 @@ class Scorer:
         self,
         segmenters: Mapping[str, Segmenter],
         slices: Mapping[str, Slices],
-        called: Counter[str],
+        predicted: Counter[str],
         failures: Failures,
     ) -> Iterator[Case]:
         for volume in track(self.volumes, "Scoring"):
             cases: list[Case] = []
             with failures.catch(volume.patient):
-                cases = self._run_networks(volume, segmenters, called)
+                cases = self._run_networks(volume, segmenters, predicted)
             for case, record in zip(cases, slices.values(), strict=False):
                 record.add(case)
             yield from cases[:1]  # It holds the masks of all
 
     def _run_networks(
-        self, volume: LabelledVolume, segmenters: Mapping[str, Segmenter], called: Counter[str]
+        self, volume: LabelledVolume, segmenters: Mapping[str, Segmenter], predicted: Counter[str]
     ) -> list[Case]:
         """Return the case of a volume for each network."""
         reference = self._find_reference(volume)
@@ -137,7 +137,7 @@ class Scorer:
             masks |= make_masks(name, result, self.variants)
             cases.append(self._make_case(volume, result, masks, reference))
             names.append(self._name_predicted(result))
-        called.update(names[:1] if self.class_names else ())
+        predicted.update(names[:1] if self.class_names else ())
         return cases
 
     def _name_predicted(self, result: Mapping[str, Any]) -> str:

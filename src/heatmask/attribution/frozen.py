@@ -31,10 +31,11 @@ def find_bare(network: nn.Module) -> nn.Module:
         It is no module, or has no weights yet.
     """
     if not isinstance(network, nn.Module):
-        got = f"the class {network.__name__}" if isinstance(network, type) else type(network)
+        is_class = isinstance(network, type)
+        got = f"the class {network.__name__}" if is_class else type(network).__name__
         raise MethodError(
-            f"A network must be a torch.nn.Module, got {getattr(got, '__name__', got)}. "
-            "Build the network, load its weights with load_state_dict, and give that."
+            f"A network must be a torch.nn.Module, got {got}. Build the network, load its "
+            "weights with load_state_dict, and give that."
         )
     network = _unwrap(network)
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):

@@ -12,7 +12,7 @@ from heatmask.data.sequence import UNKNOWN
 from heatmask.errors import InputError
 
 POOR_DICE = 0.5
-"""Below it the user is told to expect poor masks."""
+"""Below it the user is warned of poor masks."""
 
 
 @dataclass(frozen=True)

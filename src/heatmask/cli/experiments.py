@@ -55,8 +55,8 @@ def evaluate(
         settings["further_weights"] = [str(path) for path in weights[1:]]
     configs = ("inference", "evaluate")
     parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_options(options)})
-    evaluation = run_bundle(parser, "scorer").score(parser.get_parsed_content("output_dir"))
     folder = Path(parser.get_parsed_content("output_dir"))
+    evaluation = run_bundle(parser, "scorer").score(folder)
     console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))
     files = f"evaluation.md, evaluation.png, per_{evaluation.unit}.csv"
     console.print(f"Written to {escape(str(folder))}: {files}")

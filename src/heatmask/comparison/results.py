@@ -13,6 +13,7 @@ from heatmask.comparison.outcomes import Outcome
 from heatmask.comparison.subjects import Subjects
 from heatmask.evaluation.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.evaluation.paired import adjust_holm, compare_paired
+from heatmask.evaluation.report import explain_left_out
 
 NAN = float("nan")
 ALPHA = 0.05
@@ -194,15 +195,13 @@ class Comparison:
         return "pixels" if self.subjects.pictures else "mm"
 
     def explain_left_out(self) -> list[str]:
-        """Return a sentence for each split of which something was left out."""
+        """Return a text for each split of which something was left out."""
         what = "pictures" if self.subjects.pictures else "volumes"
-        parts = [self.subjects, *([self.given] if self.given else [])]
-        return [
-            f"Left out: {len(part.left_out)} of {part.n_asked} {what} of the split {part.split!r}. "
-            + " ".join(f"{name}: {reason}" for name, reason in part.left_out.items())
-            for part in parts
-            if part.left_out
-        ]
+        lines = []
+        for part in filter(None, (self.subjects, self.given)):
+            items = f"{what} of the split {part.split!r}"
+            lines += explain_left_out(part.left_out, part.n_asked, items)
+        return lines
 
     def find_interval(self, values: NDArray[np.float64]) -> Interval:
         """Return the mean of what is not NaN with its 95 % interval over clusters."""

@@ -158,9 +158,9 @@ def _list_pictures(scorer: PictureScorer) -> list[Subject]:
 def _find_problem(subject: Subject) -> str:
     """Say why a subject cannot be scored, as far as its place tells; empty if it can."""
     if subject.reference == Path():
-        return "it has no reference mask, or several"
+        return "It has no reference mask, or several."
     if not subject.labels:
-        return "it shows none of the classes"
+        return "It shows none of the classes."
     return ""
 
 

@@ -85,7 +85,7 @@ class Reading(NamedTuple):
     Attributes
     ----------
     sequence : empty if the text tells none
-    token : the word that told, lower case
+    token : the word that says so, lower case
     rest : the text without the words of the sequence: the same for all scans of one head
     """
 

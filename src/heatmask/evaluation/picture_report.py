@@ -102,7 +102,7 @@ def _explain_table(evaluation: PictureEvaluation) -> list[str]:
     scores, names = evaluation.classes, evaluation.class_names
     f1 = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, scores.f1, strict=True))
     return [
-        *explain_left_out(evaluation),
+        *explain_left_out(evaluation.left_out, evaluation.n_asked, "pictures"),
         f"Dice per picture, {len(evaluation.pictures)} pictures"
         f"{', none left out' * (not evaluation.left_out)}; intervals are "
         f"percentile bootstraps over their {len(set(evaluation.groups))} groups (what the table "

@@ -92,7 +92,7 @@ def _explain_table(evaluation: Evaluation) -> list[str]:
     found = {name: format_interval(i) for name, i in evaluation.slice_intervals.items()}
     position = evaluation.position_auroc
     lines = [
-        *explain_left_out(evaluation),
+        *explain_left_out(evaluation.left_out, evaluation.n_asked, "patients"),
         f"Dice per volume, {len(evaluation.patients)} patients, every slice; intervals are "
         "percentile bootstraps over patients.",
         *explain_rules(evaluation),
@@ -141,12 +141,12 @@ def format_lines(
     return text.getvalue()
 
 
-def explain_left_out(table: ScoreTable) -> list[str]:
-    """Return a sentence that names what was not scored, and why; nothing if all was."""
-    left_out = table.left_out
-    named = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-    counted = f"Left out, {len(left_out)} of {table.n_asked} {table.unit}s. "
-    return [counted + named] if named else []
+def explain_left_out(left_out: Mapping[str, str], total: int, items: str) -> list[str]:
+    """Return a text that counts and names what was not scored, and why; nothing if all was."""
+    if not left_out:
+        return []
+    named = " ".join(f"{name}: {reason}" for name, reason in left_out.items())
+    return [f"Left out: {len(left_out)} of {total} {items}. {named}"]
 
 
 def explain_rules(table: ScoreTable) -> list[str]:
