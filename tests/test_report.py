@@ -58,7 +58,7 @@ def make_result(axcodes: str = "RAS", case: str = "head", tumour: bool = True) -
     }
 
 
-def make_writer(folder: Path, output: str = "out") -> CaseWriter:
+def make_writer(folder: Path, output: str = "out", **given: Any) -> CaseWriter:
     bundle = folder / "some_bundle"
     (bundle / "configs").mkdir(parents=True, exist_ok=True)
     (bundle / "configs" / "metadata.json").write_text('{"version": "0.3.1"}')
@@ -69,7 +69,14 @@ def make_writer(folder: Path, output: str = "out") -> CaseWriter:
         bundle_root=bundle,
         parameters={"gate": True, "min_volume_mm3": 200.0, "calibration": [-6.0, 4.0]},
         overrides={"gate": True, "inferer#explainer#window": 8},
+        **given,
     )
+
+
+def test_what_older_bundles_give_the_writer_is_taken(tmp_path: Path) -> None:
+    """Their configs lie with users: `weights` and `gate_probability` come with the result now."""
+    writer = make_writer(tmp_path, weights=tmp_path / "model.pt", gate_probability=0.5)
+    assert "weights" not in writer.parameters
 
 
 def list_files(folder: Path) -> list[str]:
