@@ -5,13 +5,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 
+from heatmask.data.clue import find_clue
 from heatmask.data.sequence import (
     SEQUENCES,
     SequenceClue,
     check_sequences,
     describe_mismatch,
-    find_sequence_clue,
-    recognise_sequence,
 )
 from heatmask.errors import OptionError
 
@@ -124,7 +123,7 @@ from heatmask.errors import OptionError
     ],
 )
 def test_names(name, sequence):
-    assert recognise_sequence(name) == sequence
+    assert find_clue(name).sequence == sequence
 
 
 @pytest.mark.parametrize(
@@ -158,32 +157,32 @@ def test_headers(header, sequence):
     dataset = Dataset()
     for keyword, value in header.items():
         setattr(dataset, keyword, value)
-    assert recognise_sequence("series_7", dataset) == sequence
-    assert recognise_sequence("series_7", header) == sequence  # a dict does as well
+    assert find_clue("series_7", dataset).sequence == sequence
+    assert find_clue("series_7", header).sequence == sequence  # a dict does as well
 
 
 def test_the_header_beats_the_name_and_the_name_fills_in():
     header = {"SeriesDescription": "anat-T1w"}
-    clue = find_sequence_clue("x_flair", header)
+    clue = find_clue("x_flair", header)
     assert clue == SequenceClue("T1", "the DICOM header (SeriesDescription 'anat-T1w')")
-    assert find_sequence_clue("/t1/x_flair.nii", {}).source == "the file name 'x_flair.nii'"
+    assert find_clue("/t1/x_flair.nii", {}).source == "the file name 'x_flair.nii'"
 
 
 def test_a_header_that_contradicts_the_name_says_so():
-    clue = find_sequence_clue("x_flair.nii", {"SeriesDescription": "anat-T1w"})
+    clue = find_clue("x_flair.nii", {"SeriesDescription": "anat-T1w"})
     assert clue.conflict == (
         "The file name 'x_flair.nii' says FLAIR, but the DICOM header (SeriesDescription "
         "'anat-T1w') says T1, which counts."
     )
     for name in ("x_t1", "series7"):
-        assert find_sequence_clue(name, {"SeriesDescription": "anat-T1w"}).conflict == ""
+        assert find_clue(name, {"SeriesDescription": "anat-T1w"}).conflict == ""
 
 
 def test_a_header_without_word_of_contrast_does_not_deny_it():
     for text, sequence in (("T1 MPRAGE", "T1-Gd"), ("T1 pre", "T1"), ("t1_nativ", "T1")):
-        clue = find_sequence_clue("pre_x_t1c.nii", {"SeriesDescription": text})
+        clue = find_clue("pre_x_t1c.nii", {"SeriesDescription": text})
         assert clue.sequence == sequence
-    assert find_sequence_clue("x_t1", {"SeriesDescription": "T1+C"}).conflict == ""
+    assert find_clue("x_t1", {"SeriesDescription": "T1+C"}).conflict == ""
 
 
 patients = st.from_regex(r"[b-eg-rv-z][a-z]{3,9}oma_[0-9]{1,3}", fullmatch=True)
@@ -192,13 +191,13 @@ patients = st.from_regex(r"[b-eg-rv-z][a-z]{3,9}oma_[0-9]{1,3}", fullmatch=True)
 @given(patients, st.sampled_from(["flair", "t1", "t1ce", "t2", "dwi", "swi", "mra"]))
 @example("diffuse_astrocytoma_1", "t1")
 def test_patients_do_not_change_what_a_scan_is(patient, word):
-    clue = find_sequence_clue(f"{patient}_{word}.nii.gz")
-    assert (clue.sequence, clue.token) == (recognise_sequence(word), word)
-    assert clue.head == find_sequence_clue(f"{patient}_flair.nii.gz").head
+    clue = find_clue(f"{patient}_{word}.nii.gz")
+    assert (clue.sequence, clue.token) == (find_clue(word).sequence, word)
+    assert clue.head == find_clue(f"{patient}_flair.nii.gz").head
 
 
 def test_mismatch_names_its_source_and_unknown_is_silent():
-    clue = find_sequence_clue("x-t1c.nii.gz")
+    clue = find_clue("x-t1c.nii.gz")
     assert describe_mismatch(clue, ("FLAIR",)) == (
         "Expected a FLAIR scan; the file name 'x-t1c.nii.gz' says T1-Gd. The mask may mean nothing."
     )
@@ -230,12 +229,12 @@ def test_mismatch_names_its_source_and_unknown_is_silent():
     ],
 )
 def test_names_without_the_sequence_are_those_of_the_head(names, words):
-    assert {find_sequence_clue(name).head for name in names} == {words}
+    assert {find_clue(name).head for name in names} == {words}
 
 
 def test_other_heads_keep_other_names():
     names = ["p1_flair", "p2_t1", "p1_postop_t1", "p1_flair_2", "t1_visit_flair"]
-    assert len({find_sequence_clue(name).head for name in names}) == len(names)
+    assert len({find_clue(name).head for name in names}) == len(names)
 
 
 def test_sequences_of_a_network():

@@ -9,11 +9,9 @@ a folder and the warning on a scan of the wrong sequence. Nothing is refused on 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from heatmask.data.bids import NO_STRUCTURE, parse_bids
-from heatmask.data.names import split_scan_name
 from heatmask.data.words import denies_contrast, read_words
 from heatmask.errors import OptionError
 
@@ -48,24 +46,15 @@ class SequenceClue:
     conflict: str = field(default="", compare=False)
 
 
-def recognise_sequence(path_or_name: str | Path, dicom_header: Header | None = None) -> str:
-    """Name the sequence of a scan; the header, if it tells anything, beats the name.
+def recognise_sequence(name: str) -> str:
+    """Name the sequence that a word or two tell, such as a channel's name in a table.
 
     Returns
     -------
     str
-        One of `SEQUENCES`, a DICOM modality other than MR ("CT"), or "unknown".
+        One of `SEQUENCES`, or "unknown".
     """
-    return find_sequence_clue(path_or_name, dicom_header).sequence
-
-
-def find_sequence_clue(
-    path_or_name: str | Path, dicom_header: Header | None = None
-) -> SequenceClue:
-    """Name the sequence of a scan together with the source of that knowledge."""
-    name = Path(path_or_name).name
-    clue = read_name_clue(name, split_scan_name(name)[0])
-    return clue if dicom_header is None else weigh_clues(read_header_clue(dicom_header), clue)
+    return read_name_clue(name, name).sequence
 
 
 def read_name_clue(name: str, stem: str) -> SequenceClue:
