@@ -232,7 +232,7 @@ def test_nnunet_channels_without_names_are_refused(tmp_path, caplog):
     with pytest.raises(InputError, match=r"need a dataset\.json.*4 files \(P_001_0000"):
         list_cases(tmp_path)
     (note,) = list_cases(tmp_path, "*_0003*").notes
-    assert note.startswith("Nothing says which sequence is in 1 files (P_001_0003.nii.gz)")
+    assert note.startswith("Nothing says which sequence is in 1 file (P_001_0003.nii.gz)")
     assert list_cases(tmp_path / "P_001_0001.nii.gz").notes
     with pytest.raises(InputError, match="2 files"):
         list_cases(tmp_path, "*_000[13]*")

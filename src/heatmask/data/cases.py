@@ -171,7 +171,7 @@ def _leave_out_unnamed_channels(scans: list[Scan], notes: list[str]) -> Found:
     cases = find_unnamed_channels(unknown)
     alone = [paths[0].name for paths in cases if len(paths) == 1]
     if alone:
-        files = list_names(alone, "files")
+        files = list_names(alone, f"file{'s' * (len(alone) > 1)}")
         notes = [*notes, f"Nothing says which sequence is in {files}, one channel of several."]
     unnamed = {path for paths in cases for path in paths if len(paths) > 1}
     if not unnamed:
