@@ -204,10 +204,11 @@ def check_some(cases: Iterable[Item], failures: Failures) -> Iterator[Item]:
     InputError
         After the last case.
     """
-    count = 0
-    for count, case in enumerate(cases, start=1):  # noqa: B007
+    empty = True
+    for case in cases:
+        empty = False
         yield case
-    if failures.reasons and not count:
+    if empty and failures.reasons:
         raise InputError(f"Nothing could be scored:{list_reasons(failures.reasons)}")
 
 
