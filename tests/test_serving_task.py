@@ -346,7 +346,7 @@ class TestBatchInference:
     def test_the_others_are_done_and_it_is_named(self, workers, caplog):
         def infer(request, _):
             if request["image"] == "b":
-                raise InputError("the scan is\ncut off")
+                raise InputError("b: the scan is\ncut off")  # as the app names it
             if request["image"] == "c":
                 raise ZeroDivisionError("planted")
             return {"label": request["image"]}

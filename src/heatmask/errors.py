@@ -96,7 +96,8 @@ class Failures:
             yield
         except Exception as error:
             known = find_reason(error)
-            self.reasons[name] = " ".join((str(known) if known else _describe(error)).split())
+            text = str(known) if known else _describe(error)
+            self.reasons[name] = " ".join(text.split()).removeprefix(f"{name}: ")
             logger.error("%s: %s", name, self.reasons[name], exc_info=known is None)
 
 
