@@ -63,8 +63,8 @@ class LoadSequencesd(MapTransform):
         A sequence without which nothing is done. A scan of unknown sequence may be it, one that
         is known to be another is refused.
     size_mm
-        Least and greatest length of the longest side of what a scan of a head shows; None checks
-        nothing (`heatmask.data.plausibility`).
+        Least length of the two longer sides of what a scan of a head shows, and greatest of all
+        three; None checks nothing (`heatmask.data.plausibility`).
 
     Raises
     ------

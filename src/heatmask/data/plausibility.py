@@ -30,8 +30,8 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
     volume
         As `heatmask.data.scan.load_scan` returns it.
     size_mm
-        Least and greatest length of the longest side of what is shown; None leaves it unchecked,
-        and so does a picture, which has no size.
+        Least length of the two longer sides of what is shown, and greatest of all three; None
+        leaves it unchecked, and so does a picture, which has no size.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
             f"By its voxel size, what '{name}' shows measures {sides} mm; a head is about "
             "160 x 200 x 200 mm. Correct the voxel size in the file's header, or its unit."
         )
-    is_slab = shortest >= _THINNEST_MM or 1 in scan.shape
-    if is_slab and _USUAL_MM[0] <= longest <= _USUAL_MM[1]:
+    is_thick = shortest >= _THINNEST_MM or 1 in scan.shape
+    if is_thick and _USUAL_MM[0] <= longest <= _USUAL_MM[1]:
         return []
     return [f"What the scan shows measures {sides} mm, unusual for a head. Check the voxel size."]
 
