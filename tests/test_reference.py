@@ -29,15 +29,24 @@ def write(path: Path, array: np.ndarray) -> Path:
         MASK.astype(np.uint8),
         MASK * np.int16(4),
         MASK[..., None].astype(np.uint8),
+        MASK[None].astype(np.uint8),
+        MASK[:, :, None].astype(np.uint8),
         np.where(MASK, 0.99999998, 0.0),
         np.where(MASK, 2.0004, -1e-7).astype(np.float32),
     ],
-    ids=["labels", "label 4", "4D", "0.99999998", "rounded"],
+    ids=["labels", "label 4", "4D", "1xyz", "xy1z", "0.99999998", "rounded"],
 )
 def test_what_is_not_nought_is_marked(tmp_path: Path, stored: np.ndarray) -> None:
     mask, affine = read_reference(write(tmp_path / "a-seg.nii.gz", stored))
     np.testing.assert_array_equal(mask, MASK)
     np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
+
+
+@pytest.mark.fault("E")
+def test_a_parcellation_is_a_mask_too(tmp_path: Path) -> None:
+    """Many labels, each in one patch."""
+    labels = np.arange(1, 61, dtype=np.int16).reshape(3, 4, 5).repeat(5, axis=0)
+    assert read_reference(write(tmp_path / "a.nii", labels))[0].all()
 
 
 def test_a_mask_may_mark_nothing(tmp_path: Path) -> None:
@@ -53,8 +62,9 @@ def test_a_mask_may_mark_nothing(tmp_path: Path) -> None:
         np.zeros((3, 4, 5, 2), np.uint8),
         np.full((3, 4, 5), -1, np.int16),
         np.arange(8 * 9 * 10, dtype=np.int16).reshape(8, 9, 10),
+        np.random.default_rng(0).integers(0, 256, (8, 9, 10)).astype(np.uint8),
     ],
-    ids=["probabilities", "NaN", "two channels", "negative", "a scan"],
+    ids=["probabilities", "NaN", "two channels", "negative", "a scan", "a scan of 8 bits"],
 )
 def test_what_is_no_label_map_is_refused(tmp_path: Path, stored: np.ndarray) -> None:
     path = write(tmp_path / "p1_seg.nii.gz", stored)

@@ -81,16 +81,21 @@ def measure_size(scan: NDArray[np.float32], spacing_mm: Sequence[float]) -> list
 
 def _check_not_labels(scan: NDArray[np.float32], name: str) -> None:
     """Refuse a label map, by its few values or its many equal neighbours."""
-    inside = (scan[:-1] != 0) & (scan[1:] != 0)
-    equal = np.count_nonzero(inside & (scan[:-1] == scan[1:]))
-    in_patches = equal > _MAX_EQUAL * np.count_nonzero(inside)
     # A few voxels mostly tell that there are many levels.
-    if not in_patches and any(_count_levels(scan, size) > _MAX_LEVELS for size in (2_000, 200_000)):
+    has_many = any(_count_levels(scan, size) > _MAX_LEVELS for size in (2_000, 200_000))
+    if has_many and not is_in_patches(scan):
         return
     raise InputError(
         f"'{name}' looks like a mask or a label map, not like a scan: it has "
         f"{_count_levels(scan, 200_000)} values, in patches of one value. Give the scan itself."
     )
+
+
+def is_in_patches(scan: NDArray[np.float32]) -> bool:
+    """Whether most neighbours in (X, Y, Z) that are not 0 are equal, as in a label map."""
+    inside = (scan[:-1] != 0) & (scan[1:] != 0)
+    equal = np.count_nonzero(inside & (scan[:-1] == scan[1:]))
+    return bool(equal > _MAX_EQUAL * np.count_nonzero(inside))
 
 
 def _count_levels(scan: NDArray[np.float32], size: int) -> int:

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.data.names import is_picture
+from heatmask.data.plausibility import is_in_patches
 from heatmask.data.read import read_scan
 from heatmask.errors import InputError
 
 ROUNDING = 1e-3
 """How far a label may lie from a whole number: resampled maps hold 0.99999998 for 1."""
-MAX_LABELS = 256
-"""More different values than these are intensities."""
+FEW_LABELS, MAX_LABELS = 16, 256
+"""More values than the first are labels only in patches, more than the second are none."""
 
 
 def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -24,7 +25,7 @@ def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.floa
     Returns
     -------
     numpy.ndarray
-        (X, Y, Z), True where marked. A fourth axis of length 1 is dropped.
+        (X, Y, Z), True where marked. Further axes of length 1 are dropped.
     numpy.ndarray
         Affine (4, 4) to RAS mm; of a picture it means nothing.
 
@@ -39,8 +40,8 @@ def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.floa
     except InputError as error:
         raise InputError(f"The mask cannot be read. {error}") from error
     array = raw.array
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
+    while array.ndim > 3 and 1 in array.shape:
+        array = array.squeeze(array.ndim - 1 - array.shape[::-1].index(1))
     if is_picture(path):
         _check_lossless(path)
     else:
@@ -51,8 +52,10 @@ def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.floa
 def _check_labels(array: NDArray[np.float32], path: Path) -> None:
     finite = array.size > 0 and bool(np.isfinite(array).all())
     whole = finite and bool((np.abs(array - array.round()) <= ROUNDING).all())
-    if array.ndim == 3 and whole and array.min() > -ROUNDING and _count_labels(array) <= MAX_LABELS:
-        return
+    if array.ndim == 3 and whole and array.min() > -ROUNDING:
+        count = _count_labels(array)
+        if count <= FEW_LABELS or (count <= MAX_LABELS and is_in_patches(array.round())):
+            return
     shape = " x ".join(map(str, array.shape))
     raise InputError(
         f"A reference mask must be a 3D label map of whole numbers from 0; '{path}' ({shape}) is "

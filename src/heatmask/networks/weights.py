@@ -86,7 +86,8 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], str]:
         content = torch.load(io.BytesIO(read), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types here, pickle's among them
         raise WeightsError(
-            f"The weights must be a checkpoint that holds only tensors, and {path} is not: {error}"
+            f"The weights must be a checkpoint that holds only tensors, and {path} is not "
+            f"({str(error).split('. ')[0]}). Copy or download it again."
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
