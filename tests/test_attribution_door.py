@@ -234,6 +234,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "detached": (lambda y: y.sigmoid().detach().clone(), "a sigmoid"),
     "one and the rest": (one_against_all, "a sigmoid"),
     "logarithm": (lambda y: y.sigmoid().log(), "a sigmoid"),
+    "in per cent": (lambda y: 100 * y.sigmoid(), "a sigmoid"),
     "log-sigmoid": (nn.LogSigmoid(), "a log-sigmoid"),
     "hard sigmoid": (nn.Hardsigmoid(), "a hard sigmoid"),
     "softmax": (nn.Softmax(1), "a softmax"),

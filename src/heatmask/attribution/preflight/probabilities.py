@@ -26,6 +26,9 @@ _PASSING = frozenset(
 )
 """What makes no logits of probabilities either; so does every view."""
 
+_SCALING = frozenset("add sub mul div".split())
+"""Nor does this, where the other operand is a number."""
+
 _ROUNDING = 1e-5
 
 
@@ -43,7 +46,7 @@ class EndWatch(TorchDispatchMode):
         """Run the operation, and note whether what it gives are probabilities."""
         name = func.overloadpacket.__name__.rstrip("_")
         end = _ENDS.get(name, "")
-        if func.is_view or name in _PASSING:
+        if func.is_view or name in _PASSING or (name in _SCALING and _are_numbers(args[1:])):
             end = next(filter(None, map(self.name_end, tree_leaves(args[:1]))), "")
         results = func(*args, **(kwargs or {}))
         for result in tree_leaves(results):
@@ -56,6 +59,10 @@ class EndWatch(TorchDispatchMode):
     def name_end(self, output: object) -> str:
         """Return what made probabilities of this output; empty if nothing did."""
         return self._ends.get(id(output), (None, ""))[1]
+
+
+def _are_numbers(operands: tuple[Any, ...]) -> bool:
+    return all(not isinstance(value, Tensor) or value.ndim == 0 for value in operands)
 
 
 def name_sum(outputs: Tensor) -> str:
