@@ -31,6 +31,8 @@ _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # of float, double and integ
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # compressed pixels
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+# Of slices that are compressed as files, or still on their way.
+_WRAPPED = ".gz .bz2 .xz .zst .zip .part .partial .filepart .crdownload .download .tmp".split()
 _MAX_NAMED = 10
 
 
@@ -217,7 +219,8 @@ def _looks_like(path: Path, shapes: set[str]) -> bool:
     shape, bare = _shape_of(path), path.with_suffix("")
     suffix, suffixes = Path(shape).suffix.lower(), {Path(s).suffix.lower() for s in shapes}
     is_empty_slice = is_empty(path) and "0" in shape and suffix in suffixes
-    stands_for_slice = _shape_of(bare) in shapes and not bare.exists()
+    is_wrapped = path.suffix.lower() in _WRAPPED and not bare.exists()
+    stands_for_slice = is_wrapped and _shape_of(bare) in shapes
     like = shape in shapes or suffix in DICOM_SUFFIXES or is_empty_slice or stands_for_slice
     return bool(shapes) and like
 
