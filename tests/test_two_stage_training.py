@@ -20,7 +20,7 @@ from scan_files import write_nifti
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
-from heatmask.errors import InputError
+from heatmask.errors import HeatmaskError, InputError
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
 from heatmask.training.curve import draw_curves
@@ -349,7 +349,7 @@ def test_an_evaluation_takes_pictures_and_volumes(
         flair = nib.load(heads / name / f"{name}-t2f.nii.gz")
         mask = (flair.get_fdata() > 900).astype(np.uint8)
         write_nifti(heads / name / f"{name}-seg.nii.gz", mask, flair.affine)
-    with pytest.raises(InputError, match="needs a T1-Gd scan; got FLAIR"):
+    with pytest.raises(HeatmaskError, match="needs a T1-Gd scan; got FLAIR"):
         score(small, heads)
     shutil.copy(heads / "P2" / "P2-t2f.nii.gz", heads / "P2" / "P2-t1c.nii.gz")
     evaluation = score({**small, "gate_probability": 0.0}, heads)
