@@ -13,7 +13,7 @@ PORT    ?= 8000
 DEVICE  ?=
 ARGS    ?=
 PYTHON  ?=
-JOBS    ?= 1
+JOBS    ?= 2
 
 VENV := .venv
 BIN  := $(VENV)/bin

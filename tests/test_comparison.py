@@ -94,7 +94,7 @@ def run(heads: Path, output: Path, *words: str) -> str:
 def small() -> Iterator[None]:
     """Trainings that take a moment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(floors, "FEW_MASKS_SLICES", 200)
+        patch.setattr(floors, "FEW_MASKS_SLICES", 60)
         patch.setattr(retraining, "EPOCHS", 1)
         yield
 

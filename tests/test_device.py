@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from heatmask.device import place_network, resolve_device
+from heatmask.device import autocast_bfloat16, place_network, resolve_device
 from heatmask.errors import DeviceError, OptionError
 from heatmask.networks.resnet import make_resnet
 
@@ -66,3 +66,11 @@ def test_a_placed_network_is_the_same_with_channels_last(dims: int) -> None:
     assert weight.is_contiguous(memory_format=layout)
     assert not weight.is_contiguous()
     torch.testing.assert_close(placed(images), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_bfloat16_only_where_the_cpu_has_it(monkeypatch, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    with autocast_bfloat16(torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if able else torch.float32)

@@ -74,7 +74,9 @@ def test_the_whole_volume_is_one_block(scan: Path, tmp_path: Path) -> None:
     assert result["heatmap"].shape[1:] == nib.load(scan).shape
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "occlusion_coarse_to_fine"])
+@pytest.mark.parametrize(
+    "method", ["grad_cam", pytest.param("occlusion_coarse_to_fine", marks=pytest.mark.slow)]
+)
 def test_other_methods_in_3d_by_the_same_option(scan: Path, tmp_path: Path, method: str) -> None:
     result = run(scan, tmp_path, method=method)
     assert result["heatmap"].shape[1:] == nib.load(scan).shape

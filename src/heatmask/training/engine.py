@@ -7,7 +7,7 @@ from ignite.engine import Engine, Events
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from heatmask.device import lay_channels_last, to_channels_last
+from heatmask.device import autocast_bfloat16, lay_channels_last, to_channels_last
 from heatmask.training.augment import Augmentation
 from heatmask.training.position import PositionPrior
 
@@ -51,11 +51,11 @@ class PrepareSlices:
 
 
 class AutocastInferer(SimpleInferer):
-    """`SimpleInferer` in bfloat16, on the CPU too, where MONAI's `amp` does nothing."""
+    """`SimpleInferer` in bfloat16, also on a CPU that can, where MONAI's `amp` does nothing."""
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the network's float32 output."""
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        with autocast_bfloat16(inputs.device):
             return network(inputs, *args, **kwargs).float()
 
 

@@ -5,7 +5,7 @@ from monai.losses import DiceCELoss
 from rich.progress import track
 from torch import Tensor, nn
 
-from heatmask.device import to_channels_last
+from heatmask.device import autocast_bfloat16, to_channels_last
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.training.augment import Augmentation
 from heatmask.training.engine import seed_network
@@ -56,7 +56,7 @@ def train_unet(
             # The mask moves along as a further channel, and keeps its grey values.
             moved = MOVE(torch.cat([images[chosen], masks[chosen]], 1).float())
             pictures, truth = RECOLOUR(moved[:, :-1]), (moved[:, -1:] > 0.5).float()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with autocast_bfloat16(pictures.device):
                 logits = network.forward_heatmap(to_channels_last(pictures))[1].float()
             loss = loss_function(logits, truth)
             optimizer.zero_grad()

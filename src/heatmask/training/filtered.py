@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.device import to_channels_last
+from heatmask.device import autocast_bfloat16, to_channels_last
 from heatmask.errors import InputError, OptionError
 from heatmask.training.augment import Augmentation
 from heatmask.training.engine import seed_network
@@ -219,7 +219,7 @@ def train_filtered(
         order = torch.randperm(len(images), generator=generator)
         for chosen in order.split(BATCH_SIZE)[: len(images) // BATCH_SIZE or 1]:
             batch = to_channels_last(augment(images[chosen].float()).to(device))
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with autocast_bfloat16(device):
                 logits = network(batch).float().cpu()
             loss = loss_function(logits, targets[chosen])
             optimizer.zero_grad()
