@@ -55,7 +55,7 @@ PARTS = Request.parts
 
 
 def list_tasks(plan: Plan, request: Request, place: Place, has_given: bool) -> list[Task]:
-    """Return every task of a plan, the dearest last."""
+    """Return every task of a plan, the slowest last."""
     first, split = plan.entries[0], place.split
     controls = [draw for entry in plan.entries for draw in list_draws(entry)]
     tasks = [Task("floors", first, split)]

@@ -1,4 +1,4 @@
-"""Whether the classifier's answer hangs on the pixels that a heatmap calls important."""
+"""Whether the classifier's answer depends on the pixels that a heatmap calls important."""
 
 from functools import partial
 

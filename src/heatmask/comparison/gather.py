@@ -1,4 +1,4 @@
-"""From a plan to a comparison: compute what is wanting, then read everything from the store."""
+"""From a plan to a comparison: compute what is missing, then read everything from the store."""
 
 import time
 from collections.abc import Mapping, Sequence

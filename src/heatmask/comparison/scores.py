@@ -60,7 +60,7 @@ class Scoring(Kept[Subject]):
         # The paper's steps work on logits, which the networks with a preset have.
         offered = 4 if "preset" in explanations.parser.get() else 3
         self.rules = LABEL_FREE_RULES[: 2 if explanations.entry.control else offered]
-        # A control's range hangs on the scans of all.
+        # A control's range depends on all scans.
         among = subjects.subjects if explanations.entry.control else ()
         self._among = digest([explanations.find_key(subject) for subject in among])
         self._range: tuple[float, float] | None = None

@@ -64,7 +64,7 @@ def prepare_pictures(
     """Prepare pictures, as far as that has not been done before, and keep them on disk.
 
     In ``$XDG_CACHE_HOME/heatmask/pictures`` (default ``~/.cache``), a folder for each way of
-    preparing, which hangs on the preprocessing, the size, and the code and the libraries behind
+    preparing, which depends on the preprocessing, the size, and the code and the libraries behind
     them. A picture goes by its content, wherever it lies. Several processes may do so at a time.
 
     Parameters
