@@ -506,12 +506,14 @@ def test_targets_hold_the_label_and_the_positions_log_odds() -> None:
     )
 
 
-def test_training_runs_in_bfloat16() -> None:
+@pytest.mark.parametrize("able", [True, False])
+def test_training_runs_in_bfloat16_where_the_cpu_has_it(monkeypatch, able) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
     seen = []
     network = nn.Linear(4, 1)
     network.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
     out = AutocastInferer()(torch.rand(2, 4), network)
-    assert seen == [torch.bfloat16]
+    assert seen == [torch.bfloat16 if able else torch.float32]
     assert out.dtype == torch.float32
     out.sum().backward()
     assert network.weight.grad is not None
