@@ -38,7 +38,7 @@ def test_the_mirrored_heatmap_gets_the_opposite() -> None:
 
 
 def test_the_whole_head_earns_nothing() -> None:
-    assert measure_deletion_contrast(classify, IMAGES, torch.rand(3, 20, 30), [1.0]) == 0
+    assert measure_deletion_contrast(classify, IMAGES, torch.randperm(1800).reshape(3, 20, 30).float(), [1.0]) == 0
 
 
 def test_no_images_no_contrast() -> None:
