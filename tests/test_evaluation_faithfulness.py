@@ -38,7 +38,8 @@ def test_the_mirrored_heatmap_gets_the_opposite() -> None:
 
 
 def test_the_whole_head_earns_nothing() -> None:
-    assert measure_deletion_contrast(classify, IMAGES, torch.randperm(1800).reshape(3, 20, 30).float(), [1.0]) == 0
+    heatmaps = torch.randperm(1800).reshape(3, 20, 30).float()
+    assert measure_deletion_contrast(classify, IMAGES, heatmaps, [1.0]) == 0
 
 
 def test_no_images_no_contrast() -> None:
