@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[1]
+from helpers.project import PROJECT
 
 
 @pytest.fixture(scope="session", autouse=True)

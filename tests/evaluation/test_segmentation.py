@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+from helpers.planted import store_as
+from sklearn.metrics import f1_score, jaccard_score
+
+from heatmask.errors import InputError
+from heatmask.evaluation.segmentation import (
+    EMPTY_RULE,
+    match_voxels,
+    measure_spacing_mm,
+    score_mask,
+)
+
+SHAPE = (7, 5, 4)
+SPACING_MM = (0.5, 2.0, 6.0)  # 6 mm3 a voxel
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return rng.random(SHAPE) > 0.6, rng.random(SHAPE) > 0.5
+
+
+def make_affine(spacing_mm=SPACING_MM, degrees=30.0) -> np.ndarray:
+    """Oblique, anisotropic and left-handed."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[-c, s, 0], [s, c, 0], [0, 0, 1]]) * spacing_mm
+    affine[:3, 3] = (-40, 25, 310)
+    return affine
+
+
+def test_overlap_equals_an_independent_implementation(pair):
+    scores = score_mask(*pair, SPACING_MM)
+    mask, reference = (m.ravel() for m in pair)
+    assert scores["dice"] == pytest.approx(f1_score(reference, mask))
+    assert scores["iou"] == pytest.approx(jaccard_score(reference, mask))
+
+
+def test_overlap_is_symmetric_and_ignores_label_values(pair):
+    mask, reference = pair
+    there = score_mask(mask.astype(np.uint8) * 3, reference.astype(np.int16), SPACING_MM)
+    back = score_mask(reference, mask, SPACING_MM)
+    assert there["dice"] == back["dice"]
+    assert there["mask_ml"] == back["reference_ml"]
+
+
+def test_volumes_are_in_ml():
+    mask, reference = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    mask[:5, :, 1:3] = True  # 50 voxels of 6 mm3
+    reference[:5, :2, 2] = True
+    scores = score_mask(mask, reference, SPACING_MM)
+    assert scores["mask_ml"] == pytest.approx(0.3)
+    assert scores["reference_ml"] == pytest.approx(0.06)
+    assert scores["tumour_free_slices_ml"] == pytest.approx(0.15)  # all of slice 1
+
+
+def test_tumour_free_slices_follow_the_slice_axis():
+    mask, reference = np.ones(SHAPE, bool), np.zeros(SHAPE, bool)
+    reference[0] = True  # one of 7 slices along axis 0, a part of each along the others
+    ml = [score_mask(mask, reference, SPACING_MM, axis)["tumour_free_slices_ml"] for axis in (0, 2)]
+    assert ml == pytest.approx([6 * 20 * 0.006, 0])
+
+
+def test_empty_against_empty_is_not_counted():
+    empty = np.zeros(SHAPE, np.uint8)
+    scores = score_mask(empty, empty, SPACING_MM)
+    assert np.isnan([scores["dice"], scores["iou"]]).all()
+    assert "not counted" in EMPTY_RULE
+
+
+def test_empty_against_something_is_nought_both_ways():
+    empty, full = np.zeros(SHAPE, bool), np.ones(SHAPE, bool)
+    for mask, reference in ((empty, full), (full, empty)):
+        scores = score_mask(mask, reference, SPACING_MM)
+        assert scores["dice"] == scores["iou"] == 0
+
+
+def test_full_against_full_is_one():
+    full = np.ones(SHAPE, bool)
+    scores = score_mask(full, full, SPACING_MM)
+    assert scores["dice"] == scores["iou"] == 1
+
+
+def test_another_shape_is_refused_and_both_are_named():
+    message = r"shape, got \(7, 5, 4\) against \(5, 7, 4\)"
+    with pytest.raises(InputError, match=message):
+        score_mask(np.zeros(SHAPE, bool), np.zeros((5, 7, 4), bool), SPACING_MM)
+
+
+def test_a_heatmap_is_refused():
+    with pytest.raises(InputError, match="whole numbers or booleans, got float32"):
+        score_mask(np.zeros(SHAPE, np.float32), np.zeros(SHAPE, bool), SPACING_MM)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1), (1, 1, 0), (1, float("nan"), 1)])
+def test_a_wrong_spacing_is_refused(spacing_mm):
+    with pytest.raises(InputError, match="3 positive lengths in mm"):
+        score_mask(np.zeros(SHAPE, bool), np.zeros(SHAPE, bool), spacing_mm)
+
+
+def test_spacing_survives_rotation():
+    assert measure_spacing_mm(make_affine()) == pytest.approx(SPACING_MM)
+
+
+def test_rounded_affines_agree(pair):
+    mask, _ = pair
+    rounded = make_affine().astype(np.float32)
+    np.testing.assert_array_equal(match_voxels(mask, rounded, SHAPE, make_affine()), mask)
+
+
+@pytest.mark.fault("E")
+@pytest.mark.parametrize("axcodes", ["LPS", "SAL", "IRP", "ASR"])
+def test_a_mask_stored_in_another_order_is_brought_to_its_scans(pair, axcodes):
+    mask, affine = pair[0], make_affine()
+    stored, moved = store_as(mask, affine, axcodes)
+    assert stored.shape != SHAPE or not np.array_equal(stored, mask)
+    np.testing.assert_array_equal(match_voxels(stored, moved, SHAPE, affine), mask)
+
+
+@pytest.mark.fault("E")
+@pytest.mark.parametrize("change", ["shift", "turn", "flip", "coarser", "identity"])
+def test_other_voxels_are_refused_and_both_are_named(pair, change):
+    mask, other = pair[0], make_affine()
+    if change == "shift":
+        other[2, 3] += 1
+    elif change == "turn":
+        other = make_affine(degrees=35)
+    elif change == "flip":
+        other[:3, 0] *= -1  # about the origin, not about the volume's middle
+    elif change == "coarser":
+        mask, other = mask[::2], other @ np.diag([2, 1, 1, 1])
+    else:
+        other = np.eye(4)
+    message = (
+        r"\d x 5 x 4 voxels of .* mm \(.*7 x 5 x 4 voxels of 0\.5 x 2 x 6 mm .* -40, 25, 310 mm"
+    )
+    with pytest.raises(InputError, match=message) as caught:
+        match_voxels(mask, other, SHAPE, make_affine())
+    assert ("affine is the identity" in str(caught.value)) == (change == "identity")
