@@ -80,10 +80,9 @@ def record_case(bundle: str, scan: Path, folder: Path) -> list[Record] | int:
 def run_heatmask(arguments: list[str]) -> int:
     """Run a `heatmask` command and return its exit status."""
     console.print("heatmask", *arguments)
-    return subprocess.run(
-        [sys.executable, "-m", "heatmask.cli", *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, cwd=tempfile.gettempdir(),
-    ).returncode  # fmt: skip
+    run = [sys.executable, "-m", "heatmask.cli", *arguments]
+    done = subprocess.run(run, capture_output=True, check=False, cwd=tempfile.gettempdir())
+    return done.returncode
 
 
 def describe_case(folder: Path) -> Record:

@@ -1,6 +1,5 @@
 """The range of a heatmap: measured from slice labels, kept beside the weights."""
 
-from helpers.project import PROJECT
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from heatmask.attribution.calibration import read_calibration, write_calibration
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import InputError, OptionError
 from heatmask.training.calibrate import list_explainers
+from helpers.project import PROJECT
 
 BUNDLES = PROJECT / "bundles"
 RANGES = {"guided_backprop": (-1.5e-7, 0.107), "grad_cam": (0.0, 2.0)}

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.attribution_cases import CONVS, assert_close, explain, randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from helpers.planted import make_affine
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, get_method, list_methods, register, registry
@@ -30,6 +28,8 @@ from heatmask.errors import (
     MethodError,
     OptionError,
 )
+from helpers.attribution_cases import CONVS, assert_close, explain, randomise
+from helpers.planted import make_affine
 
 NAMES = [method.name for method in list_methods()]
 SEEDED = [name for name in NAMES if "seed" in get_method(name).options]

@@ -6,15 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.attribution_cases import (
-    SIZES,
-    Hidden,
-    assert_close,
-    attribute,
-    draw_images,
-    explain,
-    randomise,
-)
 from captum.attr import DeepLift
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +15,15 @@ from torch.nn import functional as F
 
 from heatmask.errors import MethodError
 from heatmask.networks.resnet import make_resnet
+from helpers.attribution_cases import (
+    SIZES,
+    Hidden,
+    assert_close,
+    attribute,
+    draw_images,
+    explain,
+    randomise,
+)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU": nn.ReLU(),

@@ -7,15 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.attribution_cases import (
-    CONVS,
-    Hidden,
-    assert_close,
-    attribute,
-    draw_images,
-    explain,
-    randomise,
-)
 from captum.attr import Deconvolution, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency
 from monai.networks.nets import DenseNet121
 from torch import Tensor, nn
@@ -28,6 +19,15 @@ from heatmask.attribution.gradient import backpropagate
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError, OptionError
 from heatmask.networks.resnet import make_resnet
+from helpers.attribution_cases import (
+    CONVS,
+    Hidden,
+    assert_close,
+    attribute,
+    draw_images,
+    explain,
+    randomise,
+)
 
 RULES = ["plain", "guided", "deconvolution"]
 RULED = {"plain": "input_x_gradient", "guided": "guided_backprop", "deconvolution": "deconvolution"}

@@ -1,23 +1,22 @@
 """The perturbation family: closed forms and plain loops in float64, Captum, and the laws."""
 
-from helpers.project import PROJECT
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from captum.attr import FeatureAblation, Occlusion
-from helpers.planted import draw_ball
 from torch import Tensor, nn
 
 from heatmask.attribution import explain, get_method, list_methods
 from heatmask.attribution.perturbation.superpixels import find_superpixels
 from heatmask.attribution.perturbation.windows import WindowGrid
 from heatmask.errors import DeviceError, MethodError, OptionError
+from helpers.planted import draw_ball
+from helpers.project import PROJECT
 
 NAMES = ["occlusion", "occlusion_coarse_to_fine", "feature_ablation"]
 OCCLUSIONS = NAMES[:2]

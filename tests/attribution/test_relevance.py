@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets import DenseNet121, ResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heatmask.attribution.canonical import Shares, fold_batch_norms, stabilize
+from heatmask.attribution.frozen import copy_frozen
+from heatmask.errors import MethodError, OptionError
+from heatmask.networks.resnet import make_resnet
 from helpers.attribution_cases import (
     CONVS,
     SIZES,
@@ -16,14 +24,6 @@ from helpers.attribution_cases import (
     explain,
     randomise,
 )
-from monai.networks.nets import DenseNet121, ResNet
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from heatmask.attribution.canonical import Shares, fold_batch_norms, stabilize
-from heatmask.attribution.frozen import copy_frozen
-from heatmask.errors import MethodError, OptionError
-from heatmask.networks.resnet import make_resnet
 
 BOTH = ["lrp_epsilon", "lrp_epsilon_plus"]
 UNITS = 7

@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.project import PROJECT
 from typer.testing import CliRunner
 
 from heatmask.bundle import choose_bundle, find_bundle, find_shipped, list_bundles, order_bundles
 from heatmask.bundle.evidence import Evidence, read_evidence
 from heatmask.cli import app
 from heatmask.errors import InputError
+from helpers.project import PROJECT
 
 SHUFFLE = "brain_mri_gp_shuffle_unet_segmentation"
 RELEVANCE = "brain_mri_relevance3d_segmentation"

@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.project import PROJECT
 from monai.bundle import ConfigWorkflow, load
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
@@ -20,6 +19,7 @@ from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.networks.weights import save_weights
+from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 

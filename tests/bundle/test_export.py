@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.project import PROJECT
 
 from heatmask.bundle import read_bundle, run_bundle
+from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 GP_UNET = PROJECT / "bundles" / "brain_mri_gp_unet_segmentation" / "configs"

@@ -7,13 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.project import PROJECT
-from helpers.scan_files import write_nifti
 from scipy import ndimage
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
+from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
 

@@ -7,15 +7,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.project import PROJECT
 from PIL import Image
-from helpers.planted import make_affine
-from helpers.scan_files import write_dicom_series
 from typer.testing import CliRunner
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.errors import InputError
+from helpers.planted import make_affine
+from helpers.project import PROJECT
+from helpers.scan_files import write_dicom_series
 
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 NAMES = {"meningioma": 0, "glioma": 1, "pituitary": 2}

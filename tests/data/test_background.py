@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from helpers.scan_files import write_nifti
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.background import zero_background
 from heatmask.data.phantom import make_phantom
+from helpers.scan_files import write_nifti
 
 SHAPE = (40, 37, 18)
 

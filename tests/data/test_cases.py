@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from helpers.scan_files import write_dicom_series
 
 from heatmask.data.cases import Study, find_studies, list_cases
 from heatmask.data.find import Found, Scan
 from heatmask.errors import InputError, OptionError
+from helpers.scan_files import write_dicom_series
 
 ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
 FOUR = ["FLAIR", "T1", "T1-Gd", "T2"]

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from helpers.scan_files import write_nifti
 
 from heatmask.data.clue import find_clue
 from heatmask.data.scan import get_warnings, load_scan
 from heatmask.errors import InputError
+from helpers.scan_files import write_nifti
 
 pytestmark = pytest.mark.fault("D")
 

@@ -4,11 +4,11 @@ import csv
 
 import numpy as np
 import pytest
-from helpers.planted import make_affine, make_volume, store_as
 from scipy import ndimage
 
 from heatmask.data.contrast import describe_contradictions, measure_edge_trend
 from heatmask.data.load import LoadSequencesd
+from helpers.planted import make_affine, make_volume, store_as
 
 SHAPE, SPACING = (90, 100, 14), (2.0, 1.8, 5.0)
 

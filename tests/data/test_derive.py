@@ -4,14 +4,14 @@ import csv
 
 import numpy as np
 import pytest
-from helpers.planted import make_affine
-from helpers.scan_files import write_nifti
 from typer.testing import CliRunner
 
 from heatmask.cli import app
 from heatmask.data.derive import derive_slice_labels, find_reference_masks
 from heatmask.data.labels import list_labelled_volumes, read_slice_labels, read_split
 from heatmask.errors import InputError, OutputError
+from helpers.planted import make_affine
+from helpers.scan_files import write_nifti
 
 AFFINE = make_affine((1.2, 0.9, 4.0), "PSL", (5.0, 9.0, -3.0))
 

@@ -10,12 +10,12 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
-from helpers.scan_files import write_dicom_series
 
 from heatmask.data.dicom_files import is_dicom_folder
 from heatmask.data.find import find_scans
 from heatmask.data.read import read_scan
 from heatmask.errors import InputError
+from helpers.scan_files import write_dicom_series
 
 pytestmark = pytest.mark.fault("A")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.scan_files import write_dicom_series
 
 from heatmask.data import find
 from heatmask.data.find import Scan, name_cases
 from heatmask.data.names import is_mask
 from heatmask.errors import InputError, OptionError
+from helpers.scan_files import write_dicom_series
 
 ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd
-from helpers.planted import make_affine, make_volume, store_as
-from helpers.scan_files import write_dicom_series, write_nifti
 
 from heatmask.data.cases import list_cases
 from heatmask.data.load import LoadSequencesd, assign_roles
 from heatmask.data.scan import get_warnings
 from heatmask.errors import InputError, OptionError
 from heatmask.transforms import NormalizeHeadd, ResampleInPlaned
+from helpers.planted import make_affine, make_volume, store_as
+from helpers.scan_files import write_dicom_series, write_nifti
 
 FOUR = ["FLAIR", "T1", "T1-Gd", "T2"]
 SHAPE, SPACING, TILT = (26, 31, 12), (1.4, 1.1, 3.5), (11.0, -6.0, 17.0)

@@ -7,13 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.data import DataLoader, Dataset, decollate_batch
-from helpers.planted import make_affine
 
 from heatmask.data.load import LoadSequencesd
 from heatmask.data.nifti import make_nifti, read_itk_grid
 from heatmask.data.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
+from helpers.planted import make_affine
 
 SHAPE, SPACING = (6, 7, 5), (0.9, 1.2, 4.0)
 ARRAY = np.random.default_rng(0).permutation(210).reshape(SHAPE).astype(np.int16)

@@ -3,15 +3,15 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.project import PROJECT
-from helpers.planted import make_affine, make_volume
-from helpers.scan_files import write_nifti
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.load import LoadSequencesd
 from heatmask.data.phantom import make_phantom
 from heatmask.data.plausibility import check_plausible, measure_size
 from heatmask.errors import InputError, find_reason
+from helpers.planted import make_affine, make_volume
+from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/train.json"))
 HEAD_MM = (70, 400)

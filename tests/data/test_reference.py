@@ -6,11 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from helpers.planted import make_affine
 
 from heatmask.data.derive import derive_slice_labels
 from heatmask.data.reference import read_reference
 from heatmask.errors import InputError
+from helpers.planted import make_affine
 
 AFFINE = make_affine((1.5, 2.0, 5.0), "LAS", (10.0, 0.0, 5.0))
 MASK = np.zeros((6, 5, 4), bool)

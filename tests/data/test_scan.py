@@ -22,12 +22,12 @@ from monai.transforms import (
     Spacingd,
 )
 from PIL import Image
-from helpers.scan_files import write_dicom_series, write_nifti, write_nrrd, write_raw_nifti
 from scipy.spatial.transform import Rotation
 
 from heatmask.data.load import LoadSequencesd
 from heatmask.data.scan import get_warnings
 from heatmask.errors import InputError, OptionError
+from helpers.scan_files import write_dicom_series, write_nifti, write_nrrd, write_raw_nifti
 
 SHAPE = (7, 11, 5)
 SPACING_MM = (0.7, 1.3, 4.0)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from helpers.planted import PlantedClassifier
 from typer.testing import CliRunner
 
 from heatmask.cli import app
@@ -20,6 +19,7 @@ from heatmask.errors import HeatmaskError, InputError
 from heatmask.inferer import HeatmapInferer
 from heatmask.picture_scoring import PictureScorer
 from heatmask.segmenter import Segmenter
+from helpers.planted import PlantedClassifier
 
 NAMES = ("dim", "bright")
 LEVELS = {"dim": 150, "bright": 250}

@@ -7,13 +7,13 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.planted import store_as
 from typer.testing import CliRunner
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError
+from helpers.planted import store_as
 
 PATIENTS = {"P1": ("train", 71), "P2": ("test", 72), "P3": ("test", 73)}
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from helpers.planted import store_as
 from sklearn.metrics import f1_score, jaccard_score
 
 from heatmask.errors import InputError
@@ -10,6 +9,7 @@ from heatmask.evaluation.segmentation import (
     measure_spacing_mm,
     score_mask,
 )
+from helpers.planted import store_as
 
 SHAPE = (7, 5, 4)
 SPACING_MM = (0.5, 2.0, 6.0)  # 6 mm3 a voxel

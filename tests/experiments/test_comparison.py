@@ -13,10 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.project import PROJECT
 from PIL import Image
-from helpers.planted import store_as
-from helpers.scan_files import write_nifti
 from typer.testing import CliRunner
 
 from heatmask.attribution import Explainer, register, registry
@@ -54,6 +51,9 @@ from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
 from heatmask.segmenter import Segmenter
 from heatmask.training.filtered import Condition, Slices, filter_images
+from helpers.planted import store_as
+from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 GP_UNET = PROJECT / "bundles" / "brain_mri_gp_unet_segmentation"
 SPLITS = ("train", "train", "train", "val", "val", "test", "test", "test")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from helpers.planted import draw_ball
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
@@ -13,6 +12,7 @@ from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, ope
 from heatmask.masks.make import MaskSettings, make_mask
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
+from helpers.planted import draw_ball
 
 CALIBRATION = (-6.0, 4.0)
 BIN = 10.0 / 256

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from monai.networks import nets
-from helpers.planted import PlantedClassifier
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
@@ -13,6 +12,7 @@ from heatmask.attribution.layers import LayerTap
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.resnet import make_resnet
+from helpers.planted import PlantedClassifier
 
 SIZES = {2: (17, 22), 3: (9, 6, 11)}
 

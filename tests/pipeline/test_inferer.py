@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 from monai.transforms import Orientation
-from helpers.planted import PlantedClassifier, draw_ball, make_affine, make_volume
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
@@ -21,6 +20,7 @@ from heatmask.inferer import HeatmapInferer
 from heatmask.masks.make import MaskSettings, make_mask
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.resnet import make_resnet
+from helpers.planted import PlantedClassifier, draw_ball, make_affine, make_volume
 
 SHAPE = (11, 14, 9)
 BALL = draw_ball(SHAPE, centre=(4, 8, 5), radius=3.2)

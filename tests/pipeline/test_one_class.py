@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from helpers.planted import PlantedClassifier
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
 from heatmask.errors import OptionError
 from heatmask.inferer import HeatmapInferer
 from heatmask.networks.gated_cnn import GatedCNN
+from helpers.planted import PlantedClassifier
 
 EMPTY = -9.0
 VALUES = torch.tensor([4.0, 4.0, 0.1, -5.0])

@@ -11,8 +11,6 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd
 from PIL import Image
-from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
-from helpers.scan_files import write_nifti
 from scipy import ndimage
 
 from heatmask.errors import InputError, OptionError
@@ -28,6 +26,8 @@ from heatmask.transforms import (
     find_array_axis,
     order_as_stored,
 )
+from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
+from helpers.scan_files import write_nifti
 
 TILT = (12.0, -7.0, 18.0)
 # Axes in RAS order: 46 x 52 x 14 voxels of 1.3 x 0.9 x 4 mm.

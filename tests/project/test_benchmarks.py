@@ -1,6 +1,5 @@
 """The benchmark's own arithmetic. No test here is timed: speed is told by `make bench`."""
 
-from helpers.project import PROJECT
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +11,7 @@ import torch
 from rich.console import Console
 
 from heatmask.attribution import explain
+from helpers.project import PROJECT
 
 BENCHMARKS = PROJECT / "benchmarks"
 

@@ -1,11 +1,12 @@
 """The pages that are made from the code, and the code that stands on pages."""
 
-from helpers.project import PROJECT
 import json
 import runpy
 from pathlib import Path
 
 import pytest
+
+from helpers.project import PROJECT
 
 DOCS = PROJECT / "docs"
 

@@ -1,6 +1,5 @@
 """The pack for a bare CUDA machine: built, and its script run on the CPU; nothing is timed."""
 
-from helpers.project import PROJECT
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from heatmask.data.phantom import make_phantom
+from helpers.project import PROJECT
 
 FOLDERS = PROJECT / "benchmarks", PROJECT / "benchmarks" / "gpu_pack"
 

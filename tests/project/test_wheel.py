@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from helpers.project import PROJECT
 
 Run = Callable[..., str]

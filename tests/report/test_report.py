@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
-from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 
 from heatmask import __version__
 from heatmask.errors import HeatmaskError, InputError, OutputError
@@ -24,6 +23,7 @@ from heatmask.report.overview import choose_slices, draw_overview, to_ras
 from heatmask.report.summary import describe_class, summarise_result
 from heatmask.report.writer import CaseWriter
 from heatmask.segmenter import Segmenter
+from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 
 SHAPE, SPACING = (18, 22, 7), (1.25, 2.0, 4.0)
 VOXEL_ML = 1.25 * 2.0 * 4.0 / 1000

@@ -16,13 +16,13 @@ import nrrd
 import numpy as np
 import pytest
 import requests
-from helpers.project import PROJECT
-from helpers.planted import store_as
-from helpers.serving_stub import tilt_affine, write_bundle, write_scan
 
 from heatmask.bundle import list_bundles
 from heatmask.errors import DeviceError, InputError, OptionError
 from heatmask.serving.server import list_sequences, start_server
+from helpers.planted import store_as
+from helpers.project import PROJECT
+from helpers.serving_stub import tilt_affine, write_bundle, write_scan
 
 host_client = pytest.importorskip("monailabel.client.client", reason="needs the extra 'serve'")
 MONAILabelClient = host_client.MONAILabelClient

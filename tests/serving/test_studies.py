@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from helpers.serving_stub import write_scan
 
 from heatmask.data.clue import find_clue
 from heatmask.data.sequence import SEQUENCES
 from heatmask.errors import InputError, OutputError
 from heatmask.serving.studies import find_scan, index_studies, read_siblings
 from heatmask.serving.task import list_scans
+from helpers.serving_stub import write_scan
 
 FLAIRS = {"p1-t2f.nii.gz", "p2-t2f.nii.gz"}
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 from filelock import Timeout
 from monai.data import MetaTensor
-from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.data.scan import load_scan
@@ -33,6 +32,7 @@ from heatmask.serving.app import BatchInference, load_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
 from heatmask.serving.task import HeatmapInferTask, lock_device, write_mask
+from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
 
 @pytest.fixture

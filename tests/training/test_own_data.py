@@ -1,6 +1,5 @@
 """From a table of labels to a bundle that runs: `heatmask train --labels`."""
 
-from helpers.project import PROJECT
 import json
 import math
 import sys
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
-from helpers.planted import make_affine
-from helpers.scan_files import write_nifti
 from skimage.io import imsave
 from typer.testing import CliRunner
 
@@ -33,6 +30,9 @@ from heatmask.training.own_config import (
     describe_task,
 )
 from heatmask.training.own_data import OwnData, train_own_bundle
+from helpers.planted import make_affine
+from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 SOURCE = "brain_mri_gp_unet_segmentation"
 CLASSES = ("disc", "bar")

@@ -7,11 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.project import PROJECT
 from monai.bundle import verify_metadata, verify_net_in_out
 from typer.testing import CliRunner
 
 from heatmask.cli import app
+from helpers.project import PROJECT
 
 pytestmark = pytest.mark.slow
 KINDS = ("meningioma", "glioma", "pituitary")

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.metrics import compute_roc_auc
-from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
-from helpers.scan_files import write_nifti
 from sklearn import metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -51,6 +49,8 @@ from heatmask.training.position import (
     balance_classes,
 )
 from heatmask.training.slices import SliceDataset
+from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
+from helpers.scan_files import write_nifti
 
 # --- position ------------------------------------------------------------------------------
 

@@ -14,9 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.project import PROJECT
 from PIL import Image
-from helpers.scan_files import write_nifti
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
@@ -27,6 +25,8 @@ from heatmask.training.curve import draw_curves
 from heatmask.training.gate import fit_alone, join_gate, start_gate
 from heatmask.training.own_data import OwnData, train_own_bundle
 from heatmask.training.position import PositionOffsetLoss
+from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
