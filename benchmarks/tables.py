@@ -13,6 +13,7 @@ from rich.table import Table
 from timing import Row
 
 from heatmask import __version__
+from heatmask.files import write_atomically
 
 NO_CUDA = "CUDA: not measured, no GPU here"
 
@@ -53,10 +54,9 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file, first beside it, then in place."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write a JSON file, whole or not at all."""
+    with write_atomically(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _format_ratios(values: list[float]) -> str:

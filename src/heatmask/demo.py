@@ -1,6 +1,5 @@
 """The main job on a synthetic brain, or on a scan of the user's."""
 
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from heatmask.bundle import pick_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
 from heatmask.errors import OptionError
 from heatmask.evaluation.segmentation import score_mask
+from heatmask.files import write_atomically
 from heatmask.report.writer import make_folder
 
 
@@ -47,8 +47,8 @@ def run_demo(
             )
         (report,) = segmenter.run()
     folder, picture = output / report["case"], output / "overview.png"
-    shutil.copyfile(folder / "overview.png", picture.with_suffix(".png.partial"))
-    os.replace(picture.with_suffix(".png.partial"), picture)
+    with write_atomically(picture) as draft:
+        shutil.copyfile(folder / "overview.png", draft)
     for line in (report["finding"], *report["warnings"]):
         console.print(line, markup=False)
     console.print(f"Scan, heatmap and mask: {picture}   (all files: {folder})", markup=False)

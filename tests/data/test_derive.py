@@ -79,10 +79,11 @@ def test_a_table_is_never_replaced(tmp_path):
     assert table.read_text() == "mine"
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_folder_that_cannot_be_made(tmp_path):
     write_mask(tmp_path / "A_seg.nii.gz", (0, 1))
-    with pytest.raises(OutputError, match="were not: No such file"):
-        derive_slice_labels(tmp_path, tmp_path / "none" / "a.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"a\.csv cannot be written"):
+        derive_slice_labels(tmp_path, tmp_path / "file" / "deep" / "a.csv")
 
 
 def test_refusals(tmp_path):

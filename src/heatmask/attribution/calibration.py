@@ -7,6 +7,7 @@ from pathlib import Path
 
 from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError, OptionError
+from heatmask.files import write_atomically
 
 FILE_NAME = "calibration.json"
 
@@ -63,7 +64,6 @@ def write_calibration(
     """Write the ranges (low, high) by method beside a checkpoint; return the file."""
     path = Path(weights).with_name(FILE_NAME)
     lines = ",\n".join(f'  "{name}": {json.dumps(list(ends))}' for name, ends in ranges.items())
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
-    os.replace(partial, path)
+    with write_atomically(path) as draft:
+        draft.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
     return path

@@ -15,6 +15,7 @@ import numpy as np
 from heatmask.data.names import MASK_FOLDERS, get_name, split_scan_name
 from heatmask.data.reference import read_reference
 from heatmask.errors import InputError, OutputError
+from heatmask.files import write_atomically
 
 COLUMNS = ("patient", "slice", "tumour", "split", "source")
 SOURCE = "derived from a reference mask"
@@ -108,20 +109,10 @@ def _draw_splits(patients: Iterable[str], seed: int) -> dict[str, str]:
 
 
 def _write_table(path: Path, labels: dict[str, np.ndarray], splits: dict[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for patient, tumour in labels.items():
-                writer.writerows(
-                    (patient, i, int(t), splits[patient], SOURCE) for i, t in enumerate(tumour)
-                )
-        partial.rename(path)
-    except OSError as error:
-        raise OutputError(
-            f"The labels must be written to '{path}', and were not: {error.strerror}. "
-            "Check folder, space and permissions."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_atomically(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for patient, tumour in labels.items():
+            writer.writerows(
+                (patient, i, int(t), splits[patient], SOURCE) for i, t in enumerate(tumour)
+            )

@@ -8,7 +8,6 @@ Through Pillow: scikit-image's reader tries a dozen libraries, ITK among them, b
 a damaged file.
 """
 
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +16,7 @@ import numpy as np
 from heatmask.data.names import PICTURE_SUFFIXES
 from heatmask.data.raw import RawScan
 from heatmask.errors import InputError
+from heatmask.files import write_atomically
 
 NOMINAL_WIDTH_MM = 256.0
 
@@ -140,6 +140,5 @@ def convert_picture(path: str | Path, target: str | Path) -> None:
     whole = np.array_equal(array, array.astype(np.uint8))
     image = nib.Nifti1Image(array.astype(np.uint8) if whole else array, affine)
     image.set_sform(affine, 1)
-    partial = Path(target).with_name(f".{Path(target).name}.partial.nii.gz")
-    nib.save(image, partial)
-    os.replace(partial, target)
+    with write_atomically(target) as draft:
+        nib.save(image, draft)

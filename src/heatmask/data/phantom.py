@@ -27,7 +27,8 @@ from heatmask.data.soft_shapes import (
     measure_pair,
     paint,
 )
-from heatmask.errors import OptionError, OutputError
+from heatmask.errors import OptionError
+from heatmask.files import write_atomically
 
 PHANTOM_DEMO_SEED = 12
 """The demo's head, chosen by its looks. Never trained on."""
@@ -135,18 +136,10 @@ def write_phantom(
                 f"A phantom's files must end in .nii or .nii.gz, got '{path}'. Change the ending."
             )
     for path, data in files.items():
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
         nifti = nib.Nifti1Image(data, phantom.affine)
         nifti.header.set_xyzt_units("mm")
-        try:
-            nib.save(nifti, temporary)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(
-                f"'{path}' must be writable, got: {error}. Choose another folder."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with write_atomically(path) as draft:
+            nib.save(nifti, draft)
 
 
 def _check_grid(seed: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:

@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from heatmask.errors import OutputError, WeightsError
+from heatmask.errors import WeightsError
+from heatmask.files import write_atomically
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -55,23 +56,11 @@ def save_weights(
     OutputError
         The file cannot be written; what stood there is as it was.
     """
-    path = Path(path)
     tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
     content = io.BytesIO()  # torch.save reports a full disk as any RuntimeError, a file does not
     torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, content)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content.getbuffer())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The weights must be written to {path}, and were not: {error}. "
-            "Check space and permissions."
-        ) from error
+    with write_atomically(path) as draft:
+        draft.write_bytes(content.getbuffer())
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -17,6 +17,7 @@ from torch import nn
 from heatmask.attribution.calibration import write_calibration
 from heatmask.attribution.explainer import Explainer
 from heatmask.errors import OptionError, WeightsError
+from heatmask.files import write_atomically
 from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.calibrate import measure_ranges
 from heatmask.training.slices import SliceDataset
@@ -143,13 +144,8 @@ def _claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "best.pt").unlink(missing_ok=True)
-    _write_whole(json.dumps(wanted, indent=2) + "\n", record)
-
-
-def _write_whole(text: str, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with write_atomically(record) as draft:
+        draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 
 def export_best(
@@ -191,14 +187,13 @@ def export_best(
         "calibration": {name: list(ends) for name, ends in ranges.items()},
     }
     text = json.dumps(report, indent=2) + "\n"
-    _write_whole(text, best.with_name("training.json"))
+    with write_atomically(best.with_name("training.json")) as draft:
+        draft.write_text(text, encoding="utf-8")
     print(f"{text}Weights: {weights}")
     return report
 
 
 def save_whole(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint first beside its place, then in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with write_atomically(path) as draft:
+        torch.save(content, draft)

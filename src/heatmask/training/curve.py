@@ -3,7 +3,6 @@
 ``python -m heatmask.training.curve PICTURE RUN [RUN ...]``
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from heatmask.files import write_atomically
 
 _PANELS = {
     "val_loss": "Validation loss (with position offset, if any)",
@@ -44,9 +45,8 @@ def draw_curves(runs: Sequence[str | Path], picture: str | Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     if len(runs) > 1:
         panels[0].legend(frameon=False, fontsize=9)
-    partial = Path(picture).with_suffix(".partial.png")
-    figure.savefig(partial, dpi=130)
-    os.replace(partial, picture)
+    with write_atomically(picture) as draft:
+        figure.savefig(draft, dpi=130)
 
 
 if __name__ == "__main__":
