@@ -16,15 +16,20 @@ def test_the_file_is_whole_and_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def write_half(path, error):
+    with write_atomically(path) as draft:
+        draft.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [RuntimeError("defect"), OSError(28, "No space left on device")])
 def test_an_error_keeps_the_earlier_file(tmp_path, error):
     path = tmp_path / "a.csv"
     path.write_text("earlier")
     kind = OutputError if isinstance(error, OSError) else RuntimeError
     reason = r"defect|a\.csv cannot be written: No space left"
-    with pytest.raises(kind, match=reason), write_atomically(path) as draft:
-        draft.write_text("half")
-        raise error
+    with pytest.raises(kind, match=reason):
+        write_half(path, error)
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 
