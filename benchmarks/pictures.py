@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from heatmask.bundle import find_bundle, read_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
-from heatmask.data.sequence import UNKNOWN
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.training.own_config import OwnTask, adapt_preprocessing
 from heatmask.training.slices import SliceDataset
 

@@ -11,16 +11,16 @@ from typing import Annotated
 
 import torch
 import typer
-from attribution import choose_plans, measure_attribution
-from pipeline import build_segmenter, measure_around, measure_cuda, measure_forward, measure_run
 from processes import measure_help, measure_memory
 from rich.console import Console
 from subjects import CPU
 from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
 
+from attribution import choose_plans, measure_attribution
 from heatmask.bundle import DEFAULT_BUNDLE
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom
+from pipeline import build_segmenter, measure_around, measure_cuda, measure_forward, measure_run
 
 SHAPE, SPACING_MM = (256, 256, 32), (1.0, 1.0, 5.0)
 console = Console(highlight=False)

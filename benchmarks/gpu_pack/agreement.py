@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from pipeline import build_segmenter
 from timing import measure_call, settle
 
 from heatmask.attribution.memory import measure_peak
 from heatmask.segmenter import Segmenter
+from pipeline import build_segmenter
 
 HEATMAP_BAR, DICE_BAR = 1e-4, 0.999
 """Largest difference of heatmaps over their largest value; least Dice of the masks."""

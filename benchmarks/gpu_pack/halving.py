@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from agreement import HEATMAP_BAR, Case
-from pipeline import build_segmenter
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from heatmask.attribution import batches
 from heatmask.attribution.memory import measure_peak
+from pipeline import build_segmenter
 
 SHARES = (0.5, 0.25)
 """Of the memory that all slices in one batch take."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from heatmask.data.labels import LabelledVolume
-from heatmask.data.names import is_picture
-from heatmask.data.reference import read_reference
+from heatmask.data.paths import is_picture
+from heatmask.data.readers.reference import read_reference
 from heatmask.errors import Failures, InputError, list_reasons, raise_failures
 from heatmask.evaluation.classification import compute_relative_positions
 from heatmask.evaluation.protocol import Case, Evaluation, Slices, evaluate_cases
@@ -187,7 +187,7 @@ def load_reference(path: Path, scan: MetaTensor) -> NDArray[np.bool_]:
     Raises
     ------
     InputError
-        It is no mask (see `heatmask.data.reference.read_reference`), or not one of this scan.
+        It is no mask (see `read_reference`), or not one of this scan.
     """
     mask, affine = read_reference(path)
     if not is_picture(path):

@@ -296,7 +296,7 @@ def test_a_bad_option_is_an_error_of_ours(flair_scan, tmp_path, name, value, mes
 
 
 def test_bad_input_ends_with_one_sentence(tmp_path):
-    message = "The scan must exist"
+    message = "There is no scan at"
     words = ("--input", "/nowhere/scan.nii.gz", "--output_dir", tmp_path / "out")
     done = run_inference(BUNDLES[0], *words)
     last = done.stderr.strip().rpartition("heatmask: error: ")

@@ -268,4 +268,4 @@ def test_main_prints_the_reason_alone(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1
-    assert capsys.readouterr().err.startswith("heatmask: error: The scan must exist")
+    assert capsys.readouterr().err.startswith("heatmask: error: There is no scan at")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heatmask.data.cases import Study, find_studies, list_cases
-from heatmask.data.find import Found, Scan
+from heatmask.data.finding.scans import Found, Scan
 from heatmask.errors import InputError, OptionError
 from helpers.scan_files import write_dicom_series
 

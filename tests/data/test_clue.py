@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from heatmask.data.clue import find_clue
+from heatmask.data.recognition import find_clue
 from heatmask.data.scan import get_warnings, load_scan
 from heatmask.errors import InputError
 from helpers.scan_files import write_nifti

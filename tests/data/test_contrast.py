@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from heatmask.data.contrast import describe_contradictions, measure_edge_trend
+from heatmask.data.checks.contrast import describe_contradictions, measure_edge_trend
 from heatmask.data.load import LoadSequencesd
 from helpers.planted import make_affine, make_volume, store_as
 

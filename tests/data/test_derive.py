@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from heatmask.cli import app
-from heatmask.data.derive import derive_slice_labels, find_reference_masks
 from heatmask.data.labels import list_labelled_volumes, read_slice_labels, read_split
+from heatmask.data.tables.derive import derive_slice_labels, find_reference_masks
 from heatmask.errors import InputError, OutputError
 from helpers.planted import make_affine
 from helpers.scan_files import write_nifti

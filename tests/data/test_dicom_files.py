@@ -11,9 +11,9 @@ import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
 
-from heatmask.data.dicom_files import is_dicom_folder
-from heatmask.data.find import find_scans
-from heatmask.data.read import read_scan
+from heatmask.data.finding.scans import find_scans
+from heatmask.data.readers.dicom_files import is_dicom_folder
+from heatmask.data.readers.read import read_scan
 from heatmask.errors import InputError
 from helpers.scan_files import write_dicom_series
 

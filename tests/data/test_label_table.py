@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatmask.data.image_finder import ImageFinder
 from heatmask.data.label_table import LabelledImage, LabelTable, _draw_splits, read_label_table
 from heatmask.data.label_table import LabelRow as Row
-from heatmask.data.table import read_table
+from heatmask.data.tables.csv_table import read_table
+from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.errors import InputError, OptionError
 
 ANIMALS = (

@@ -282,7 +282,7 @@ def test_a_file_under_a_name_that_it_denies(tmp_path):
     [
         ({}, "got no scan"),
         ({"flair": "x"}, "must be under one of FLAIR, .*; got 'flair'"),
-        ({"FLAIR": "/none/x.nii"}, "must exist"),
+        ({"FLAIR": "/none/x.nii"}, "no scan at"),
         ({"FLAIR": 7}, "path or a volume; got int"),
     ],
 )

@@ -9,8 +9,8 @@ import pytest
 from monai.data import DataLoader, Dataset, decollate_batch
 
 from heatmask.data.load import LoadSequencesd
-from heatmask.data.nifti import make_nifti, read_itk_grid
-from heatmask.data.read import read_scan
+from heatmask.data.readers.nifti import make_nifti, read_itk_grid
+from heatmask.data.readers.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
 from helpers.planted import make_affine

@@ -8,7 +8,7 @@ import nrrd
 import numpy as np
 import pytest
 
-from heatmask.data.read import read_scan
+from heatmask.data.readers.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatmask.data.derive import derive_slice_labels
-from heatmask.data.reference import read_reference
+from heatmask.data.readers.reference import read_reference
+from heatmask.data.tables.derive import derive_slice_labels
 from heatmask.errors import InputError
 from helpers.planted import make_affine
 

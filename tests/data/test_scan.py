@@ -331,7 +331,7 @@ def write_broken(folder):
 
 
 BROKEN = {
-    "missing.nii.gz": "must exist",
+    "missing.nii.gz": "no scan at",
     "text.nii.gz": "compressed with gzip",
     "text.nii": "readable image",
     "text.nrrd": "readable image",

@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 
-from heatmask.data.clue import find_clue
-from heatmask.data.sequence import (
+from heatmask.data.recognition import find_clue
+from heatmask.data.recognition.sequence import (
     SEQUENCES,
     SequenceClue,
     check_sequences,

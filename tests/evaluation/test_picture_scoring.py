@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatmask.cli import app
-from heatmask.data.flat import read_picture
 from heatmask.data.label_table import read_label_table, read_references
 from heatmask.data.load import LoadSequencesd
+from heatmask.data.readers.pictures import read_picture
 from heatmask.errors import HeatmaskError, InputError
 from heatmask.inferer import HeatmapInferer
 from heatmask.picture_scoring import PictureScorer
@@ -161,7 +161,7 @@ def test_what_cannot_be_scored_is_named_and_stops_no_other(archive, tmp_path):
     summary = json.loads((tmp_path / "scores/summary.json").read_text(encoding="utf-8"))
     assert summary["left_out"] == evaluation.left_out
     assert "must be a readable" in evaluation.left_out["a/0.png"]
-    assert "must exist" in evaluation.left_out["a/1.png"]
+    assert "no scan at" in evaluation.left_out["a/1.png"]
     assert evaluation.left_out["b/0.png"] == "It has no reference mask in the table."
     text = (tmp_path / "scores/evaluation.md").read_text(encoding="utf-8")
     assert "Left out: 3 of 4 pictures. a/0.png: " in text

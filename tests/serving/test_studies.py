@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatmask.data.clue import find_clue
-from heatmask.data.sequence import SEQUENCES
+from heatmask.data.recognition import find_clue
+from heatmask.data.recognition.sequence import SEQUENCES
 from heatmask.errors import InputError, OutputError
 from heatmask.serving.studies import find_scan, index_studies, read_siblings
 from heatmask.serving.task import list_scans

@@ -8,7 +8,7 @@ from pathlib import Path
 from heatmask.bundle.evidence import BundleInfo, join_sequences, list_bundles, order_bundles
 from heatmask.bundle.find import find_bundle
 from heatmask.data.cases import count_heads
-from heatmask.data.sequence import UNKNOWN
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError
 
 POOR_DICE = 0.5
@@ -51,7 +51,7 @@ def choose_bundle(scan: str | Path, pattern: str | None = None) -> Choice:
     Parameters
     ----------
     scan, pattern
-        As `heatmask.data.find.find_scans`.
+        As `heatmask.data.finding.scans.find_scans`.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heatmask.bundle.find import list_folders
-from heatmask.data.sequence import check_sequences
+from heatmask.data.recognition.sequence import check_sequences
 from heatmask.errors import OptionError
 
 logger = logging.getLogger(__name__)

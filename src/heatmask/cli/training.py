@@ -112,7 +112,7 @@ def derive_labels(
 
     `heatmask train DATA --set slice_labels=OUTPUT --set patients=OUTPUT`
     """
-    from heatmask.data.derive import derive_slice_labels
+    from heatmask.data.tables.derive import derive_slice_labels
 
     slices = derive_slice_labels(masks, output, seed)
     console.print(

@@ -1,6 +1,6 @@
 """Which scans are of one head, and which of them a network works on: the cases.
 
-No torch here, as in `heatmask.data.find`.
+No torch here, as in `heatmask.data.finding.scans`.
 """
 
 import logging
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heatmask.data.decathlon import find_unnamed_channels
-from heatmask.data.find import Found, Scan, find_scans
-from heatmask.data.names import get_name, get_place
-from heatmask.data.passed_over import list_names
-from heatmask.data.sequence import SEQUENCES, UNKNOWN, check_sequences
+from heatmask.data.finding.passed_over import list_names
+from heatmask.data.finding.scans import Found, Scan, find_scans
+from heatmask.data.paths import get_name, get_place
+from heatmask.data.recognition.channels import find_unnamed_channels
+from heatmask.data.recognition.sequence import SEQUENCES, UNKNOWN, check_sequences
 from heatmask.errors import InputError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def find_studies(
     Parameters
     ----------
     path, pattern
-        As `heatmask.data.find.find_scans`. With a pattern, only the files that fit it are
+        As `heatmask.data.finding.scans.find_scans`. With a pattern, only the files that fit it are
         looked at, and every one of them belongs to a study.
     sequences
         What the network takes, in the order of its channels. The first of them that a study

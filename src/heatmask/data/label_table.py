@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from heatmask.data.image_finder import ImageFinder
-from heatmask.data.table import Table, raise_problems, read_table
+from heatmask.data.tables.csv_table import Table, raise_problems, read_table
+from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.errors import InputError, OptionError
 
 NO_FINDING = ("", "none", "healthy", "0")

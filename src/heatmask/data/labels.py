@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heatmask.data.cases import Study, find_studies
-from heatmask.data.table import read_table
+from heatmask.data.tables.csv_table import read_table
 from heatmask.errors import InputError, list_reasons
 
 

@@ -10,16 +10,16 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 
-from heatmask.data.contrast import describe_contradictions
-from heatmask.data.plausibility import check_plausible
-from heatmask.data.scan import LoadedScan, get_warnings, load_scan
-from heatmask.data.sequence import (
+from heatmask.data.checks.contrast import describe_contradictions
+from heatmask.data.checks.plausibility import check_plausible
+from heatmask.data.recognition.sequence import (
     SEQUENCES,
     UNKNOWN,
     SequenceClue,
     check_sequences,
     describe_mismatch,
 )
+from heatmask.data.scan import LoadedScan, get_warnings, load_scan
 from heatmask.errors import InputError, OptionError
 
 
@@ -27,8 +27,8 @@ class LoadSequencesd(MapTransform):
     """Read, check and stack the scans of one head, one channel for each sequence.
 
     The key holds one scan (a path, or a volume (1, X, Y, Z) in memory), a file with several
-    sequences in its channels (`heatmask.data.decathlon`), or a mapping from sequence to scan.
-    It becomes a float32 MetaTensor (len(channels), X, Y, Z) on the grid of the reference:
+    sequences in its channels (`heatmask.data.recognition.channels`), or a mapping from sequence
+    to scan. It becomes a float32 MetaTensor (len(channels), X, Y, Z) on the grid of the reference:
     scans with another grid are resampled to it linearly, absent ones are channels of zeros.
     The reference itself goes, as it is, to `scan_key`: (1, X, Y, Z). Nothing is reoriented.
 
@@ -39,7 +39,7 @@ class LoadSequencesd(MapTransform):
 
     - ``meta["sequences_used"]``: the channels that hold a scan, in their order;
     - ``meta["warnings"]``: of all scans; also where the voxels contradict the names
-      (`heatmask.data.contrast`).
+      (`heatmask.data.checks.contrast`).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class LoadSequencesd(MapTransform):
         is known to be another is refused.
     size_mm
         Least length of the two longer sides of what a scan of a head shows, and greatest of all
-        three; None checks nothing (`heatmask.data.plausibility`).
+        three; None checks nothing (`heatmask.data.checks.plausibility`).
 
     Raises
     ------

@@ -9,11 +9,11 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import MetaKeys
 
-from heatmask.data.clue import find_clue
-from heatmask.data.decathlon import BRAIN_TUMOUR, name_channels
-from heatmask.data.raw import RawScan, check_affine
-from heatmask.data.read import read_scan
-from heatmask.data.sequence import UNKNOWN, SequenceClue
+from heatmask.data.readers.raw import RawScan, check_affine
+from heatmask.data.readers.read import read_scan
+from heatmask.data.recognition import find_clue
+from heatmask.data.recognition.channels import BRAIN_TUMOUR, name_channels
+from heatmask.data.recognition.sequence import UNKNOWN, SequenceClue
 from heatmask.errors import InputError
 
 
@@ -27,15 +27,15 @@ class LoadedScan(NamedTuple):
 def load_scan(scan: Any, min_slices: int = 2) -> list[LoadedScan]:
     """Read and check a scan: a path (NIfTI, NRRD, DICOM series folder) or a volume in memory.
 
-    A file with several channels (see `heatmask.data.decathlon`) gives a volume for each that
-    is not empty; anything else gives one. Volumes are float32, their affine maps voxel indices
-    to RAS mm, and nothing is reoriented or resampled. `meta` holds plain values only: what
+    A file with several channels (see `heatmask.data.recognition.channels`) gives a volume for
+    each that is not empty; anything else gives one. Volumes are float32, their affine maps voxel
+    indices to RAS mm, and nothing is reoriented or resampled. `meta` holds plain values only: what
     MONAI needs to invert and save, and
 
-    - ``meta["sequence"]``: what `heatmask.data.sequence` recognised, or "unknown";
+    - ``meta["sequence"]``: what `heatmask.data.recognition.sequence` recognised, or "unknown";
     - ``meta["warnings"]``: sentences for people; read them with `get_warnings`;
     - ``meta["nifti_header"]``: of a NIfTI its header, so that results lie on it in every viewer
-      (see `heatmask.data.nifti.make_nifti`).
+      (see `heatmask.data.readers.nifti.make_nifti`).
 
     A volume in memory without an affine of its own (an array, a plain tensor) counts as 1 mm
     RAS, with a warning.

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from numpy.typing import DTypeLike
 
 from heatmask import __version__
-from heatmask.data.nifti import make_nifti
+from heatmask.data.readers.nifti import make_nifti
 from heatmask.errors import OutputError
 from heatmask.report.overview import NOTICE, draw_overview
 from heatmask.report.summary import summarise_result

@@ -10,8 +10,8 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
-from heatmask.data.nifti import read_itk_grid
-from heatmask.data.reference import read_reference
+from heatmask.data.readers.nifti import read_itk_grid
+from heatmask.data.readers.reference import read_reference
 from heatmask.errors import InputError, OutputError
 from heatmask.evaluation.segmentation import match_voxels
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.progress import track
 
 from heatmask.data.cases import SIBLING_FOLDER, Study, find_studies
-from heatmask.data.flat import convert_picture
-from heatmask.data.names import PICTURE_SUFFIXES, get_place, is_picture, split_scan_name
-from heatmask.data.sequence import UNKNOWN
+from heatmask.data.paths import PICTURE_SUFFIXES, get_place, is_picture, split_scan_name
+from heatmask.data.readers.pictures import convert_picture
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError, OutputError
 
 logger = logging.getLogger(__name__)

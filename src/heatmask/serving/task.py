@@ -24,8 +24,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
 from torch import Tensor
 
-from heatmask.data.clue import find_clue
-from heatmask.data.nifti import read_itk_grid
+from heatmask.data.readers.nifti import read_itk_grid
+from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.report.writer import save_volume

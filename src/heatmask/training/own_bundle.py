@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heatmask.attribution.calibration import FILE_NAME
-from heatmask.data.sequence import UNKNOWN
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
 from heatmask.training.model_card import Training, describe_data, write_card
 from heatmask.training.own_config import OwnTask, adapt_preprocessing

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
-from heatmask.data.clue import find_clue
 from heatmask.data.label_table import LabelTable
-from heatmask.data.names import PICTURE_SUFFIXES, is_picture
-from heatmask.data.sequence import UNKNOWN
+from heatmask.data.paths import PICTURE_SUFFIXES, is_picture
+from heatmask.data.recognition import find_clue
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError, OptionError
 
 if TYPE_CHECKING:

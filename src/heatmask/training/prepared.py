@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from heatmask.data.clue import find_clue
+from heatmask.data.recognition import find_clue
 from heatmask.errors import HeatmaskError, InputError, OutputError, reveal_reason
 
 Preprocessing = Callable[[Mapping[str, Any]], Any]
@@ -169,7 +169,7 @@ def _make_folder(preprocessing: Preprocessing, size: tuple[int, int]) -> Path:
         pickle.dumps((steps or preprocessing, [*size], versions)), digest_size=8
     )
     package = Path(__file__).parents[1]
-    for code in [*sorted((package / "data").glob("*.py")), *sorted(package.glob("*.py"))]:
+    for code in [*sorted((package / "data").rglob("*.py")), *sorted(package.glob("*.py"))]:
         digest.update(code.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(home) / "heatmask" / "pictures" / digest.hexdigest()

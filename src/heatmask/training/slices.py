@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume
-from heatmask.data.names import is_picture
-from heatmask.data.table import raise_problems
+from heatmask.data.paths import is_picture
+from heatmask.data.tables.csv_table import raise_problems
 from heatmask.errors import HeatmaskError, InputError, reveal_reason
 from heatmask.training.prepared import PreparedPictures, Preprocessing, prepare_pictures
 

@@ -14,25 +14,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from heatmask.data.bids import DATASET_FILE, NO_RAW_FOLDERS
-from heatmask.data.clue import find_clue
-from heatmask.data.content import check_content
-from heatmask.data.dicom import DicomSeries, read_only_series, read_only_slice
-from heatmask.data.dicom_files import is_dicom, is_dicom_folder, is_empty
-from heatmask.data.names import (
-    MASK_EXAMPLES,
-    MASK_FOLDERS,
+from heatmask.data.finding.masks import MASK_EXAMPLES, MASK_FOLDERS, is_mask
+from heatmask.data.finding.passed_over import PassedOver, find_reason, list_names
+from heatmask.data.paths import (
     SCAN_KINDS,
     VOLUME_SUFFIXES,
+    check_scan_path,
     get_name,
     get_place,
     get_stem,
-    is_mask,
     is_picture,
     split_scan_name,
 )
-from heatmask.data.passed_over import PassedOver, find_reason, list_names
-from heatmask.data.sequence import Header, SequenceClue
+from heatmask.data.readers.dicom_files import is_dicom, is_dicom_folder, is_empty
+from heatmask.data.readers.dicom_series import DicomSeries, read_only_series, read_only_slice
+from heatmask.data.recognition import find_clue
+from heatmask.data.recognition.bids import DATASET_FILE, NO_RAW_FOLDERS
+from heatmask.data.recognition.sequence import Header, SequenceClue
 from heatmask.errors import InputError, OptionError
 
 _MAX_CASE_LENGTH = 100
@@ -81,7 +79,7 @@ def find_scans(path: str | Path, pattern: str | None = None) -> Found:
         A NIfTI, an NRRD, a DICOM series folder, a file of one as a single slice, a picture, or a
         folder with any but single slices below.
         Hidden files and folders are not looked at. What else is passed over is in the notes,
-        with the reason: see `heatmask.data.passed_over`.
+        with the reason: see `heatmask.data.finding.passed_over`.
     pattern
         For folders: glob on the file's name (the folder's for DICOM), such as
         ``*-t2f.nii.gz``; other files are not looked at. Pictures in folders are only looked
@@ -94,11 +92,8 @@ def find_scans(path: str | Path, pattern: str | None = None) -> Found:
     OptionError
         If the pattern is empty or names folders.
     """
-    path = Path(path).expanduser()
     _check_pattern(pattern)
-    check_content(path)
-    if not path.exists():
-        raise InputError(f"The scan must exist; got '{path}'. Check the path.")
+    path = check_scan_path(path)
     if path.is_file():
         header = _check_scan_file(path)
         return Found([replace(scan, header=header) for scan in name_cases([path])], [])

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from heatmask.data.bids import NO_STRUCTURE, parse_bids
-from heatmask.data.content import find_missing_content
-from heatmask.data.dicom_files import DICOM_SUFFIXES
-from heatmask.data.names import get_stem, is_mask, is_picture, split_scan_name
+from heatmask.data.finding.masks import is_mask
+from heatmask.data.paths import find_missing_content, get_stem, is_picture, split_scan_name
+from heatmask.data.readers.dicom_files import DICOM_SUFFIXES
+from heatmask.data.recognition.bids import NO_STRUCTURE, parse_bids
 
 _NAMED = 3
 

@@ -8,14 +8,13 @@ here, once.
 from collections.abc import Callable
 from pathlib import Path
 
-from heatmask.data.content import check_content
-from heatmask.data.dicom_files import is_dicom
-from heatmask.data.flat import read_flat
-from heatmask.data.names import SCAN_KINDS, is_picture, split_scan_name
-from heatmask.data.nifti import read_nifti
-from heatmask.data.raw import RawScan
-from heatmask.data.read_dicom import read_dicom
-from heatmask.data.read_nrrd import read_nrrd
+from heatmask.data.paths import SCAN_KINDS, check_scan_path, is_picture, split_scan_name
+from heatmask.data.readers.dicom import read_dicom
+from heatmask.data.readers.dicom_files import is_dicom
+from heatmask.data.readers.nifti import read_nifti
+from heatmask.data.readers.nrrd import read_nrrd
+from heatmask.data.readers.pictures import read_flat
+from heatmask.data.readers.raw import RawScan
 from heatmask.errors import HeatmaskError, InputError
 
 
@@ -32,10 +31,7 @@ def read_scan(path: str | Path) -> RawScan:
         If the path is missing, a mere pointer to its content, of another kind, damaged, or has an
         unusable affine.
     """
-    path = Path(path).expanduser()
-    check_content(path)
-    if not path.exists():
-        raise InputError(f"The scan must exist; got '{path}'. Check the path.")
+    path = check_scan_path(path)
     reader = _choose_reader(path)
     try:
         return reader(path)

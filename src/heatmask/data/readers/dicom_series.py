@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from heatmask.data.dicom_files import DicomSlice, read_slice, read_slices
+from heatmask.data.readers.dicom_files import DicomSlice, read_slice, read_slices
 from heatmask.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def list_series(folder: Path) -> list[DicomSeries]:
     Raises
     ------
     InputError
-        If slices are damaged (see `heatmask.data.dicom_files.read_slices`).
+        If slices are damaged (see `heatmask.data.readers.dicom_files.read_slices`).
     """
     by_uid: dict[str, list[DicomSlice]] = {}
     for one in read_slices(folder):

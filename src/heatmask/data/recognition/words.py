@@ -94,11 +94,6 @@ class Reading(NamedTuple):
     rest: str
 
 
-def split_camel_case(text: str) -> str:
-    """Make "LesionSeg" two words."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
-
-
 def normalise_text(text: str) -> str:
     """Lower case, words apart by single spaces."""
     return re.sub(r"[^a-z0-9+*]+", " ", text.lower()).strip()

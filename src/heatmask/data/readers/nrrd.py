@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.data.raw import RawScan, check_affine, warn_no_orientation
+from heatmask.data.readers.raw import RawScan, check_affine, warn_no_orientation
 from heatmask.errors import InputError
 
 _SPACES = {

@@ -14,8 +14,8 @@ from functools import lru_cache
 from glob import escape
 from pathlib import Path
 
-from heatmask.data.names import get_place, get_stem, is_picture, split_scan_name
-from heatmask.data.sequence import UNKNOWN, SequenceClue, recognise_sequence
+from heatmask.data.paths import get_place, get_stem, is_picture, split_scan_name
+from heatmask.data.recognition.sequence import UNKNOWN, SequenceClue, recognise_sequence
 from heatmask.errors import InputError
 
 BRAIN_TUMOUR = ("FLAIR", "T1", "T1-Gd", "T2")

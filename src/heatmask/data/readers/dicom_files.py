@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heatmask.data.content import find_missing_content
+from heatmask.data.paths import find_missing_content
 from heatmask.errors import InputError
 
 if TYPE_CHECKING:

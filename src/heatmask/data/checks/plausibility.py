@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from heatmask.data.background import take_sample, zero_background
-from heatmask.data.names import is_picture
+from heatmask.data.paths import is_picture
 from heatmask.errors import InputError
 
 # A head at half its size is up to 115 mm long, a newborn's 120 mm; with the neck it is 300 mm.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from heatmask.data.words import read_words
+from heatmask.data.recognition.words import read_words
 
 DATASET_FILE = "dataset_description.json"
 NO_RAW_FOLDERS = ("derivatives", "sourcedata")

@@ -1,24 +1,15 @@
-"""A synthetic, multi-slice, FLAIR-like head with a lesion whose outline is known.
+"""Draw the phantom's head: skull, face, brain, lesion, and what a scanner makes of them.
 
-This is a drawing, neither a patient nor a simulation of physics. It exists so that the demo
-and the tests run without anybody's data, and so that a training can be shown what the demo
-looks like. A score on it says that the road works, and nothing about patients.
-
-Every part is a soft-edged shape (`heatmask.data.soft_shapes`), drawn from the outside in. All
-that is random is drawn from the seed alone: the same seed on a coarser grid is the same head.
+Every part is a soft-edged shape (`heatmask.data.phantom.shapes`), drawn from the outside in.
 """
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from heatmask.data.soft_shapes import (
+from heatmask.data.phantom.shapes import (
     Array,
     Space,
     cover_voxels,
@@ -27,81 +18,28 @@ from heatmask.data.soft_shapes import (
     measure_pair,
     paint,
 )
-from heatmask.errors import OptionError
-from heatmask.files import write_atomically
-
-PHANTOM_DEMO_SEED = 12
-"""The demo's head, chosen by its looks. Never trained on."""
-PHANTOM_STUDY_SEEDS = range(1000, 2000)
-"""Seeds to study and tune on; they leave out the demo's."""
 
 # Intensities relative to white matter, as read off FLAIR scans.
 CSF, BONE, MARROW, MUSCLE = 0.14, 0.10, 0.55, 0.65
 
 
-@dataclass(frozen=True)
-class Phantom:
-    """A synthetic scan and the lesion that was drawn into it.
-
-    Attributes
-    ----------
-    image : float32, (X, Y, Z)
-        Intensities, 0 to 255; slices without any head are exactly 0. The index grows to the
-        left, to the back and up, as in most axial scans.
-    lesion : uint8, (X, Y, Z)
-        1 where a voxel is at least half lesion, 0 elsewhere.
-    affine : float64, (4, 4)
-        Voxel index to RAS+ millimetres.
-    seed : int
-        What it was made from.
-    """
-
-    image: NDArray[np.float32]
-    lesion: NDArray[np.uint8]
-    affine: NDArray[np.float64]
-    seed: int
-
-    @property
-    def slice_labels(self) -> NDArray[np.int64]:
-        """One 0 or 1 per slice of the third axis, (Z,): 1 where it holds a lesion voxel."""
-        return self.lesion.any(axis=(0, 1)).astype(np.int64)
-
-
-def make_phantom(
-    seed: int,
-    shape: Sequence[int] = (224, 256, 30),
-    spacing_mm: Sequence[float] = (1.0, 1.0, 5.0),
-    lesion: bool = True,
-) -> Phantom:
-    """Draw the head of one seed on a grid around its centre.
-
-    Parameters
-    ----------
-    seed : int
-        Not negative. Size, tilt, shape, contrast, noise and the lesion follow from it.
-    shape : three ints
-        Voxels to the left, to the back and up.
-    spacing_mm : three floats
-        Millimetres between voxel centres. A head needs about 180 x 225 x 150 mm.
-    lesion : bool
-        False leaves the lesion out and everything else as it is.
+def draw_head(
+    seed: int, shape: Sequence[int], affine: NDArray[np.float64], lesion: bool
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Draw the head of one seed on a grid with a diagonal affine.
 
     Returns
     -------
-    Phantom
-        Without a lesion, or where the grid misses it, `lesion` is all 0.
-
-    Raises
-    ------
-    OptionError
-        The seed, the shape or the spacing cannot be used.
+    numpy.ndarray
+        Image (X, Y, Z), 0 to 255.
+    numpy.ndarray
+        Lesion (X, Y, Z), 0 or 1; all 0 without `lesion`.
     """
-    _check_grid(seed, shape, spacing_mm)
     # One stream each, so that leaving the lesion out changes nothing else.
     pose, anatomy, blob, scanner = (
-        np.random.default_rng(stream) for stream in np.random.SeedSequence(int(seed)).spawn(4)
+        np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(4)
     )
-    space = _place_head(pose, shape, spacing_mm)
+    space = _place_head(pose, shape, affine)
     skin = _outline_skin(space)
     brain = _outline_brain(space, skin, anatomy)
     ventricles = _outline_ventricles(space, anatomy)
@@ -111,66 +49,13 @@ def make_phantom(
     mask = np.zeros(skin.shape, np.uint8)
     if lesion:
         mask = _draw_lesion(tissue, space, brain, ventricles, blob)
-    image = _scan(tissue, space, skin, scanner)
-    return Phantom(image, mask, _make_affine(shape, spacing_mm), int(seed))
-
-
-def write_phantom(
-    phantom: Phantom, image_path: str | os.PathLike[str], lesion_path: str | os.PathLike[str]
-) -> None:
-    """Write a phantom as two NIfTI files, float32 image and uint8 lesion, each whole or not at all.
-
-    Raises
-    ------
-    OptionError
-        A path does not end in ``.nii`` or ``.nii.gz``, or both are one; nothing is written.
-    OutputError
-        A file cannot be written.
-    """
-    files = {Path(image_path): phantom.image, Path(lesion_path): phantom.lesion}
-    if len(files) < 2:
-        raise OptionError(f"Image and lesion need two different files, got '{image_path}' twice.")
-    for path in files:
-        if not path.name.endswith((".nii", ".nii.gz")):
-            raise OptionError(
-                f"A phantom's files must end in .nii or .nii.gz, got '{path}'. Change the ending."
-            )
-    for path, data in files.items():
-        nifti = nib.Nifti1Image(data, phantom.affine)
-        nifti.header.set_xyzt_units("mm")
-        with write_atomically(path) as draft:
-            nib.save(nifti, draft)
-
-
-def _check_grid(seed: int, shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise OptionError(f"seed must be an integer of at least 0, got {seed!r}. Try seed=1000.")
-    size = np.asarray(shape)
-    if size.shape != (3,) or size.dtype.kind not in "iu" or size.min() < 8 or size.max() > 1024:
-        raise OptionError(
-            f"shape must be three integers from 8 to 1024, got {shape!r}. Try (224, 256, 30)."
-        )
-    spacing = np.asarray(spacing_mm)
-    if spacing.shape != (3,) or spacing.dtype.kind not in "iuf" or not (spacing > 0).all():
-        raise OptionError(
-            f"spacing_mm must be three lengths above 0, got {spacing_mm!r}. Try (1.0, 1.0, 5.0)."
-        )
-    if not np.isfinite(spacing).all():
-        raise OptionError(f"spacing_mm must be finite, got {spacing_mm!r}. Try (1.0, 1.0, 5.0).")
-
-
-def _make_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> NDArray[np.float64]:
-    """Left, back and up as the index grows; the world's origin in the middle of the grid."""
-    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
-    return affine
+    return _scan(tissue, space, skin, scanner), mask
 
 
 def _place_head(
-    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Sequence[float]
+    rng: np.random.Generator, shape: Sequence[int], affine: NDArray[np.float64]
 ) -> Space:
     """Turn, shift, stretch and slightly bend the head inside the grid."""
-    affine = _make_affine(shape, spacing_mm)
     left, back, up = (
         (affine[i, 3] + affine[i, i] * np.arange(n)).astype(np.float32) for i, n in enumerate(shape)
     )
@@ -186,7 +71,7 @@ def _place_head(
         + 1.5 * make_noise(rng, axes, 42)
         for a, b, c, d in rows
     )  # fmt: skip
-    dx, dy, dz = (float(step) for step in spacing_mm)
+    dx, dy, dz = (float(step) for step in np.abs(affine.diagonal()[:3]))
     return Space(x, y, z, np.abs(x), axes, (dx, dy, dz))
 
 
@@ -324,9 +209,6 @@ def _draw_nuclei(matter: Array, space: Space, rng: np.random.Generator) -> None:
     slanted = (space.half - 22 - 0.35 * space.y, space.y - 6, space.z - 2)
     matter += rng.uniform(0.02, 0.10) * cover_voxels(space, thalamus)
     matter -= rng.uniform(0.02, 0.16) * cover_voxels(space, measure_ellipsoid(slanted, (5, 13, 9)))
-
-
-# --- lesion and scanner --------------------------------------------------------------------
 
 
 def _draw_lesion(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heatmask.data import find
-from heatmask.data.find import Scan, name_cases
-from heatmask.data.names import is_mask
+from heatmask.data.finding import scans as finding
+from heatmask.data.finding.masks import is_mask
+from heatmask.data.finding.scans import Scan, name_cases
 from heatmask.errors import InputError, OptionError
 from helpers.scan_files import write_dicom_series
 
@@ -18,11 +18,11 @@ ARRAY = np.arange(4 * 5 * 3).reshape(4, 5, 3)
 
 
 def find_scans(path: Path | str, pattern: str | None = None) -> list[Scan]:
-    return find.find_scans(path, pattern).scans
+    return finding.find_scans(path, pattern).scans
 
 
 def find_notes(path: Path, pattern: str | None = None) -> str:
-    return "\n".join(find.find_scans(path, pattern).notes)
+    return "\n".join(finding.find_scans(path, pattern).notes)
 
 
 def touch(*paths: Path) -> None:
@@ -130,7 +130,7 @@ def test_two_series_in_one_folder_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("missing.nii.gz", "must exist"),
+        ("missing.nii.gz", "no scan at"),
         ("table.csv", "must be a NIfTI"),
         ("x-seg.nii.gz", "must not be a mask"),
         ("empty", "found none"),
@@ -162,7 +162,7 @@ def test_cases_are_unique_and_safe():
 def test_discovery_does_not_import_torch(tmp_path):
     write_dicom_series(tmp_path, ARRAY, np.eye(4))
     code = (
-        "import sys; from heatmask.data.find import find_scans; find_scans(sys.argv[1]);"
+        "import sys; from heatmask.data.finding.scans import find_scans; find_scans(sys.argv[1]);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'monai', 'itk')))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -181,13 +181,13 @@ def test_a_name_never_passes_to_another_scan():
 def test_a_bad_series_is_left_out_of_an_archive_and_named(tmp_path, monkeypatch):
     touch(tmp_path / "a_flair.nii.gz", tmp_path / "series" / "1.dcm")
     monkeypatch.setattr(
-        "heatmask.data.find.is_dicom_folder", lambda folder: folder.name == "series"
+        "heatmask.data.finding.scans.is_dicom_folder", lambda folder: folder.name == "series"
     )
 
     def refuse(folder):
         raise InputError(f"{folder} holds two series.")
 
-    monkeypatch.setattr("heatmask.data.find.read_only_series", refuse)
+    monkeypatch.setattr("heatmask.data.finding.scans.read_only_series", refuse)
     assert [scan.case for scan in find_scans(tmp_path)] == ["a_flair"]
     assert "Left out: " in find_notes(tmp_path)
     assert "holds two series" in find_notes(tmp_path)

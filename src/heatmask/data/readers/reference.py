@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.data.names import is_picture
-from heatmask.data.plausibility import is_in_patches
-from heatmask.data.read import read_scan
+from heatmask.data.checks.plausibility import is_in_patches
+from heatmask.data.paths import is_picture
+from heatmask.data.readers.read import read_scan
 from heatmask.errors import InputError
 
 ROUNDING = 1e-3

@@ -9,9 +9,9 @@ from monai.transforms import Orientation
 from PIL import Image, ImageOps
 from skimage.io import imsave
 
-from heatmask.data.flat import convert_picture, read_picture
-from heatmask.data.names import is_picture
-from heatmask.data.read import read_scan
+from heatmask.data.paths import is_picture
+from heatmask.data.readers.pictures import convert_picture, read_picture
+from heatmask.data.readers.read import read_scan
 from heatmask.data.scan import load_scan
 from heatmask.errors import InputError
 

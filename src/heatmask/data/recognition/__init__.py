@@ -1,17 +1,11 @@
-"""What is known about the sequence of a scan from all that lies beside it."""
+"""Which MR sequence a scan is, from all that lies beside it."""
 
 from pathlib import Path
 
-from heatmask.data.decathlon import find_channel_clue
-from heatmask.data.names import get_name, get_stem
-from heatmask.data.sequence import (
-    Header,
-    SequenceClue,
-    read_header_clue,
-    read_name_clue,
-    weigh_clues,
-)
-from heatmask.data.sidecar import find_sidecar, read_sidecar
+from heatmask.data.paths import get_name, get_stem
+from heatmask.data.recognition.channels import find_channel_clue
+from heatmask.data.recognition.header import find_sidecar, read_header_clue, read_sidecar
+from heatmask.data.recognition.sequence import Header, SequenceClue, read_name_clue, weigh_clues
 
 
 def find_clue(path: str | Path, header: Header | None = None) -> SequenceClue:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from monai.data import ITKReader
 
-from heatmask.data.dicom import (
+from heatmask.data.readers.dicom_series import (
     describe_numbering,
     read_only_series,
     read_only_slice,
     sort_slices,
 )
-from heatmask.data.raw import RawScan, check_affine
+from heatmask.data.readers.raw import RawScan, check_affine
 from heatmask.errors import InputError
 
 

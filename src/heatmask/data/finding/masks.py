@@ -1,22 +1,11 @@
-"""What a file is called, by its own name and place: never by what a link points to.
+"""Files that are masks or results by their names, and so no scans to work on."""
 
-git-annex and DataLad keep scans as readable links to files named by a hash.
-"""
-
-import os
 import re
 from pathlib import Path
 
-from heatmask.data.words import find_sequence_word, normalise_text, split_camel_case
+from heatmask.data.paths import get_place, split_scan_name
+from heatmask.data.recognition.words import find_sequence_word, normalise_text
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
-SCAN_SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
-SCAN_KINDS = (
-    "a NIfTI (.nii, .nii.gz), an NRRD (.nrrd, .nhdr), a DICOM series folder, a DICOM slice "
-    "or a picture"
-)
-"""For messages."""
 MASK_FOLDERS = ("labelsTr", "labelsTs", "labelsVal")
 """Where the Medical Segmentation Decathlon and nnU-Net keep masks under the names of the scans."""
 MASK_EXAMPLES = "_seg, _mask, _label, _lesion, _ROI, _heatmap"
@@ -38,40 +27,12 @@ _MASK_WORD = re.compile(
 )
 
 
-def split_scan_name(name: str) -> tuple[str, str]:
-    """Split a file name into stem and scan suffix; the suffix is empty for other files."""
-    for suffix in SCAN_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], name[-len(suffix) :]
-    return name, ""
-
-
-def is_picture(path: str | Path) -> bool:
-    """Whether a file is a 2D picture without geometry, by its name."""
-    return str(path).lower().endswith(PICTURE_SUFFIXES)
-
-
-def get_place(path: Path) -> Path:
-    """Absolute path without following links, the last or any other."""
-    return Path(os.path.abspath(path))
-
-
-def get_name(path: Path) -> str:
-    """Name of a file or folder; the real one also of "."."""
-    return get_place(path).name
-
-
-def get_stem(path: Path) -> str:
-    """Name of a folder; of a file without its scan suffix."""
-    name = get_name(path)
-    return name if path.is_dir() else split_scan_name(name)[0]
-
-
 def is_mask(path: Path) -> bool:
     """Whether a file is a mask or a result, not a scan, by its name or its folder's.
 
     Whole words tell (`MASK_EXAMPLES`), also joined ("LesionSeg", "brainmask"): "Segal" and
-    "masked" tell nothing. What they do not tell, the voxels may (`heatmask.data.plausibility`).
+    "masked" tell nothing. What they do not tell, the voxels may
+    (`heatmask.data.checks.plausibility`).
     """
     folder = get_place(path).parent
     stem = split_scan_name(path.name)[0]
@@ -84,4 +45,5 @@ def is_mask(path: Path) -> bool:
 
 def _list_mask_words(stem: str) -> str:
     """Words of a name, without the subject and session of BIDS, which may be called anything."""
-    return normalise_text(split_camel_case(re.sub(r"(?:^|_)s(?:ub|es)-[A-Za-z0-9]+", " ", stem)))
+    stem = re.sub(r"(?:^|_)s(?:ub|es)-[A-Za-z0-9]+", " ", stem)
+    return normalise_text(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", stem))  # LesionSeg: two words

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heatmask.data.sequence import Header
+from heatmask.data.recognition.sequence import Header
 from heatmask.errors import InputError
 
 

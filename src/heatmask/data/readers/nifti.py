@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from heatmask.data.raw import RawScan, check_affine, is_regular, warn_no_orientation
+from heatmask.data.readers.raw import RawScan, check_affine, is_regular, warn_no_orientation
 from heatmask.errors import InputError
 
 MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from heatmask.data.names import MASK_FOLDERS, get_name, split_scan_name
-from heatmask.data.reference import read_reference
+from heatmask.data.finding.masks import MASK_FOLDERS
+from heatmask.data.paths import get_name, split_scan_name
+from heatmask.data.readers.reference import read_reference
 from heatmask.errors import InputError, OutputError
 from heatmask.files import write_atomically
 

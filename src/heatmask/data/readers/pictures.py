@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heatmask.data.names import PICTURE_SUFFIXES
-from heatmask.data.raw import RawScan
+from heatmask.data.paths import PICTURE_SUFFIXES
+from heatmask.data.readers.raw import RawScan
 from heatmask.errors import InputError
 from heatmask.files import write_atomically
 

@@ -1,0 +1,1 @@
+"""Whether the voxels can be what they are said to be."""

@@ -1,0 +1,1 @@
+"""The scans that a path stands for."""

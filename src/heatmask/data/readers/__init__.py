@@ -1,0 +1,1 @@
+"""A file in one of many formats to one array and affine."""

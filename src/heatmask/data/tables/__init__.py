@@ -1,0 +1,1 @@
+"""Tables of labels: CSV to rows, images by the paths they name."""
