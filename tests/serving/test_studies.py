@@ -356,19 +356,6 @@ class TestDatastore:
         with pytest.raises(InputError, match="one of the 2 that the server lists"):
             store.save_label("p9", str(tmp_path / "label.nrrd"), "final", {})
 
-    def test_the_hosts_own_store_follows_links(self, tmp_path):
-        """When this fails, `remove_image` and `get_image_uri` here can go."""
-        from monailabel.datastore.local import LocalDatastore
-
-        scan = tmp_path / "scan.nii.gz"
-        scan.write_bytes(b"the user's")
-        (tmp_path / "flat").mkdir()
-        os.symlink(scan, tmp_path / "flat/scan.nii.gz")
-        store = LocalDatastore(str(tmp_path / "flat"))
-        assert store.get_image_uri("scan") == str(scan.resolve())
-        store.remove_image("scan")
-        assert not scan.exists()
-
 
 def test_the_index_of_a_folder_keeps_its_name(studies, tmp_path):
     digest = hashlib.sha256(str(studies.resolve()).encode()).hexdigest()[:8]

@@ -1,10 +1,7 @@
-"""One request: options and scan in, mask and facts out. The host's traps, one test each."""
+"""One request: options and scan in, mask and facts out."""
 
-import inspect
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -462,84 +459,6 @@ class TestBundles:
         mask, _, facts = run(HeatmapInferTask(ServedBundle(bundle_folder)), scan[0])
         assert facts["options"]["min_volume_mm3"] == 1e6
         assert not mask.any()
-
-
-class TestHost:
-    """What the workarounds are for: each fails once the host no longer needs it."""
-
-    def test_monailabel_still_needs_the_pydicom_alias(self):
-        code = "import monailabel.interfaces.app"
-        bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "No module named 'pydicom._storage_sopclass_uids'" in bare.stderr, (
-            "heatmask.serving.compat.register_pydicom_alias can go"
-        )
-        helped = subprocess.run([sys.executable, "-c", "import heatmask.serving;" + code])
-        assert helped.returncode == 0
-
-    def test_decollating_a_batch_of_dict_outputs_still_loses_the_affine(self, scan):
-        """Why the results of the inferer are indexed and not decollated."""
-        from monai.data import decollate_batch
-
-        from heatmask.data.load import LoadSequencesd
-
-        volume = LoadSequencesd("image")({"image": str(scan[0])})["image"]
-        lost = decollate_batch({"heatmap": volume[None]})[0]["heatmap"]
-        assert lost.affine.shape != (4, 4)
-        np.testing.assert_allclose(volume[None][0].affine, tilt_affine(), atol=1e-4)
-
-    def test_the_hosts_bundle_task_still_loads_weights_loosely(self):
-        """One of the reasons not to build on it, and the one that hides best."""
-        from monailabel.tasks.infer.bundle import BundleInferTask
-
-        assert inspect.signature(BundleInferTask).parameters["load_strict"].default is False
-
-    def test_the_host_still_cannot_start_on_half_a_session(self, tmp_path):
-        from monailabel.utils.sessions import Sessions
-
-        (tmp_path / "half").mkdir()
-        with pytest.raises(AttributeError, match="NoneType"):
-            Sessions(str(tmp_path)).remove_expired()
-
-    def test_the_host_still_lets_every_web_page_read(self):
-        from fastapi.middleware.cors import CORSMiddleware
-        from monailabel.app import app
-
-        options = [m.kwargs for m in app.user_middleware if m.cls is CORSMiddleware]
-        assert [o["allow_origins"] for o in options] == [["*"]]
-
-    def test_the_hosts_random_strategy_still_fails_within_a_second(self):
-        from monailabel.tasks.activelearning.random import Random
-
-        from heatmask.serving.app import RandomStudy
-
-        class Store:
-            def get_unlabeled_images(self, *_):
-                return ["only"]
-
-            def get_image_info(self, _):
-                return {"strategy": {"random": {"ts": int(time.time()) + 5}}}
-
-        with pytest.raises(ValueError, match="greater than zero"):
-            Random()({"strategy": "random"}, Store())
-        assert RandomStudy()({"strategy": "random"}, Store()) == {"id": "only"}
-
-    def test_the_hosts_batch_inference_still_divides_by_no_gpu(self):
-        from monailabel.interfaces.tasks.batch_infer import BatchInferTask
-
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU")
-
-        class Store:
-            def list_images(self):
-                return ["a"]
-
-        def infer(request, _):
-            return {"params": request["device"]}
-
-        with pytest.raises(ZeroDivisionError):
-            BatchInferTask()({"multi_gpu": True}, Store(), infer)
-        results = BatchInference()({"multi_gpu": True}, Store(), infer)
-        assert results == {"a": {"params": "cpu"}}
 
 
 def test_the_real_bundle_segments_a_phantom(bundle_dir, tmp_path):
