@@ -10,8 +10,6 @@ import csv
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +20,9 @@ import nibabel as nib
 import numpy as np
 import typer
 from rich.console import Console
+from typer.testing import CliRunner
+
+import heatmask.cli
 
 app = typer.Typer(add_completion=False)
 console = Console(highlight=False)
@@ -80,9 +81,8 @@ def record_case(bundle: str, scan: Path, folder: Path) -> list[Record] | int:
 def run_heatmask(arguments: list[str]) -> int:
     """Run a `heatmask` command and return its exit status."""
     console.print("heatmask", *arguments)
-    run = [sys.executable, "-m", "heatmask.cli", *arguments]
-    done = subprocess.run(run, capture_output=True, check=False, cwd=tempfile.gettempdir())
-    return done.returncode
+    done = CliRunner().invoke(heatmask.cli.app, arguments)
+    return done.exit_code
 
 
 def describe_case(folder: Path) -> Record:
