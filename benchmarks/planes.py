@@ -1,6 +1,6 @@
 """How a bundle does on axial, coronal and sagittal pictures: an evaluation, split by plane.
 
-The planes of the figshare test fold were told by eye, from a look at the first, middle and last
+The planes of the figshare test fold were judged by eye, from a look at the first, middle and last
 picture of each group (`docs/results/figshare_test_planes.csv`); the data set does not hold them.
 """
 
@@ -39,14 +39,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def score_rows(rows: list[dict[str, str]]) -> list[str]:
     """Return counts, and scores with their intervals over groups."""
-    true, told, groups = (np.array([r[k] for r in rows]) for k in ("class", "predicted", "group"))
+    true, predicted, groups = (np.array([r[k] for r in rows]) for k in ("class", "predicted", "group"))
     dice = np.array([float(row["dice"]) for row in rows])
     intervals = (
         bootstrap_clusters(
-            lambda i: float(f1_score(true[i], told[i], labels=np.unique(true), average="macro")),
+            lambda i: float(f1_score(true[i], predicted[i], labels=np.unique(true), average="macro")),
             groups,
         ),
-        bootstrap_clusters(lambda i: float(accuracy_score(true[i], told[i])), groups),
+        bootstrap_clusters(lambda i: float(accuracy_score(true[i], predicted[i])), groups),
         bootstrap_clusters(lambda i: float(dice[i].mean()), groups),
     )
     return [str(len(rows)), str(len(set(groups))), *map(format_interval, intervals)]
