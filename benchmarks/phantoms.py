@@ -14,7 +14,7 @@ from rich.progress import track
 from heatmask.bundle import DEFAULT_BUNDLE, find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import Phantom, make_phantom
 from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 
 
 def main(
@@ -25,11 +25,11 @@ def main(
     """Print the Dice with lesion, and how many heads without one are called tumour."""
     parser = read_bundle(find_bundle(bundle))
     parser["dataset"], parser["writer"] = [], None
-    segmenter = run_bundle(parser, "evaluator")
+    pipeline = run_bundle(parser, "evaluator")
     dice, false_ml = [], []
     for seed in track(range(first, first + count), "Synthetic heads"):
-        dice.append(score(segmenter, make_phantom(seed))["dice"])
-        false_ml.append(score(segmenter, make_phantom(seed, lesion=False)))
+        dice.append(score(pipeline, make_phantom(seed))["dice"])
+        false_ml.append(score(pipeline, make_phantom(seed, lesion=False)))
     called = [scores for scores in false_ml if scores["probability"] >= 0.5]
     largest = max(scores["mask_ml"] for scores in false_ml)
     print(f"{count} heads, seeds {first} to {first + count - 1}")
@@ -40,13 +40,13 @@ def main(
     print(f"without: {len(called)} called tumour (p >= 0.5), largest mask {largest:.1f} ml")
 
 
-def score(segmenter: Segmenter, phantom: Phantom) -> dict[str, float]:
+def score(pipeline: Pipeline, phantom: Phantom) -> dict[str, float]:
     """Return `score_mask` of a phantom and the probability of a tumour."""
     volume = MetaTensor(torch.from_numpy(phantom.image)[None], affine=phantom.affine)
-    result = segmenter.segment({"case": str(phantom.seed), "image": volume})
+    result = pipeline(volume, str(phantom.seed))
     spacing = measure_spacing_mm(phantom.affine)
-    scores = score_mask(np.asarray(result["mask"][0]), phantom.lesion, spacing)
-    return {**scores, "probability": float(result["probabilities"].max())}
+    scores = score_mask(np.asarray(result.mask[0]), phantom.lesion, spacing)
+    return {**scores, "probability": float(result.probabilities.max())}
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from timing import Row, measure_call, measure_in_turn
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import Phantom
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 
 AROUND_LIMIT = 2.0
 FORWARD_LIMIT = 1.1
 
 
-def build_segmenter(bundle: str, device: str = "cpu", **options: Any) -> Segmenter:
-    """Return a bundle's segmenter, without data set and writer."""
+def build_pipeline(bundle: str, device: str = "cpu", **options: Any) -> Pipeline:
+    """Return a bundle's pipeline, without data set and writer."""
     parser = read_bundle(find_bundle(bundle), options={"device": device, **options})
     parser["dataset"], parser["writer"] = [], None
     return run_bundle(parser, "evaluator")
@@ -29,20 +29,20 @@ def make_volume(phantom: Phantom) -> MetaTensor:
     return MetaTensor(torch.from_numpy(phantom.image)[None], torch.from_numpy(phantom.affine))
 
 
-def measure_around(segmenter: Segmenter, phantom: Phantom, repeats: int, what: str) -> Row:
+def measure_around(pipeline: Pipeline, phantom: Phantom, repeats: int, what: str) -> Row:
     """Measure everything from loaded array to mask but the inferer, which repeats its answer."""
     volume = make_volume(phantom)
-    prepared = segmenter.preprocessing({"image": volume})
-    outputs = segmenter.inferer(prepared["image"][None], segmenter.network)
-    around = Segmenter(
-        segmenter.preprocessing,
-        segmenter.network,
+    prepared = pipeline.preprocessing({"image": volume})
+    outputs = pipeline.inferer(prepared["image"][None], pipeline.network)
+    around = Pipeline(
+        pipeline.preprocessing,
+        pipeline.network,
         lambda image, network: outputs,
-        segmenter.postprocessing,
-        segmenter.device,
+        pipeline.postprocessing,
+        pipeline.device,
     )
     ours, peer = measure_in_turn(
-        lambda: around.segment({"image": volume}), lambda: label_bright(phantom.image), repeats
+        lambda: around(volume), lambda: label_bright(phantom.image), repeats
     )
     shown = f"{int(outputs['shown'].sum())} of {outputs['shown'].numel()} slices shown"
     return Row(f"{what} ({shown})", "ms", ours, "threshold_otsu + 3D label", peer, AROUND_LIMIT)
@@ -53,18 +53,18 @@ def label_bright(image: Any) -> Any:
     return ndimage.label(image > threshold_otsu(image))
 
 
-def measure_forward(segmenter: Segmenter, phantom: Phantom, repeats: int) -> Row:
+def measure_forward(pipeline: Pipeline, phantom: Phantom, repeats: int) -> Row:
     """Measure the inferer on the prepared volume beside the network alone on its slices."""
-    volume = segmenter.preprocessing({"image": make_volume(phantom)})["image"][None]
-    batches = cut_batches(volume, segmenter.inferer.slice_axis, segmenter.inferer.batch_size)
+    volume = pipeline.preprocessing({"image": make_volume(phantom)})["image"][None]
+    batches = cut_batches(volume, pipeline.inferer.slice_axis, pipeline.inferer.batch_size)
 
     def run_bare() -> None:
         with torch.no_grad():
             for batch in batches:
-                segmenter.network(batch)
+                pipeline.network(batch)
 
     ours, peer = measure_in_turn(
-        lambda: segmenter.inferer(volume, segmenter.network), run_bare, repeats
+        lambda: pipeline.inferer(volume, pipeline.network), run_bare, repeats
     )
     return Row(
         f"HeatmapInferer, {sum(map(len, batches))} slices of {tuple(batches[0].shape[2:])}",
@@ -83,26 +83,26 @@ def cut_batches(volume: MetaTensor, slice_axis: int, batch_size: int) -> list[to
     return list(kept.split(batch_size))
 
 
-def measure_run(segmenter: Segmenter, phantom: Phantom, repeats: int) -> Row:
-    """Measure the whole way from loaded array to mask on the segmenter's device."""
-    run = _prepare_run(segmenter, phantom)
+def measure_run(pipeline: Pipeline, phantom: Phantom, repeats: int) -> Row:
+    """Measure the whole way from loaded array to mask on the pipeline's device."""
+    run = _prepare_run(pipeline, phantom)
     times = [measure_call(run) for _ in range(repeats)]
-    return Row(f"Loaded array to mask, whole, {segmenter.device}", "ms", times)
+    return Row(f"Loaded array to mask, whole, {pipeline.device}", "ms", times)
 
 
 def measure_cuda(bundle: str, phantom: Phantom, repeats: int) -> list[Row]:
     """Measure latency and peak memory on the GPU; empty where torch sees none."""
     if not torch.cuda.is_available():
         return []
-    segmenter = build_segmenter(bundle, "cuda")
-    latency = measure_run(segmenter, phantom, repeats)
+    pipeline = build_pipeline(bundle, "cuda")
+    latency = measure_run(pipeline, phantom, repeats)
     torch.cuda.reset_peak_memory_stats()
-    _prepare_run(segmenter, phantom)()
+    _prepare_run(pipeline, phantom)()
     peak_mib = torch.cuda.max_memory_allocated() / 2**20
     return [latency, Row("Peak memory allocated by torch, cuda", "MiB", [peak_mib])]
 
 
-def _prepare_run(segmenter: Segmenter, phantom: Phantom) -> Callable[[], Any]:
+def _prepare_run(pipeline: Pipeline, phantom: Phantom) -> Callable[[], Any]:
     volume = make_volume(phantom)
-    segmenter.segment({"image": volume})  # warm
-    return lambda: segmenter.segment({"image": volume})
+    pipeline(volume)  # warm
+    return lambda: pipeline(volume)

@@ -39,11 +39,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def score_rows(rows: list[dict[str, str]]) -> list[str]:
     """Return counts, and scores with their intervals over groups."""
-    true, predicted, groups = (np.array([r[k] for r in rows]) for k in ("class", "predicted", "group"))
+    true, predicted, groups = (
+        np.array([r[k] for r in rows]) for k in ("class", "predicted", "group")
+    )
     dice = np.array([float(row["dice"]) for row in rows])
     intervals = (
         bootstrap_clusters(
-            lambda i: float(f1_score(true[i], predicted[i], labels=np.unique(true), average="macro")),
+            lambda i: float(
+                f1_score(true[i], predicted[i], labels=np.unique(true), average="macro")
+            ),
             groups,
         ),
         bootstrap_clusters(lambda i: float(accuracy_score(true[i], predicted[i])), groups),

@@ -108,19 +108,18 @@ def compare_precision(data: Path) -> Table:
     volumes = list_labelled_volumes(data, "*-t2f.nii.gz", *tables, "val")
     for bundle, method in [(BUNDLES[0], ""), *((BUNDLES[1], method) for method in METHODS)]:
         options = {"method": method} if method else {}
-        segmenters = [
+        pipelines = [
             run_bundle(read_for_cpu(bundle, amp=amp, **options), "evaluator")
             for amp in (False, True)
         ]
         correlations, overlaps, seconds = [], [], [0.0, 0.0]
         for volume in track(volumes, method or bundle):
-            case = {"case": volume.patient, "image": volume.image}
-            results = [segmenter.segment(case) for segmenter in segmenters]
-            seconds = [s + r["seconds"]["explain"] for s, r in zip(seconds, results, strict=True)]
-            exact, half = (np.asarray(result["heatmap"]).ravel() for result in results)
+            results = [pipeline(volume.image) for pipeline in pipelines]
+            seconds = [s + r.seconds["explain"] for s, r in zip(seconds, results, strict=True)]
+            exact, half = (np.asarray(result.heatmap).ravel() for result in results)
             if np.ptp(exact) > 0:  # no slice shown at all
                 correlations.append(np.corrcoef(exact, half)[0, 1])
-            exact, half = (np.asarray(result["mask"]) > 0 for result in results)
+            exact, half = (np.asarray(result.mask) > 0 for result in results)
             if (exact | half).any():
                 overlaps.append(2 * (exact & half).sum() / (exact.sum() + half.sum()))
         table.add_row(

@@ -20,7 +20,7 @@ from timing import Row
 from attribution import choose_plans, measure_attribution
 from heatmask.bundle import DEFAULT_BUNDLE
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom
-from pipeline import build_segmenter, measure_around, measure_cuda, measure_forward, measure_run
+from pipeline import build_pipeline, measure_around, measure_cuda, measure_forward, measure_run
 
 SHAPE, SPACING_MM = (256, 256, 32), (1.0, 1.0, 5.0)
 console = Console(highlight=False)
@@ -57,7 +57,7 @@ def measure_all(bundle: str, repeats: int, threads: int) -> list[Row]:
     """Return every row, from the parts to the whole command."""
     with console.status("Drawing the phantom") as status:
         phantom = make_phantom(PHANTOM_DEMO_SEED, SHAPE, SPACING_MM)
-        shipped, ungated = build_segmenter(bundle), build_segmenter(bundle, gate=False)
+        shipped, ungated = build_pipeline(bundle), build_pipeline(bundle, gate=False)
         status.update("Around the network")
         rows = [
             measure_around(shipped, phantom, repeats, "Loaded array to mask but the network"),

@@ -41,11 +41,11 @@ def main(
         listed = [volume for volume in listed if volume.patient in patient]
     else:
         listed = [listed[i] for i in np.linspace(0, len(listed) - 1, 3).round().astype(int)]
-    segmenters = [make_segmenter(parser) for parser in parsers]
+    pipelines = [open_pipeline(parser) for parser in parsers]
     figure = Figure((2.6 * (len(names) + 1), 2.9 * len(listed)), layout="constrained")
     axes = figure.subplots(len(listed), len(names) + 1, squeeze=False)
     for row, volume in zip(axes, track(listed, "Cases"), strict=True):
-        draw_case(row, volume, segmenters)
+        draw_case(row, volume, pipelines)
     for axis, name in zip(axes[0, 1:], names, strict=True):
         short = name.removeprefix("brain_mri_").removesuffix("_segmentation")
         axis.set_title(f"{short}\n{axis.get_title()}", fontsize=9)
@@ -53,31 +53,31 @@ def main(
     print(f"Written to {output}")
 
 
-def make_segmenter(parser: Any) -> Any:
-    """Return the segmenter of a bundle, which writes nothing here."""
+def open_pipeline(parser: Any) -> Any:
+    """Return the pipeline of a bundle, which writes nothing here."""
     parser["dataset"], parser["writer"] = [], None
     return run_bundle(parser, "evaluator")
 
 
-def draw_case(row: NDArray[Any], volume: LabelledVolume, segmenters: list[Any]) -> None:
+def draw_case(row: NDArray[Any], volume: LabelledVolume, pipelines: list[Any]) -> None:
     """Draw one patient: the scan with the reference outline, then a column a bundle."""
-    results = [s.segment({"case": volume.patient, "image": volume.image}) for s in segmenters]
-    affine = np.asarray(results[0]["scan"].affine)
+    results = [pipeline(volume.image) for pipeline in pipelines]
+    affine = np.asarray(results[0].scan.affine)
     reference = read_reference(volume)
     index = int(to_ras(reference, affine).sum(axis=(0, 1)).argmax())
 
     def plane(array: Any) -> NDArray[Any]:
         return to_ras(np.asarray(array), affine)[:, :, index].T[::-1, ::-1]
 
-    scan = plane(results[0]["scan"][0])
+    scan = plane(results[0].scan[0])
     show(row[0], scan, plane(reference), "yellow")
     row[0].set_title("scan, reference", fontsize=9)
     row[0].set_ylabel(f"{volume.patient}\naxial {index + 1}", fontsize=8)
     for axis, result in zip(row[1:], results, strict=True):
-        show(axis, scan, plane(result["mask"][0]), "cyan", plane(result["display"].amax(0)))
-        mask, spacing = np.asarray(result["mask"][0]), measure_spacing_mm(affine)
+        show(axis, scan, plane(result.mask[0]), "cyan", plane(result.display.amax(0)))
+        mask, spacing = np.asarray(result.mask[0]), measure_spacing_mm(affine)
         dice = score_mask(mask, reference, spacing)["dice"]
-        p = float(np.asarray(result["slice_probabilities"]).max(axis=1)[index])
+        p = float(np.asarray(result.slice_probabilities).max(axis=1)[index])
         axis.set_title(f"Dice {dice:.2f}, p = {p:.2f}", fontsize=9)
 
 

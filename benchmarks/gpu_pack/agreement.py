@@ -10,8 +10,8 @@ from monai.data import MetaTensor
 from timing import measure_call, settle
 
 from heatmask.attribution.memory import measure_peak
-from heatmask.segmenter import Segmenter
-from pipeline import build_segmenter
+from heatmask.pipeline import Pipeline
+from pipeline import build_pipeline
 
 HEATMAP_BAR, DICE_BAR = 1e-4, 0.999
 """Largest difference of heatmaps over their largest value; least Dice of the masks."""
@@ -42,9 +42,9 @@ def measure_on_cpu(
     bundle: Path, cases: Mapping[str, Case], repeats: int, results: dict[str, Case]
 ) -> Iterator[Row]:
     """Yield a row for each scan, and keep its result as what the device is held against."""
-    segmenter = build_segmenter(bundle, "cpu")
+    pipeline = build_pipeline(bundle, "cpu")
     for name, case in cases.items():
-        found, figures = measure_segmenter(segmenter, case, repeats)
+        found, figures = measure_pipeline(pipeline, case, repeats)
         results[name] = {**found, "given": case["image"]}
         yield {"bundle": bundle.name, "variant": "cpu", "scan": name, **figures}
 
@@ -54,30 +54,30 @@ def compare_variant(
 ) -> Iterator[Row]:
     """Yield a row for each scan: time, memory, and how far the result is from the CPU's."""
     amp = VARIANTS[variant]
-    segmenter = build_segmenter(bundle, device, amp=amp)
+    pipeline = build_pipeline(bundle, device, amp=amp)
     for name, expected in results.items():
         case = {"case": name, "image": expected["given"]}
-        found, figures = measure_segmenter(segmenter, case, repeats)
+        found, figures = measure_pipeline(pipeline, case, repeats)
         agreement = compare_results(expected, found)
         missed = [] if amp else list_missed(f"{bundle.name}, {variant}, {name}", agreement)
         place = {"bundle": bundle.name, "variant": variant, "scan": name}
         yield {**place, **figures, **agreement, "missed": missed}
 
 
-def measure_segmenter(segmenter: Segmenter, case: Case, repeats: int) -> tuple[Case, Row]:
+def measure_pipeline(pipeline: Pipeline, case: Case, repeats: int) -> tuple[Case, Row]:
     """Return the result of a case, and how long it took and what it held of the GPU's memory."""
     figures: Row = {}
-    if segmenter.device.type == "cuda":
-        with measure_peak(segmenter.device) as read_peak:
-            result = segmenter.segment(case)
+    if pipeline.device.type == "cuda":
+        with measure_peak(pipeline.device) as read_peak:
+            result = pipeline(case["image"], case["case"])
             figures["peak_mb"] = round(read_peak() / 1e6)
     else:
-        result = segmenter.segment(case)
-    image = segmenter.preprocessing(case)["image"][None].to(segmenter.device)
-    explain = settle(lambda: segmenter.inferer(image, segmenter.network), segmenter.device.type)
+        result = pipeline(case["image"], case["case"])
+    image = pipeline.preprocessing(case)["image"][None].to(pipeline.device)
+    explain = settle(lambda: pipeline.inferer(image, pipeline.network), pipeline.device.type)
     figures["explain_ms"] = round(median(measure_call(explain) for _ in range(repeats)), 2)
-    figures["prepare_ms"] = round(result["seconds"]["read and prepare"] * 1e3)
-    figures["mask_ms"] = round(result["seconds"]["make mask"] * 1e3)
+    figures["prepare_ms"] = round(result.seconds["read and prepare"] * 1e3)
+    figures["mask_ms"] = round(result.seconds["make mask"] * 1e3)
     figures["slices"] = len(result["slice_probabilities"])
     return result, figures
 

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from heatmask.attribution import batches
 from heatmask.attribution.memory import measure_peak
-from pipeline import build_segmenter
+from pipeline import build_pipeline
 
 SHARES = (0.5, 0.25)
 """Of the memory that all slices in one batch take."""
@@ -20,19 +20,19 @@ SHARES = (0.5, 0.25)
 
 def measure_halving(bundle: Path, case: Case, device: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each share: how often batches were halved, and how far results differ."""
-    segmenter = build_segmenter(bundle, device, batch_size=10_000)
-    image = segmenter.preprocessing(case)["image"][None].to(segmenter.device)
+    pipeline = build_pipeline(bundle, device, batch_size=10_000)
+    image = pipeline.preprocessing(case)["image"][None].to(pipeline.device)
 
     def explain() -> torch.Tensor:
-        return segmenter.inferer(image, segmenter.network)["heatmap"].as_tensor().cpu()
+        return pipeline.inferer(image, pipeline.network)["heatmap"].as_tensor().cpu()
 
-    slices = image.shape[2:][segmenter.inferer.slice_axis]
+    slices = image.shape[2:][pipeline.inferer.slice_axis]
     explain()  # libraries load and plan: not part of the peak
-    with measure_peak(segmenter.device) as read_peak:
+    with measure_peak(pipeline.device) as read_peak:
         whole = explain()
         peak = read_peak()
     for share in SHARES:
-        with count_halvings() as halvings, limit_memory(segmenter.device, share, peak, slices):
+        with count_halvings() as halvings, limit_memory(pipeline.device, share, peak, slices):
             parts = explain()
         difference = float((parts - whole).abs().max() / whole.abs().max())
         what = f"{bundle.name} with {share:.0%} of the memory"

@@ -8,11 +8,12 @@ import nibabel as nib
 import numpy as np
 from rich.console import Console
 
-from heatmask.bundle import pick_bundle, read_bundle, run_bundle
+from heatmask.bundle import pick_bundle
 from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
 from heatmask.errors import OptionError
 from heatmask.evaluation.segmentation import score_mask
 from heatmask.files import write_atomically
+from heatmask.pipeline import Pipeline
 from heatmask.report.writer import make_folder
 
 
@@ -36,16 +37,16 @@ def run_demo(
         with console.status("Generating the phantom ..."):
             make_folder(image.parent)
             write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
-    options = {"input": str(image), "output_dir": str(output), "device": device}
+    options = {"input": str(image), "output_dir": str(output)}
     folder = pick_bundle(bundle, image, None, partial(console.print, markup=False))
     with console.status("Segmenting ..."):
-        segmenter = run_bundle(read_bundle(folder, options=options), "evaluator")
-        if len(segmenter.dataset) != 1:
+        pipeline = Pipeline.from_bundle(folder, options, device)
+        if len(pipeline.dataset) != 1:
             raise OptionError(
-                f"The demo must have one scan, {image} holds {len(segmenter.dataset)}. "
+                f"The demo must have one scan, {image} holds {len(pipeline.dataset)}. "
                 "Give one of them, or use `heatmask segment`."
             )
-        (report,) = segmenter.run()
+        (report,) = pipeline.run()
     folder, picture = output / report["case"], output / "overview.png"
     with write_atomically(picture) as draft:
         shutil.copyfile(folder / "overview.png", draft)

@@ -18,6 +18,7 @@ from heatmask.evaluation.pictures import (
     PictureEvaluation,
     evaluate_pictures,
 )
+from heatmask.pipeline import Pipeline
 from heatmask.scoring import (
     Variants,
     add_means,
@@ -28,7 +29,6 @@ from heatmask.scoring import (
     load_reference,
     make_masks,
 )
-from heatmask.segmenter import Segmenter
 
 NO_REFERENCE = "It has no reference mask in the table."
 
@@ -59,7 +59,7 @@ class PictureScorer:
         Sentences for under the table.
     """
 
-    segmenter: Segmenter
+    segmenter: Pipeline
     name: str
     table: LabelTable
     references: Mapping[Path, Path]
@@ -111,7 +111,7 @@ class PictureScorer:
     def _make_pictures(
         self,
         images: Sequence[LabelledImage],
-        segmenters: Mapping[str, Segmenter],
+        segmenters: Mapping[str, Pipeline],
         failures: Failures,
     ) -> Iterator[Picture]:
         root = os.path.commonpath([image.path.parent for image in images])
@@ -123,7 +123,7 @@ class PictureScorer:
             yield from made
 
     def _make_picture(
-        self, name: str, image: LabelledImage, segmenters: Mapping[str, Segmenter]
+        self, name: str, image: LabelledImage, segmenters: Mapping[str, Pipeline]
     ) -> Picture:
         reference, class_idx = self.references.get(image.path), self._find_class(image)
         if reference is None:
@@ -131,16 +131,16 @@ class PictureScorer:
         masks: dict[str, NDArray] = {}
         probabilities: dict[str, NDArray] = {}
         for network, segmenter in segmenters.items():
-            result = segmenter.segment({"case": name, "image": image.image})
+            result = segmenter(image.image, name)
             made = make_masks(network, result, self.variants)
             masks |= made
-            probabilities |= dict.fromkeys(made, np.asarray(result["probabilities"]))
+            probabilities |= dict.fromkeys(made, np.asarray(result.probabilities))
         return Picture(
             name=name,
             group=image.patient,
-            image=np.asarray(result["scan"][0]),
+            image=np.asarray(result.scan[0]),
             masks=masks,
-            reference=load_reference(reference, result["scan"]),
+            reference=load_reference(reference, result.scan),
             class_idx=class_idx,
             probabilities=probabilities,
         )
@@ -156,7 +156,7 @@ class PictureScorer:
 
 
 def _describe_networks(
-    evaluation: PictureEvaluation, names: Mapping[str, Segmenter]
+    evaluation: PictureEvaluation, names: Mapping[str, Pipeline]
 ) -> Iterator[str]:
     """Say how well each network predicts the classes."""
     for name in names:

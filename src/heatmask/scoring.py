@@ -23,7 +23,7 @@ from heatmask.evaluation.segmentation import check_same_shape, match_voxels
 from heatmask.evaluation.table import Method, ScoreTable
 from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.weights import load_weights
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline, Result
 
 Item = TypeVar("Item")
 Variants = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
@@ -58,7 +58,7 @@ class Scorer:
         Sentences for under the table.
     """
 
-    segmenter: Segmenter
+    segmenter: Pipeline
     name: str
     volumes: Sequence[LabelledVolume]
     reference_pattern: str
@@ -112,7 +112,7 @@ class Scorer:
 
     def _make_cases(
         self,
-        segmenters: Mapping[str, Segmenter],
+        segmenters: Mapping[str, Pipeline],
         slices: Mapping[str, Slices],
         predicted: Counter[str],
         failures: Failures,
@@ -126,40 +126,40 @@ class Scorer:
             yield from cases[:1]  # It holds the masks of all
 
     def _run_networks(
-        self, volume: LabelledVolume, segmenters: Mapping[str, Segmenter], predicted: Counter[str]
+        self, volume: LabelledVolume, segmenters: Mapping[str, Pipeline], predicted: Counter[str]
     ) -> list[Case]:
         """Return the case of a volume for each network."""
         reference = self._find_reference(volume)
         masks: dict[str, np.ndarray] = {}
         cases, names = [], []
         for name, segmenter in segmenters.items():
-            result = segmenter.segment({"case": volume.patient, "image": volume.image})
+            result = segmenter(volume.image, volume.patient)
             masks |= make_masks(name, result, self.variants)
             cases.append(self._make_case(volume, result, masks, reference))
             names.append(self._name_predicted(result))
         predicted.update(names[:1] if self.class_names else ())
         return cases
 
-    def _name_predicted(self, result: Mapping[str, Any]) -> str:
-        shown = np.asarray(result["predicted"]).any(axis=0)
+    def _name_predicted(self, result: Result) -> str:
+        shown = np.asarray(result.predicted).any(axis=0)
         names = [name for name, one in zip(self.class_names, shown, strict=False) if one]
         return " and ".join(names) or "none"
 
     def _make_case(
         self,
         volume: LabelledVolume,
-        result: Mapping[str, Any],
+        result: Result,
         masks: Mapping[str, np.ndarray],
         reference: Path,
     ) -> Case:
-        affine = np.asarray(result["scan"].affine)
+        affine = np.asarray(result.scan.affine)
         # Of any class: they exclude one another.
-        probabilities = np.asarray(result["slice_probabilities"]).sum(axis=1).clip(max=1)
+        probabilities = np.asarray(result.slice_probabilities).sum(axis=1).clip(max=1)
         return Case(
             patient=volume.patient,
-            image=np.asarray(result["scan"][0]),
+            image=np.asarray(result.scan[0]),
             masks=masks,
-            reference=load_reference(reference, result["scan"]),
+            reference=load_reference(reference, result.scan),
             affine=affine,
             slice_probabilities=order_as_stored(probabilities, affine, self.slice_axis),
             slice_labels=volume.slice_labels,
@@ -213,8 +213,8 @@ def check_some(cases: Iterable[Item], failures: Failures) -> Iterator[Item]:
 
 
 def list_networks(
-    segmenter: Segmenter, name: str, further_weights: Sequence[str]
-) -> dict[str, Segmenter]:
+    segmenter: Pipeline, name: str, further_weights: Sequence[str]
+) -> dict[str, Pipeline]:
     """Return the segmenter and its twins with other weights, by name."""
     segmenters = {name: segmenter}
     for number, path in enumerate(further_weights, start=2):
@@ -231,11 +231,11 @@ def list_methods(names: Iterable[str], variants: Iterable[str]) -> list[Method]:
     return [Method(join_names(name, variant)) for variant in ("", *variants) for name in networks]
 
 
-def make_masks(name: str, result: Mapping[str, Any], variants: Variants) -> dict[str, np.ndarray]:
+def make_masks(name: str, result: Result, variants: Variants) -> dict[str, np.ndarray]:
     """Return the mask of a result and those that the variants make of it, by method's name."""
-    masks = {name: np.asarray(result["mask"][0])}
+    masks = {name: np.asarray(result.mask[0])}
     for variant, transform in variants.items():
-        masks[join_names(name, variant)] = np.asarray(transform(result)["mask"][0])
+        masks[join_names(name, variant)] = np.asarray(transform(vars(result))["mask"][0])
     return masks
 
 

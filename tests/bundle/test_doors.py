@@ -234,10 +234,10 @@ def test_weights_replaced_during_a_run_are_not_named(flair_scan, tmp_path):
     weights = folder / "models" / "model.pt"
     used = hash_file(weights)
     options = {"input": str(flair_scan), "output_dir": str(tmp_path / "out"), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(folder, options=options), "evaluator")
+    pipeline = run_bundle(read_bundle(folder, options=options), "evaluator")
     state = torch.load(weights, weights_only=True)
     save_weights({name: torch.zeros_like(value) for name, value in state.items()}, weights)
-    (report,) = segmenter.run()
+    (report,) = pipeline.run()
     assert report["weights_sha256"] == used
 
 
@@ -264,12 +264,12 @@ def oblique_series(shared_data, tmp_path_factory):
 
 def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, oblique_series, tmp_path):
     options = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
+    pipeline = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
     if bundle_dir == TYPES:
         with pytest.raises(InputError, match="needs a T1-Gd scan; got T1 by the DICOM header"):
-            segmenter.run()
+            pipeline.run()
         return
-    (report,) = segmenter.run()
+    (report,) = pipeline.run()
     assert any("Expected a FLAIR or T1-Gd scan" in warning for warning in report["warnings"])
     mask = nib.load(next(tmp_path.glob("*/*_mask.nii.gz")))
     rotation = mask.affine[:3, :3] / np.linalg.norm(mask.affine[:3, :3], axis=0)
@@ -313,9 +313,9 @@ def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
     os.symlink(phantom_scan, folder / good)
     (folder / bad).write_bytes(phantom_scan.read_bytes()[:3000])
     options = {"input": str(folder), "output_dir": str(tmp_path / "out")}
-    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
+    pipeline = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
     with pytest.raises(Exception, match=r"1 of 2 scans failed.*\n.*bad_\w+: .*cut off or damaged"):
-        segmenter.run()
+        pipeline.run()
     assert [path.parent.name for path in (tmp_path / "out").rglob("report.json")] == [
         good.removesuffix(".nii.gz")
     ]

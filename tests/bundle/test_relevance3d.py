@@ -21,7 +21,7 @@ RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
 def run(scan: Path, output: Path, **options: Any) -> dict[str, Any]:
     options = {"input": str(scan), "output_dir": str(output), "device": "cpu", **options}
     evaluator = run_bundle(read_bundle(RELEVANCE, options=options), "evaluator")
-    return evaluator.segment(evaluator.dataset[0])
+    return evaluator(evaluator.dataset[0]["image"])
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_less_memory_changes_nothing(scan: Path, tmp_path: Path) -> None:
 
 def test_the_whole_volume_is_one_block(scan: Path, tmp_path: Path) -> None:
     result = run(scan, tmp_path, whole_volume=True)
-    assert len(set(result["slice_probabilities"].flatten().tolist())) == 1
-    assert result["heatmap"].shape[1:] == nib.load(scan).shape
+    assert len(set(result.slice_probabilities.flatten().tolist())) == 1
+    assert result.heatmap.shape[1:] == nib.load(scan).shape
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_the_whole_volume_is_one_block(scan: Path, tmp_path: Path) -> None:
 )
 def test_other_methods_in_3d_by_the_same_option(scan: Path, tmp_path: Path, method: str) -> None:
     result = run(scan, tmp_path, method=method)
-    assert result["heatmap"].shape[1:] == nib.load(scan).shape
-    assert torch.isfinite(result["heatmap"].as_tensor()).all()
+    assert result.heatmap.shape[1:] == nib.load(scan).shape
+    assert torch.isfinite(result.heatmap.as_tensor()).all()
 
 
 def test_a_true_3d_case_of_1_mm(shared_data: Path, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_true_3d_case_of_1_mm(shared_data: Path, tmp_path: Path) -> None:
     scan, label = folder / "Flair_subtrMeanDivStd.nii.gz", folder / "OTMultiClass.nii.gz"
     result = run(scan, tmp_path)
     reference = np.asarray(nib.load(label).dataobj) > 0
-    mask = np.asarray(result["mask"][0]) > 0
+    mask = np.asarray(result.mask[0]) > 0
     assert mask.shape == reference.shape
-    np.testing.assert_allclose(result["mask"].affine, nib.load(scan).affine, atol=1e-4)
+    np.testing.assert_allclose(result.mask.affine, nib.load(scan).affine, atol=1e-4)
     near = ndimage.binary_dilation(reference, iterations=5)
     assert (mask & near).sum() > 0.5 * mask.sum() > 0

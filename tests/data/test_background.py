@@ -121,12 +121,12 @@ def test_the_mask_is_that_of_the_plain_scan(bundle_dir, tmp_path, background, of
     plain_path = write_nifti(tmp_path / "plain.nii", image, phantom.affine)
     odd_path = write_nifti(tmp_path / "odd.nii", shifted.astype(np.float32), phantom.affine)
     options = {"input": str(plain_path), "device": "cpu"}
-    segmenter = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
-    plain, odd = (segmenter.segment({"image": str(path)}) for path in (plain_path, odd_path))
-    assert plain["mask"].any()
+    pipeline = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
+    plain, odd = (pipeline(str(path)) for path in (plain_path, odd_path))
+    assert plain.mask.any()
     # Air within the head cannot be told from tissue where the background has a number of tissue.
-    assert np.count_nonzero(odd["mask"] != plain["mask"]) <= (5 if background > 0 else 0)
-    np.testing.assert_allclose(odd["probabilities"], plain["probabilities"], rtol=1e-3)
+    assert np.count_nonzero(odd.mask != plain.mask) <= (5 if background > 0 else 0)
+    np.testing.assert_allclose(odd.probabilities, plain.probabilities, rtol=1e-3)
 
 
 def test_a_single_slice_has_edges_for_faces():

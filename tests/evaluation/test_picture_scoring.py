@@ -18,7 +18,7 @@ from heatmask.data.readers.pictures import read_picture
 from heatmask.errors import HeatmaskError, InputError
 from heatmask.inferer import HeatmapInferer
 from heatmask.picture_scoring import PictureScorer
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 from helpers.planted import PlantedClassifier
 
 NAMES = ("dim", "bright")
@@ -68,7 +68,8 @@ def archive(tmp_path: Path) -> Path:
 def keep_class(data: dict) -> dict:
     """Mark what is brighter than the head, as the class of the largest probability."""
     label = int(data["probabilities"].argmax()) + 1
-    return {**data, "mask": (data["scan"] > 100).to(torch.uint8) * label}
+    mask = (data["scan"] > 100).to(torch.uint8) * label
+    return {**data, "display": data["heatmap"], "mask": mask}
 
 
 def keep_half(data: dict) -> dict:
@@ -83,8 +84,8 @@ def make_network(swapped: bool = False) -> PlantedClassifier:
     return PlantedClassifier(gains, offsets)
 
 
-def make_segmenter() -> Segmenter:
-    return Segmenter(
+def make_pipeline() -> Pipeline:
+    return Pipeline(
         LoadSequencesd(sequences=["T1-Gd"], min_slices=1),
         make_network(),
         HeatmapInferer(check=False),
@@ -97,7 +98,7 @@ def make_scorer(archive: Path, **changes: object) -> PictureScorer:
     table = read_label_table(archive / "labels.csv", archive, NAMES, patient_column="group")
     references = read_references(archive / "labels.csv", archive)
     options = {"variants": {"left half": keep_half}, "notes": ["Painted."], **changes}
-    return PictureScorer(make_segmenter(), "planted", table, references, **options)
+    return PictureScorer(make_pipeline(), "planted", table, references, **options)
 
 
 def test_pictures_are_scored_on_their_own_grid(archive, tmp_path):
@@ -204,7 +205,7 @@ def test_the_command_prints_what_it_wrote(archive, tmp_path):
             "output_dir": "output",
             "device": "auto",
             "class_names": ["dim", "bright"],
-            "evaluator": {"_target_": "test_picture_scoring.make_segmenter"},
+            "evaluator": {"_target_": "test_picture_scoring.make_pipeline"},
         },
         "evaluate": {
             "imports": ["$from heatmask.data.label_table import read_references"],

@@ -49,7 +49,7 @@ from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
 from heatmask.inferer import HeatmapInferer
 from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 from heatmask.training.filtered import Condition, Slices, filter_images
 from helpers.planted import store_as
 from helpers.project import PROJECT
@@ -228,7 +228,7 @@ def test_a_second_run_computes_nothing(
 
     for kind in (Explanations, Scoring, FloorScoring, FewMasks, FaithfulnessScoring, Retraining):
         monkeypatch.setattr(kind, "_compute", fail)
-    monkeypatch.setattr(Segmenter, "__init__", fail)
+    monkeypatch.setattr(Pipeline, "__init__", fail)
     run(heads, tmp_path, "--cache", str(report / "cache"))
     for name in ("rows.csv", "compare.csv"):
         assert (tmp_path / name).read_bytes() == (report / name).read_bytes()

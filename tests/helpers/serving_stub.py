@@ -63,6 +63,11 @@ def make_config() -> dict[str, Any]:
             "min_volume_mm3": "@min_volume_mm3",
             "snap": "@snap",
         },
+        {
+            "_target_": TRANSFORMS + "CalibrateHeatmapd",
+            "keys": "heatmap",
+            "calibration": [-6.0, 4.0],
+        },
     ]
     return {
         "sequences": ["FLAIR"],

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from heatmask.errors import InputError, OptionError
 from heatmask.networks.gp_unet import GPUNet
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 from heatmask.transforms import (
     CalibrateHeatmapd,
     HeatmapToMaskd,
@@ -361,7 +361,7 @@ def test_axes_against_nibabel(axcodes: str) -> None:
 # --- the whole bundle ----------------------------------------------------------------------
 
 
-def open_bundle(bundle_dir: Path, network: torch.nn.Module, **options: Any) -> Segmenter:
+def open_bundle(bundle_dir: Path, network: torch.nn.Module, **options: Any) -> Pipeline:
     """The bundle's own chain around another network."""
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
@@ -372,7 +372,7 @@ def open_bundle(bundle_dir: Path, network: torch.nn.Module, **options: Any) -> S
     parser["preprocessing#transforms#0#size_mm"] = None  # the heads drawn here are small
     parts = (parser.get_parsed_content(n) for n in ("preprocessing", "inferer", "postprocessing"))
     preprocessing, inferer, postprocessing = parts
-    return Segmenter(preprocessing, network, inferer, postprocessing, device="cpu")
+    return Pipeline(preprocessing, network, inferer, postprocessing, device="cpu")
 
 
 def draw_brain() -> tuple[np.ndarray, np.ndarray]:
@@ -404,22 +404,22 @@ def test_the_stored_order_changes_nothing(
     affine = make_affine(SPACING, "RAS", TILT)
     stored, stored_affine = store_as(head, affine, axcodes)
     network = PlantedClassifier() if kind == "planted" else make_random_network()
-    segmenter = open_bundle(bundle_dir, network, gate=kind == "planted", keep="all")
+    pipeline = open_bundle(bundle_dir, network, gate=kind == "planted", keep="all")
     twin, other = (
-        segmenter.segment({"image": str(write_nifti(tmp_path / f"{name}-flair.nii", *volume))})
+        pipeline(str(write_nifti(tmp_path / f"{name}-flair.nii", *volume)))
         for name, volume in (("ras", (head, affine)), ("other", (stored, stored_affine)))
     )
-    assert other["mask"].shape[1:] == stored.shape
-    np.testing.assert_allclose(other["mask"].affine, stored_affine, atol=1e-5)
+    assert other.mask.shape[1:] == stored.shape
+    np.testing.assert_allclose(other.mask.affine, stored_affine, atol=1e-5)
     for key in ("heatmap", "mask"):
-        moved, moved_affine = store_as(other[key][0].numpy(), stored_affine, "RAS")
+        moved, moved_affine = store_as(getattr(other, key)[0].numpy(), stored_affine, "RAS")
         np.testing.assert_allclose(moved_affine, affine, atol=1e-9)
-        tolerance = 0 if key == "mask" else 1e-4 * float(twin[key].abs().max())
-        np.testing.assert_allclose(moved, twin[key][0].numpy(), rtol=0, atol=tolerance)
-    assert twin["mask"].any()
-    torch.testing.assert_close(twin["slice_probabilities"], other["slice_probabilities"])
+        tolerance = 0 if key == "mask" else 1e-4 * float(getattr(twin, key).abs().max())
+        np.testing.assert_allclose(moved, getattr(twin, key)[0].numpy(), rtol=0, atol=tolerance)
+    assert twin.mask.any()
+    torch.testing.assert_close(twin.slice_probabilities, other.slice_probabilities)
     if kind == "planted":
-        mask = twin["mask"][0].numpy() > 0
+        mask = twin.mask[0].numpy() > 0
         assert 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()) > 0.85
 
 
@@ -431,10 +431,8 @@ def test_any_slice_axis_finds_the_lesion_where_it_is(
     affine = make_affine(SPACING, "RAS", TILT)
     stored, stored_affine = store_as(head, affine, "PSL")
     path = write_nifti(tmp_path / "x-flair.nii", stored, stored_affine)
-    result = open_bundle(bundle_dir, PlantedClassifier(), slice_axis=slice_axis).segment(
-        {"image": str(path)}
-    )
-    mask = store_as(result["mask"][0].numpy(), stored_affine, "RAS")[0] > 0
+    result = open_bundle(bundle_dir, PlantedClassifier(), slice_axis=slice_axis)(str(path))
+    mask = store_as(result.mask[0].numpy(), stored_affine, "RAS")[0] > 0
     assert 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()) > 0.85
 
 
@@ -446,11 +444,11 @@ def test_the_whole_preprocessing_is_inverted(bundle_dir: Path, tmp_path: Path) -
     path = write_nifti(tmp_path / "x-flair.nii", stored, stored_affine)
     result = open_bundle(
         bundle_dir, PlantedClassifier((1.0,), (0.0,)), gate=False, calibration=[0.0, 4.0]
-    ).segment({"image": str(path)})
-    heatmap, scan = result["heatmap"][0].numpy(), result["scan"][0].numpy()
+    )(str(path))
+    heatmap, scan = result.heatmap[0].numpy(), result.scan[0].numpy()
     assert heatmap.shape == stored.shape
     np.testing.assert_array_equal(scan, stored)
-    np.testing.assert_allclose(result["heatmap"].affine, stored_affine, atol=1e-5)
+    np.testing.assert_allclose(result.heatmap.affine, stored_affine, atol=1e-5)
     scale = np.median(scan[scan > 30])
     error = np.abs(heatmap - scan / scale)
     assert error.mean() < 0.03
@@ -464,11 +462,11 @@ def test_a_healthy_scan_gets_an_empty_mask(bundle_dir: Path, tmp_path: Path) -> 
     head, lesion = draw_brain()
     head = np.minimum(head, 110)
     path = write_nifti(tmp_path / "x-flair.nii", head, make_affine(SPACING, "RAS", TILT))
-    segmenter = open_bundle(bundle_dir, PlantedClassifier())
-    result = segmenter.segment({"image": str(path)})
-    assert float(result["probabilities"][0]) < 0.5
-    assert not result["mask"].any()
-    np.testing.assert_allclose(result["heatmap"], segmenter.inferer.empty_value, rtol=1e-5)
+    pipeline = open_bundle(bundle_dir, PlantedClassifier())
+    result = pipeline(str(path))
+    assert float(result.probabilities[0]) < 0.5
+    assert not result.mask.any()
+    np.testing.assert_allclose(result.heatmap, pipeline.inferer.empty_value, rtol=1e-5)
     assert lesion.any()
 
 

@@ -99,7 +99,7 @@ def test_a_table_for_each_group(load) -> None:
 def test_every_row_of_the_pipeline_can_be_measured(load, bundle_dir: Path) -> None:
     pipeline = load("pipeline")
     phantom = load("run").make_phantom(12, (64, 72, 8), (3.5, 3.5, 20.0))
-    segmenter = pipeline.build_segmenter(str(bundle_dir))
+    segmenter = pipeline.build_pipeline(str(bundle_dir))
     row = pipeline.measure_around(segmenter, phantom, 1, "x")
     assert len(row.ours) == len(row.peer) == 1
     assert "of 8 slices shown" in row.what

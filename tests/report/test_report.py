@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,28 @@ from monai.transforms import Compose
 
 from heatmask import __version__
 from heatmask.errors import HeatmaskError, InputError, OutputError
+from heatmask.pipeline import Pipeline, Provenance, Result
 from heatmask.report import writer as writer_module
 from heatmask.report.overview import choose_slices, draw_overview, to_ras
 from heatmask.report.summary import describe_class, summarise_result
 from heatmask.report.writer import CaseWriter
-from heatmask.segmenter import Segmenter
+from heatmask.result import describe_versions
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 
 SHAPE, SPACING = (18, 22, 7), (1.25, 2.0, 4.0)
+OPTIONS = {
+    "gate": True, "min_volume_mm3": 200.0, "calibration": [-6.0, 4.0],
+    "inferer#explainer#window": 8,
+}  # fmt: skip
 VOXEL_ML = 1.25 * 2.0 * 4.0 / 1000
 PROBABILITIES = np.array([0.01, 0.2, 0.55, 0.97, 0.6, 0.1, 0.0], np.float32)  # in RAS order
 LESION = (slice(11, 16), slice(14, 19), slice(2, 5))  # right, front, not centred
 
 
-def make_result(axcodes: str = "RAS", case: str = "head", tumour: bool = True) -> dict[str, Any]:
-    """A result of the segmenter, stored as `axcodes`."""
+def make_result(
+    axcodes: str = "RAS", case: str = "head", tumour: bool = True, **changes: Any
+) -> Result:
+    """A result of the pipeline, stored as `axcodes`."""
     affine = make_affine(SPACING, "RAS", (5, -4, 3))
     scan, mask = np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32)
     scan[0], scan[:, :3] = 0, 0.2
@@ -42,41 +50,50 @@ def make_result(axcodes: str = "RAS", case: str = "head", tumour: bool = True) -
     scale = 1 if tumour else 0.4
     stored = {name: store_as(v, affine, axcodes) for name, v in
               (("scan", scan), ("mask", mask), ("display", heat))}  # fmt: skip
-    meta = {"warnings": ["The scan may be a T1."], "sequence": "T1"}
-    volumes = {name: make_volume(*pair, **meta) for name, pair in stored.items()}
+    volumes = {name: make_volume(*pair) for name, pair in stored.items()}
     volumes["mask"] = volumes["mask"].to(torch.uint8)
-    return {
+    by_slice = torch.from_numpy(scale * PROBABILITIES)[:, None]
+    given = {
         **volumes,
         "case": case,
-        "image_path": f"/scans/{case}.nii.gz",
-        "slice_probabilities": torch.from_numpy(scale * PROBABILITIES)[:, None],
-        "predicted": torch.from_numpy(scale * PROBABILITIES)[:, None] >= 0.5,
+        "image": f"/scans/{case}.nii.gz",
+        "heatmap": volumes["display"],
+        "slice_probabilities": by_slice,
+        "shown": by_slice >= 0.5,
+        "predicted": by_slice >= 0.5,
         "probabilities": torch.tensor([scale * 0.97]),
-        "device": "cpu",
-        "weights_sha256": "ab12",
+        "class_names": ("tumour",),
+        "warnings": ("The scan may be a T1.",),
+        "sequence": "T1",
         "seconds": {"read and prepare": 0.5, "explain": 1.5, "make mask": 0.25},
+        "provenance": Provenance(
+            "some_bundle", "0.3.1", OPTIONS, "ab12", "cpu", describe_versions()
+        ),
     }
+    return Result(**given | changes)
 
 
 def make_writer(folder: Path, output: str = "out", **given: Any) -> CaseWriter:
-    bundle = folder / "some_bundle"
-    (bundle / "configs").mkdir(parents=True, exist_ok=True)
-    (bundle / "configs" / "metadata.json").write_text('{"version": "0.3.1"}')
-    return CaseWriter(
-        output_dir=folder / output,
-        class_names=["tumour"],
-        slice_axis=2,
-        bundle_root=bundle,
-        parameters={"gate": True, "min_volume_mm3": 200.0, "calibration": [-6.0, 4.0]},
-        overrides={"gate": True, "inferer#explainer#window": 8},
-        **given,
-    )
+    return CaseWriter(folder / output, **given)
 
 
-def test_what_older_bundles_give_the_writer_is_taken(tmp_path: Path) -> None:
-    """Their configs lie with users: `weights` and `gate_probability` come with the result now."""
-    writer = make_writer(tmp_path, weights=tmp_path / "model.pt", gate_probability=0.5)
-    assert "weights" not in writer.parameters
+def test_what_older_bundles_give_the_writer_goes_to_the_pipeline(tmp_path: Path) -> None:
+    """Their configs lie with users."""
+    from heatmask.segmenter import Segmenter
+
+    (tmp_path / "old" / "configs").mkdir(parents=True)
+    (tmp_path / "old" / "configs" / "metadata.json").write_text('{"version": "0.3.1"}')
+    writer = make_writer(
+        tmp_path, class_names=["HGG"], slice_axis=2, bundle_root=tmp_path / "old",
+        parameters={"gate": True}, overrides={"gate": False, "x#y": 1}, weights="model.pt",
+    )  # fmt: skip
+    pipeline = Segmenter(
+        preprocessing=Compose([]), network=PlantedClassifier(), inferer=None,
+        postprocessing=Compose([]), device="cpu", dataset=[], writer=writer,
+    )  # fmt: skip
+    assert pipeline.class_names == ("HGG",)
+    assert (pipeline.bundle, pipeline.version) == ("old", "0.3.1")
+    assert pipeline.options == {"gate": True, "x#y": 1}
 
 
 def list_files(folder: Path) -> list[str]:
@@ -99,7 +116,7 @@ def plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_summary_in_the_stored_order() -> None:
     result = make_result("RAS")
-    summary = summarise_result(result, ["tumour"], 2)
+    summary = summarise_result(result)
     (tumour,) = summary["classes"]
     assert tumour["slice_probabilities"] == pytest.approx(PROBABILITIES.tolist(), abs=1e-6)
     assert tumour["probability"] == pytest.approx(0.97, abs=1e-6)
@@ -123,13 +140,13 @@ def test_slices_are_counted_as_the_file_stores_them(
 ) -> None:
     """A person who opens slice 3 of the file finds the probability of slice 3."""
     result = make_result(axcodes)
-    summary = summarise_result(result, ["tumour"], 2)
+    summary = summarise_result(result)
     assert summary["slices"]["array_axis"] == array_axis
     found = summary["classes"][0]["slice_probabilities"]
     expected = PROBABILITIES[::-1] if reversed_ else PROBABILITIES
     assert found == pytest.approx(expected.tolist(), abs=1e-6)
     others = tuple(a for a in range(3) if a != array_axis)
-    on_slices = np.asarray(result["mask"])[0].any(axis=others)
+    on_slices = np.asarray(result.mask)[0].any(axis=others)
     np.testing.assert_array_equal(np.array(found) >= 0.5, on_slices)
     assert summary["classes"][0]["mask_ml"] == pytest.approx(75 * VOXEL_ML, abs=1e-4)
 
@@ -139,9 +156,9 @@ def test_slices_are_counted_as_the_file_stores_them(
 def test_a_slice_has_one_number_in_the_picture_and_in_the_report(axcodes: str) -> None:
     """What a label calls slice 3 is slice 3 of the report and of the file."""
     result = make_result(axcodes)
-    summary = summarise_result(result, ["tumour"], 2)
-    mask, axis = np.asarray(result["mask"])[0], summary["slices"]["array_axis"]
-    labels = [a.get_ylabel() for a in draw_overview(result, summary, 2).axes if a.get_ylabel()]
+    summary = summarise_result(result)
+    mask, axis = np.asarray(result.mask)[0], summary["slices"]["array_axis"]
+    labels = [a.get_ylabel() for a in draw_overview(result, summary).axes if a.get_ylabel()]
     assert len(labels) == 3
     for label in labels:
         index, last, p = re.fullmatch(
@@ -166,22 +183,20 @@ def test_a_slice_has_one_number_in_the_picture_and_in_the_report(axcodes: str) -
     ],
 )
 def test_class_names_stay_as_they_were_written(name: str, begins: str) -> None:
-    summary = summarise_result(make_result(), [name], 2)
+    summary = summarise_result(make_result(class_names=(name,)))
     assert summary["finding"].startswith(f"{begins} predicted (p = 0.97)")
     assert summary["classes"][0]["name"] == name
 
 
 def test_no_warnings_from_a_data_loader() -> None:
     """A data loader turns an empty list into None."""
-    result = make_result()
-    result["scan"].meta["warnings"] = None
-    del result["scan"].meta["sequence"]
-    summary = summarise_result(result, ["tumour"], 2)
-    assert (summary["warnings"], summary["sequence"]) == ([], "unknown")
+    pipeline = make_pipeline(1, {})
+    result = pipeline(0)
+    assert (result.warnings, result.sequence) == ((), "unknown")
 
 
 def test_no_tumour_predicted() -> None:
-    summary = summarise_result(make_result(tumour=False), ["tumour"], 2)
+    summary = summarise_result(make_result(tumour=False))
     assert summary["finding"] == "No tumour predicted (p = 0.39)."
     assert summary["classes"][0]["mask_ml"] == 0
 
@@ -231,20 +246,22 @@ def test_the_volumes_keep_the_scans_geometry(
     for name, key, dtype in (("mask", "mask", np.uint8), ("heatmap", "display", np.float32)):
         image = nib.load(folder / f"head_{name}.nii.gz")
         assert image.get_data_dtype() == dtype
-        np.testing.assert_allclose(image.affine, result["scan"].affine, atol=1e-5)
-        np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(result[key])[0])
+        np.testing.assert_allclose(image.affine, result.scan.affine, atol=1e-5)
+        np.testing.assert_array_equal(
+            np.asarray(image.dataobj), np.asarray(getattr(result, key))[0]
+        )
 
 
 @pytest.mark.fault("C")
 def test_the_volumes_carry_both_forms_of_the_scan(tmp_path: Path, plain_picture: None) -> None:
     writer, result = make_writer(tmp_path), make_result("PSL")
-    affine = result["scan"].affine.numpy()
-    scan = nib.Nifti1Image(np.asarray(result["scan"][0]), affine)
+    affine = result.scan.affine.numpy()
+    scan = nib.Nifti1Image(np.asarray(result.scan[0]), affine)
     moved = affine.copy()
     moved[:3, 3] += (20, -15, 10)
     scan.set_sform(affine, 2)
     scan.set_qform(moved, 1, update_affine=False)
-    result["scan"].meta["nifti_header"] = scan.header.binaryblock
+    result.scan.meta["nifti_header"] = scan.header.binaryblock
     writer.prepare()
     writer.write(result)
     for name in ("mask", "heatmap"):
@@ -255,19 +272,22 @@ def test_the_volumes_carry_both_forms_of_the_scan(tmp_path: Path, plain_picture:
 
 
 def test_several_classes_go_into_a_fourth_axis(tmp_path: Path, plain_picture: None) -> None:
-    result = make_result()
-    result["display"] = torch.cat([result["display"], 0.5 * result["display"]])
-    result["probabilities"] = torch.tensor([0.9, 0.1])
-    tumour = result["slice_probabilities"]
-    result["slice_probabilities"] = torch.cat([tumour, 0.1 * tumour], dim=1)
-    result["predicted"] = result["slice_probabilities"] >= 0.5
+    one = make_result()
+    by_slice = torch.cat([one.slice_probabilities, 0.1 * one.slice_probabilities], dim=1)
+    result = replace(
+        one,
+        display=torch.cat([one.display, 0.5 * one.display]),
+        probabilities=torch.tensor([0.9, 0.1]),
+        slice_probabilities=by_slice,
+        predicted=by_slice >= 0.5,
+        class_names=("tumour", "oedema"),
+    )
     writer = make_writer(tmp_path)
-    writer.class_names = ["tumour", "oedema"]
     writer.prepare()
     report = writer.write(result)
     image = nib.load(tmp_path / "out" / "head" / "head_heatmap.nii.gz")
     assert image.shape == (*SHAPE, 2)
-    np.testing.assert_allclose(image.affine, result["scan"].affine, atol=1e-5)
+    np.testing.assert_allclose(image.affine, result.scan.affine, atol=1e-5)
     assert [c["name"] for c in report["classes"]] == ["tumour", "oedema"]
     assert report["finding"].endswith("No oedema predicted (p = 0.10).")
 
@@ -389,11 +409,12 @@ def test_an_output_folder_that_went_away(tmp_path: Path, plain_picture: None) ->
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
 def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: int) -> None:
     """The planted lesion is right and in front: left in the picture, and in its upper half."""
-    result = make_result(axcodes)
-    count = SHAPE[slice_axis]
-    result["slice_probabilities"] = torch.linspace(0.1, 0.97, count)[:, None]
-    summary = summarise_result(result, ["tumour"], 2)
-    figure = draw_overview(result, summary, slice_axis)
+    by_slice = torch.linspace(0.1, 0.97, SHAPE[slice_axis])[:, None]
+    result = make_result(
+        axcodes, slice_axis=slice_axis, slice_probabilities=by_slice, predicted=by_slice >= 0.5
+    )
+    summary = summarise_result(result)
+    figure = draw_overview(result, summary)
     # Columns: scan, heatmap; and the heatmap's colour bar is the last of all axes.
     scan_axis = figure.axes[0]
     (image,) = scan_axis.images
@@ -419,17 +440,17 @@ def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: in
 
 def test_a_long_finding_is_broken_into_lines() -> None:
     result = make_result()
-    summary = summarise_result(result, ["tumour"], 2)
+    summary = summarise_result(result)
     summary["finding"] = "No tumour predicted (p = 0.39). " * 5
-    title = draw_overview(result, summary, 2).get_suptitle()
+    title = draw_overview(result, summary).get_suptitle()
     assert max(map(len, title.splitlines())) <= 92
-    assert " ".join(title.split()) == f"{result['case']} {summary['finding'].strip()}"
+    assert " ".join(title.split()) == f"{result.case} {summary['finding'].strip()}"
 
 
 def test_the_picture_of_nothing_found(tmp_path: Path) -> None:
     result = make_result(tumour=False)
-    summary = summarise_result(result, ["tumour"], 2)
-    figure = draw_overview(result, summary, 2)
+    summary = summarise_result(result)
+    figure = draw_overview(result, summary)
     assert "No tumour predicted (p = 0.39)." in figure.get_suptitle()
     assert not any(axis.collections for axis in figure.axes[:3]), "no outline"
     figure.savefig(tmp_path / "overview.png", dpi=40)
@@ -474,12 +495,12 @@ class Recorder:
     def prepare(self) -> None:
         self.cases.clear()
 
-    def write(self, result: Mapping[str, Any]) -> str:
-        self.cases.append(result["case"])
-        return result["case"]
+    def write(self, result: Result) -> str:
+        self.cases.append(result.case)
+        return result.case
 
 
-def make_segmenter(count: int, bad: Mapping[int, Exception]) -> Segmenter:
+def make_pipeline(count: int, bad: Mapping[int, Exception]) -> Pipeline:
     """Scans of which some fail inside a Compose, which wraps what its transforms raise."""
 
     def read(case: Mapping[str, Any]) -> dict[str, Any]:
@@ -490,35 +511,43 @@ def make_segmenter(count: int, bad: Mapping[int, Exception]) -> Segmenter:
 
     def explain(images: torch.Tensor, network: torch.nn.Module) -> dict[str, torch.Tensor]:
         assert not network.training
-        return {"heatmap": images, "probabilities": torch.ones(1, 1)}
+        by_slice = torch.ones(1, 5, 1)
+        return {
+            "heatmap": images, "probabilities": torch.ones(1, 1), "slice_probabilities": by_slice,
+            "shown": by_slice > 0, "predicted": by_slice > 0,
+        }  # fmt: skip
 
-    return Segmenter(
-        Compose([read]), PlantedClassifier().train(), explain, Compose([]), device="cpu",
+    def finish(data: Mapping[str, Any]) -> dict[str, Any]:
+        return {**data, "display": data["heatmap"], "mask": data["heatmap"]}
+
+    explain.slice_axis = 2
+    return Pipeline(
+        Compose([read]), PlantedClassifier().train(), explain, Compose([finish]), device="cpu",
         dataset=[{"image": i, "case": f"case {i}"} for i in range(count)], writer=Recorder(),
     )  # fmt: skip
 
 
 def test_all_scans_are_written() -> None:
-    assert make_segmenter(3, {}).run() == ["case 0", "case 1", "case 2"]
+    assert make_pipeline(3, {}).run() == ["case 0", "case 1", "case 2"]
 
 
 def test_a_failing_scan_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    segmenter = make_segmenter(4, {1: InputError("scan 1 is broken"), 3: InputError("so is 3")})
+    pipeline = make_pipeline(4, {1: InputError("scan 1 is broken"), 3: InputError("so is 3")})
     message = r"2 of 4 scans failed, the others are written:\n  case 1: scan 1 is broken\n  case 3"
     with caplog.at_level(logging.ERROR), pytest.raises(HeatmaskError, match=message):
-        segmenter.run()
-    assert segmenter.writer.cases == ["case 0", "case 2"]
+        pipeline.run()
+    assert pipeline.writer.cases == ["case 0", "case 2"]
     assert "case 1: scan 1 is broken" in caplog.text
 
 
 def test_a_single_failing_scan_raises_its_own_error() -> None:
     with pytest.raises(InputError, match=r"^scan 0 is broken$"):
-        make_segmenter(1, {0: InputError("scan 0 is broken")}).run()
+        make_pipeline(1, {0: InputError("scan 0 is broken")}).run()
 
 
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"applying transform") as caught:
-        make_segmenter(1, {0: ZeroDivisionError("planted defect")}).run()
+        make_pipeline(1, {0: ZeroDivisionError("planted defect")}).run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -526,30 +555,30 @@ def test_a_defect_keeps_its_traceback() -> None:
 def test_what_ran_out_of_memory_is_said_and_stops_no_other() -> None:
     planted = {0: MemoryError("Unable to allocate 12.9 GiB")}
     with pytest.raises(HeatmaskError, match=r"1 of 2 .*\n  case 0: MemoryError: Unable to alloc"):
-        make_segmenter(2, planted).run()
+        make_pipeline(2, planted).run()
 
 
 def test_ctrl_c_stops_the_rest() -> None:
-    segmenter = make_segmenter(3, {1: KeyboardInterrupt()})
+    pipeline = make_pipeline(3, {1: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
-        segmenter.run()
-    assert segmenter.writer.cases == ["case 0"]
+        pipeline.run()
+    assert pipeline.writer.cases == ["case 0"]
 
 
 def test_a_defect_on_one_scan_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
     shown: list[dict] = []
     with pytest.raises(HeatmaskError, match="1 of 2 scans failed"):
-        make_segmenter(2, {0: ZeroDivisionError("planted defect")}).run(shown.append)
+        make_pipeline(2, {0: ZeroDivisionError("planted defect")}).run(show=shown.append)
     assert len(shown) == 1
     assert "ZeroDivisionError: planted defect" in caplog.text
 
 
 def test_a_result_says_where_and_how_long() -> None:
-    result = make_segmenter(1, {}).segment({"image": 0, "case": "a"})
-    assert list(result["seconds"]) == ["read and prepare", "explain", "make mask"]
-    assert all(s >= 0 for s in result["seconds"].values())
-    assert result["device"] == "cpu"
-    assert result["probabilities"].tolist() == [1.0]
+    result = make_pipeline(1, {})(0, "a")
+    assert list(result.seconds) == ["read and prepare", "explain", "make mask"]
+    assert all(s >= 0 for s in result.seconds.values())
+    assert result.provenance.device == "cpu"
+    assert result.probabilities.tolist() == [1.0]
 
 
 SHOW = """

@@ -73,9 +73,9 @@ def test_a_scan_that_is_a_link_keeps_its_name(studies, tmp_path):
     own = {end: str(studies / f"site/p1/p1-{end}.nii.gz") for end in ("t2f", "t1c")}
     assert str(find_scan(image)) == own["t2f"]
     assert read_siblings(image) == {"T1-Gd": own["t1c"]}
-    case = {"image": {"T1-Gd": own["t1c"], "FLAIR": own["t2f"]}, "reference": "FLAIR"}
-    assert list_scans(image) == case
-    assert list_scans(index / "p2-t2f.nii.gz")["reference"] == "FLAIR"
+    scans = {"T1-Gd": own["t1c"], "FLAIR": own["t2f"]}
+    assert list_scans(image) == (scans, "p1-t2f.nii.gz", "FLAIR")
+    assert list_scans(index / "p2-t2f.nii.gz")[2] == "FLAIR"
 
 
 @pytest.mark.fault("D")
@@ -84,8 +84,8 @@ def test_a_lone_scan_that_is_a_link_is_served_under_its_name(tmp_path):
     link.parent.mkdir(parents=True)
     annex(link, "0123")
     index = index_studies(tmp_path / "set", tmp_path / "work", ("FLAIR", "T1-Gd"))
-    assert list_scans(index / "p1-t1c.nii.gz") == {"image": str(link)}
-    assert find_clue(list_scans(index / "p1-t1c.nii.gz")["image"]).sequence == "T1-Gd"
+    assert list_scans(index / "p1-t1c.nii.gz") == (str(link), "p1-t1c.nii.gz", None)
+    assert find_clue(list_scans(index / "p1-t1c.nii.gz")[0]).sequence == "T1-Gd"
 
 
 @pytest.mark.fault("D")
@@ -120,9 +120,9 @@ def test_nnunets_channels_are_served_as_one_study(tmp_path):
         write_scan(tmp_path / "imagesTs" / f"P1_000{number}.nii.gz")
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "T1ce", "1": "Flair"}}')
     index = index_studies(tmp_path / "imagesTs", tmp_path / "work")
-    case = list_scans(index / "P1_0001.nii.gz")
-    assert case["reference"] == "FLAIR"
-    assert {s: Path(p).name for s, p in case["image"].items()} == {
+    scans, _, reference = list_scans(index / "P1_0001.nii.gz")
+    assert reference == "FLAIR"
+    assert {s: Path(p).name for s, p in scans.items()} == {
         "FLAIR": "P1_0001.nii.gz",
         "T1-Gd": "P1_0000.nii.gz",
     }

@@ -24,7 +24,7 @@ from heatmask.errors import (
     OptionError,
     WeightsError,
 )
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 from heatmask.serving.app import BatchInference, load_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
@@ -300,18 +300,18 @@ def test_two_bundles_never_run_at_once_on_a_device(scan, tmp_path, monkeypatch):
     names = ("a_segmentation", "b_segmentation")
     bundles = [ServedBundle(write_bundle(tmp_path / "two" / name)) for name in names]
     tasks = [HeatmapInferTask(bundle, "cpu", tmp_path) for bundle in bundles]
-    running, most, segment = [], [], Segmenter.segment
+    running, most, segment = [], [], Pipeline.__call__
 
-    def watch(self, case):
+    def watch(self, *case):
         running.append(case)
         most.append(len(running))
         time.sleep(0.05)
         try:
-            return segment(self, case)
+            return segment(self, *case)
         finally:
             running.pop()
 
-    monkeypatch.setattr(Segmenter, "segment", watch)
+    monkeypatch.setattr(Pipeline, "__call__", watch)
     threads = [threading.Thread(target=run, args=(task, scan[0])) for task in 2 * tasks]
     for thread in threads:
         thread.start()

@@ -3,6 +3,7 @@
 from heatmask.bundle.choose import choose_bundle, pick_bundle
 from heatmask.bundle.config import (
     CONFIG_SYMBOLS,
+    describe_bundle,
     find_bundle_root,
     list_overrides,
     read_bundle,
@@ -22,6 +23,7 @@ __all__ = [
     "DEFAULT_BUNDLE",
     "BundleInfo",
     "choose_bundle",
+    "describe_bundle",
     "find_bundle",
     "find_bundle_root",
     "find_shipped",

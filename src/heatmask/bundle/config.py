@@ -1,6 +1,7 @@
 """Open a bundle's configs from Python, with options set, as `monai.bundle run` does."""
 
 import inspect
+import json
 import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -78,17 +79,29 @@ def find_bundle_root() -> str:
     return str(folder.parent if folder.name == "configs" else folder)
 
 
-def list_overrides(bundle_root: str | Path) -> dict[str, Any]:
+def describe_bundle(bundle_root: str | Path | None) -> tuple[str, str]:
+    """Return name and version of the bundle in a folder; empty texts without one."""
+    if bundle_root is None:
+        return "", ""
+    path = Path(bundle_root) / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return Path(bundle_root).resolve().name, str(metadata.get("version", ""))
+
+
+def list_overrides(
+    bundle_root: str | Path, parameters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what the config that is being run sets otherwise than the bundle's own, by id.
 
     It does not matter who set it: `heatmask`, `monai.bundle run`, a further config file or a
     program. Places are left out. Called from a config, as its parser is found on the stack.
+    `parameters` are returned with it.
     """
     from monai.bundle import ConfigParser
 
     running = _find_caller(ConfigParser)
     if running is None:
-        return {}
+        return dict(parameters or {})
     own = ConfigParser()
     own.read_config(str(Path(bundle_root) / "configs" / "inference.json"))
     own.parse()
@@ -96,7 +109,7 @@ def list_overrides(bundle_root: str | Path) -> dict[str, Any]:
     for name, value in running.get().items():
         if name not in _PLACES:
             changes |= _list_changes(name, own.get().get(name, _ABSENT), value)
-    return changes
+    return {**changes, **(parameters or {})}
 
 
 def _find_caller(kind: type[Kind]) -> Kind | None:

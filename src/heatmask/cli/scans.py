@@ -76,7 +76,8 @@ def segment(
     (0 to 1), report.json and overview.png. A scan that fails is reported at the end and
     stops no other. Options left out are the bundle's own.
     """
-    from heatmask.bundle import pick_bundle, read_bundle, run_bundle
+    from heatmask.bundle import pick_bundle
+    from heatmask.pipeline import Pipeline
 
     given = {
         "threshold_rule": threshold_rule,
@@ -88,16 +89,15 @@ def segment(
         "pattern": pattern,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    settings |= {"input": str(scan), "output_dir": str(output), "device": device}
+    settings |= {"input": str(scan), "output_dir": str(output)}
     settings |= read_options(options)
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
-    parser = read_bundle(folder, options=settings)
-    segmenter = run_bundle(parser, "evaluator")
+    pipeline = Pipeline.from_bundle(folder, settings, device)
     try:
-        segmenter.run(show_report)
+        pipeline.run(show=show_report)
     finally:
-        if len(segmenter.dataset) > 1:  # Of a single case they stand just above
-            show_notes(getattr(segmenter.dataset, "notes", ()))
+        if len(pipeline.dataset) > 1:  # Of a single case they stand just above
+            show_notes(getattr(pipeline.dataset, "notes", ()))
 
 
 def serve(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from heatmask.comparison.heatmaps import Explanations
-from heatmask.comparison.scores import CODE, Scores, bring_to_scan, find_slices, score_whole
+from heatmask.comparison.scores import CODE, Scores, find_slices, score_whole
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject, Subjects
 from heatmask.evaluation.baselines import FLOORS, SCALP_MM, centre_gaussian, find_inner_head
@@ -119,7 +119,7 @@ class FewMasks(Kept[Subject]):
         image = data["image"]
         told = predict_masks(self._get_network(), image.as_tensor().movedim(-1, 0))
         heatmap = convert_to_dst_type(told.movedim(0, -1)[None], image, dtype=torch.float32)[0]
-        result = bring_to_scan(self.explanations.segmenter, {**data, "heatmap": heatmap})
+        result = self.explanations.segmenter.bring_to_scan({**data, "heatmap": heatmap})
         mask = np.asarray(result["heatmap"][0]) > 0.5
         scan, pictures = result["scan"], self.subjects.pictures
         affine, axis = np.asarray(scan.affine), find_slices(scan)

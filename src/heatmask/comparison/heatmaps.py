@@ -17,7 +17,7 @@ from heatmask.comparison.store import Store, digest, digest_code, digest_file
 from heatmask.comparison.subjects import Subject
 from heatmask.errors import reveal_reason
 from heatmask.geometry import find_slice_axis
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 
 _CODE = digest_code((
     "attribution", "networks", "data", "inferer.py", "block_inferer.py", "transforms.py",
@@ -74,10 +74,10 @@ class Explanations:
         self.entry, self.store = entry, store
         self.parser = read_entry(entry, options)
         self.digest = digest([digest_entry(entry, self.parser), _CODE])
-        self._segmenter: Segmenter | None = None
+        self._segmenter: Pipeline | None = None
 
     @property
-    def segmenter(self) -> Segmenter:
+    def segmenter(self) -> Pipeline:
         """The bundle's, built when it is first needed."""
         if self._segmenter is None:
             with reveal_reason():
@@ -119,7 +119,7 @@ class Explanations:
         maps = arrays["maps"].astype(np.float32) * arrays["scale"]
         return Heatmap(maps, arrays["shown"], arrays["probabilities"], float(arrays["seconds"]))
 
-    def _compute(self, data: Mapping[str, Any]) -> dict[str, NDArray]:
+    def _compute(self, data: Mapping[str, Any]) -> dict[str, Any]:
         segmenter = self.segmenter
         image = data["image"][None].to(segmenter.device)
         with reveal_reason():

@@ -15,7 +15,6 @@ from heatmask.evaluation.heatmaps import score_heatmap
 from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.evaluation.surface import score_surface
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
-from heatmask.segmenter import Segmenter
 from heatmask.transforms import HeatmapToMaskd
 
 OWN = "own"
@@ -86,8 +85,8 @@ class Scoring(Kept[Subject]):
         masker, low, high = self._prepare_masker()
         image: Any = data["image"]
         filled = heatmap.fill(image, self.explanations.slice_axis, low)
-        result = bring_to_scan(
-            self.explanations.segmenter, {**data, "heatmap": filled, "shown": heatmap.shown}
+        result = self.explanations.segmenter.bring_to_scan(
+            {**data, "heatmap": filled, "shown": heatmap.shown}
         )
         reference = subject.load_reference(result["scan"])
         scores = score_subject(result, masker, reference, low, self.subjects.pictures, self.rules)
@@ -99,24 +98,13 @@ class Scoring(Kept[Subject]):
 
     def _prepare_masker(self) -> tuple[HeatmapToMaskd, float, float]:
         """Return the bundle's step from heatmap to mask, and the range that it works with."""
-        transforms = self.explanations.segmenter.postprocessing.transforms  # type: ignore[attr-defined]
-        (masker,) = (t for t in transforms if isinstance(t, HeatmapToMaskd))
+        masker = self.explanations.segmenter.masker
         if self.explanations.entry.control:
             if self._range is None:
                 every = [self.explanations.explain(s) for s in self.subjects.subjects]
                 self._range = measure_range(every)
             masker.settings = replace(masker.settings, calibration=self._range)
         return masker, *masker.settings.calibration
-
-
-def bring_to_scan(segmenter: Segmenter, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a bundle's postprocessing up to the step that makes the mask."""
-    result = dict(data)
-    for transform in segmenter.postprocessing.transforms:  # type: ignore[attr-defined]
-        if isinstance(transform, HeatmapToMaskd):
-            break
-        result = dict(transform(result))
-    return result
 
 
 def make_mask(result: Mapping[str, Any], masker: HeatmapToMaskd, **changes: Any) -> NDArray:

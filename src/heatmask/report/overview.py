@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from heatmask.geometry import SLICE_AXES, find_slice_axis, order_as_stored, to_ras
+from heatmask.result import Result
 
 _PLANES = {axis: name for name, axis in SLICE_AXES.items()}
 _ROWS = 4
@@ -18,22 +19,22 @@ _MASK_COLOUR = "#35d0ff"
 NOTICE = "Pseudo-mask to be corrected by a radiologist. Not a diagnosis, not a medical device."
 
 
-def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: int) -> Figure:
+def draw_overview(result: Result, summary: dict[str, Any]) -> Figure:
     """Return the figure: a row for each telling slice, columns scan, heatmap, mask.
 
     Slices are shown as radiologists look at them: the patient's right on the left of the
     picture, anterior up (axial), superior up (coronal, sagittal). Their numbers are those of the
     summary.
     """
-    affine = np.asarray(result["scan"].affine)
+    affine = np.asarray(result.scan.affine)
     scan, heat, mask = (
         to_ras(np.asarray(volume), affine)
-        for volume in (result["scan"][0], result["display"].amax(0), result["mask"][0])
+        for volume in (result.scan[0], result.display.amax(0), result.mask[0])
     )
-    slice_axis = find_slice_axis(scan.shape, slice_axis)
-    probabilities = np.asarray(result["slice_probabilities"]).max(axis=1)
+    slice_axis = find_slice_axis(scan.shape, result.slice_axis)
+    probabilities = np.asarray(result.slice_probabilities).max(axis=1)
     shown = choose_slices(mask, probabilities, slice_axis)
-    spacing = np.asarray(result["scan"].pixdim)[np.argsort(nib.io_orientation(affine)[:, 0])]
+    spacing = np.asarray(result.scan.pixdim)[np.argsort(nib.io_orientation(affine)[:, 0])]
     figure = Figure(figsize=(9.6, 1.5 + 2.9 * len(shown)), facecolor="white", layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False)
     top = float(np.percentile(scan[scan != 0], 99.5))
@@ -48,7 +49,7 @@ def draw_overview(result: dict[str, Any], summary: dict[str, Any], slice_axis: i
         axis.set_title(title, fontsize=11)
     bar = figure.colorbar(image, ax=axes[:, 1], location="bottom", fraction=0.04, pad=0.01)
     bar.set_label("heatmap, 0 to 1 by the bundle's fixed calibration", fontsize=8)
-    title = "\n".join([result["case"], *wrap(summary["finding"], 92)])
+    title = "\n".join([result.case, *wrap(summary["finding"], 92)])
     figure.suptitle(title, fontsize=12, fontweight="bold")
     figure.supxlabel("\n".join([*summary["warnings"], NOTICE]), fontsize=8, wrap=True)
     return figure

@@ -1,39 +1,35 @@
 """The numbers and sentences of one result, for the report, the picture and the server."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from heatmask.data.scan import get_warnings
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
+from heatmask.result import Result
 
 NUMBERING = "from 0 along array_axis of the mask, as stored"
 """Of the slices, in the report and in the overview: the index of nibabel, numpy and FSLeyes."""
 
 
-def summarise_result(
-    result: dict[str, Any], class_names: Sequence[str], slice_axis: int
-) -> dict[str, Any]:
-    """Return the plain-valued summary of one result of `heatmask.segmenter.Segmenter`.
+def summarise_result(result: Result) -> dict[str, Any]:
+    """Return the numbers and sentences of a result as plain values.
 
     Slices are numbered as the file stores them (`NUMBERING`), in the overview too.
     """
-    affine = np.asarray(result["scan"].affine)
-    mask = np.asarray(result["mask"])[0]
-    slice_axis = find_ras_slice_axis(mask.shape, affine, slice_axis)
+    affine, mask = np.asarray(result.scan.affine), np.asarray(result.mask)[0]
+    slice_axis = find_ras_slice_axis(mask.shape, affine, result.slice_axis)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    slices = order_as_stored(np.asarray(result["slice_probabilities"]), affine, slice_axis)
-    predicted = order_as_stored(np.asarray(result["predicted"]), affine, slice_axis)
+    slices = order_as_stored(np.asarray(result.slice_probabilities), affine, slice_axis)
+    predicted = order_as_stored(np.asarray(result.predicted), affine, slice_axis)
     classes = [
         {
             "name": name,
             "label": k + 1,
-            "probability": round(float(result["probabilities"][k]), 6),
+            "probability": round(float(result.probabilities[k]), 6),
             "mask_ml": round(float(np.count_nonzero(mask == k + 1)) * voxel_ml, 4),
             "slice_probabilities": [round(float(p), 6) for p in slices[:, k]],
         }
-        for k, name in enumerate(class_names)
+        for k, name in enumerate(result.class_names)
     ]
     return {
         "finding": " ".join(
@@ -45,12 +41,12 @@ def summarise_result(
             "array_axis": find_array_axis(affine, slice_axis),
             "numbering": NUMBERING,
         },
-        "warnings": get_warnings(result["scan"]),
-        "sequence": result["scan"].meta.get("sequence", "unknown"),
-        "sequences": list(result["scan"].meta.get("sequences_used", ())),
-        "device": result["device"],
-        "weights_sha256": result["weights_sha256"],
-        "seconds": dict(result["seconds"]),
+        "warnings": list(result.warnings),
+        "sequence": result.sequence,
+        "sequences": list(result.sequences),
+        "device": result.provenance.device,
+        "weights_sha256": result.provenance.weights_sha256,
+        "seconds": dict(result.seconds),
     }
 
 

@@ -11,8 +11,7 @@ from torch import nn
 from heatmask.bundle import read_bundle
 from heatmask.errors import Failures, InputError, WeightsError
 from heatmask.networks.weights import load_weights
-from heatmask.report.summary import summarise_result
-from heatmask.segmenter import Segmenter
+from heatmask.pipeline import Pipeline
 from heatmask.serving.options import Option, build_panel
 
 REQUIRED_FILES = (
@@ -70,23 +69,28 @@ class ServedBundle:
         text = (self.folder / "docs/data_license.txt").read_text(encoding="utf-8")
         return " ".join(text.strip().split("\n\n")[0].split())
 
-    def build_segmenter(self, options: Mapping[str, Any], device: torch.device) -> Segmenter:
-        """Build the chain from scan to mask with these values of the config's top level.
+    def build_pipeline(self, options: Mapping[str, Any], device: torch.device) -> Pipeline:
+        """Build the pipeline with these values of the config's top level.
 
         Every option of the panel must be given, so that none is left over from the request
         before. Not safe from several threads.
         """
+        network = self.load_network(device)
         self._parser.update(dict(options))
         preprocessing, inferer, postprocessing = (
             self._parser.get_parsed_content(name)
             for name in ("preprocessing", "inferer", "postprocessing")
         )
-        network = self.load_network(device)
-        return Segmenter(preprocessing, network, inferer, postprocessing, device)
-
-    def summarise(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return what `heatmask.report.summary` says of a result of the last segmenter built."""
-        return summarise_result(result, list(self.labels), self._parser.config["slice_axis"])
+        return Pipeline(
+            preprocessing,
+            network,
+            inferer,
+            postprocessing,
+            device,
+            class_names=list(self.labels),
+            bundle_root=self.folder,
+            options=options,
+        )
 
     def load_network(self, device: torch.device) -> nn.Module:
         """Return the network with its weights on `device`.

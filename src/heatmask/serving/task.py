@@ -3,7 +3,7 @@
 The task implements the host's `InferTask` directly and not its `BundleInferTask`. That one
 merges a request's values into the bundle's config unchecked, loads weights loosely, passes
 an ``image_path`` that MONAI >= 1.6 trips over, loses the affine of dict outputs, and guards
-nothing against threads. What is left after replacing these is short: the `Segmenter` that
+nothing against threads. What is left after replacing these is short: the `Pipeline` that
 `monai.bundle run` uses, built from the bundle's own ``inference.json``.
 """
 
@@ -28,6 +28,7 @@ from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.options import Option, read_options, to_config
@@ -103,10 +104,10 @@ class HeatmapInferTask(InferTask):
         extension, dtype = read_result_format(request)
         path = read_image_path(request)
         with self._lock, lock_device(device, self._lock_folder):
-            segmenter = self._bundle.build_segmenter(to_config(values), device)
-            result = segmenter.segment(list_scans(path))
-            summary = self._bundle.summarise(result)
-        file = write_mask(result["mask"], result["scan"], extension, dtype)
+            pipeline = self._bundle.build_pipeline(to_config(values), device)
+            result = pipeline(*list_scans(path))
+        summary = summarise_result(result)
+        file = write_mask(result.mask, result.scan, extension, dtype)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
         logger.info("%s: %s %s", path, summary["finding"], summary["seconds"])
         return file, {
@@ -171,17 +172,17 @@ def read_image_path(request: Mapping[str, Any]) -> Path:
     return Path(image)
 
 
-def list_scans(image: Path) -> dict[str, Any]:
-    """Return the case of a scan for the segmenter: it alone, or with those of its study.
+def list_scans(image: Path) -> tuple[str | dict[str, str], str, str | None]:
+    """Return a scan, alone or with those of its study, its name, and its sequence among them.
 
     The mask lies on the grid of this scan, which is what the viewer shows, whatever the model
     takes.
     """
     siblings, path = read_siblings(image), find_scan(image)
     if not siblings:
-        return {"image": str(path)}
+        return str(path), path.name, None
     sequence = find_clue(path).sequence
-    return {"image": {**siblings, sequence: str(path)}, "reference": sequence}
+    return {**siblings, sequence: str(path)}, path.name, sequence
 
 
 def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> str:
