@@ -26,10 +26,11 @@ from rich.table import Table
 from tables import describe_machine
 from torch.utils.data import DataLoader
 
+from heatmask.authoring.config import adapt_preprocessing
+from heatmask.authoring.task import OwnTask
 from heatmask.bundle import find_bundle, read_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.data.recognition.sequence import UNKNOWN
-from heatmask.training.own_config import OwnTask, adapt_preprocessing
 from heatmask.training.slices import SliceDataset
 
 BUNDLE, SIZE = "brain_mri_gradcam_segmentation", (128, 128)

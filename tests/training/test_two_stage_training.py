@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import HeatmaskError, InputError
@@ -23,7 +24,6 @@ from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
 from heatmask.training.curve import draw_curves
 from heatmask.training.gate import fit_alone, join_gate, start_gate
-from heatmask.training.own_data import OwnData, train_own_bundle
 from heatmask.training.position import PositionOffsetLoss
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti

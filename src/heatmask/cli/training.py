@@ -71,7 +71,7 @@ def train(
     check_train_words(data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights)
     console.print(f"Reading {escape(str(data or labels))}")
     if data is None and labels and images and output:
-        from heatmask.training.own_data import OwnData, train_own_bundle
+        from heatmask.authoring.train import OwnData, train_own_bundle
 
         names = classes.split(",") if classes is not None else None
         folder = train_own_bundle(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heatmask.training.own_config import OwnTask
+from heatmask.authoring.task import OwnTask
 
 _CARD = """\
 # {name}

@@ -15,21 +15,16 @@ from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from skimage.io import imsave
 from typer.testing import CliRunner
 
+from heatmask.authoring.bundle import OwnBundle, adapt_inference
+from heatmask.authoring.config import adapt_preprocessing, adapt_training, choose_methods
+from heatmask.authoring.task import OwnTask, describe_task
+from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
-from heatmask.training.own_bundle import OwnBundle, adapt_inference
-from heatmask.training.own_config import (
-    OwnTask,
-    adapt_preprocessing,
-    adapt_training,
-    choose_methods,
-    describe_task,
-)
-from heatmask.training.own_data import OwnData, train_own_bundle
 from helpers.planted import make_affine
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heatmask.authoring.bundle import OwnBundle, check_output, write_bundle
+from heatmask.authoring.config import adapt_training, choose_methods
+from heatmask.authoring.model_card import Training
+from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.label_table import SPLITS, LabelTable, read_label_table
 from heatmask.training.metrics import score_slices
-from heatmask.training.model_card import Training
-from heatmask.training.own_bundle import OwnBundle, check_output, write_bundle
-from heatmask.training.own_config import OwnTask, adapt_training, choose_methods, describe_task
 from heatmask.training.slices import SliceDataset
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from heatmask.attribution.calibration import FILE_NAME
+from heatmask.authoring.config import adapt_preprocessing
+from heatmask.authoring.model_card import Training, describe_data, write_card
+from heatmask.authoring.task import OwnTask
 from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
-from heatmask.training.model_card import Training, describe_data, write_card
-from heatmask.training.own_config import OwnTask, adapt_preprocessing
 
 LICENSE = """\
 This bundle holds code and weights under different licences.
