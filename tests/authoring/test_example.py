@@ -89,7 +89,7 @@ def test_it_is_served_with_a_segment_for_each_class(
     bundle: Path, figshare: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("monailabel", reason="needs the extra 'serve'")
-    from test_serving_server import run_server
+    from helpers.server import run_server
 
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "p1.jpg").symlink_to(figshare / "images" / "0001.jpg")
