@@ -56,10 +56,10 @@ def slices(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, number in zip(TYPE_NAMES, np.flatnonzero(phantom.slice_labels), strict=False):
         scan = phantom.image[:, :, number].T / phantom.image.max()
         lesion = phantom.lesion[:, :, number].T
-        for split, step in (("test", 1), ("train", -1)):  # the training pictures are mirrored
+        for turns, split in enumerate(("test", "train", "val")):  # each picture in one split
             names = [f"{split}_{number}_{kind}.png" for kind in ("image", "mask")]
             for name, pixels in zip(names, (scan, lesion), strict=True):
-                picture = (255 * pixels[:, ::step]).astype(np.uint8)
+                picture = (255 * np.rot90(pixels, turns)).astype(np.uint8)
                 Image.fromarray(picture).save(root / name)
             rows.append((*names, label, split, f"{split} {number}"))
     write_csv(root / "labels.csv", ("image", "mask", "label", "split", "group"), rows)
