@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 KEPT = Path(__file__).resolve().parents[1] / "pictures"
-SIZE = (160, 100)
-TOLERANCE = 6.0
-"""Root mean square of the difference in grey levels; text of another font makes up to 3."""
+SIZE = (320, 200)
+TOLERANCE = 1.5
+"""Root mean square of the difference in grey levels; a missing outline makes 2.4."""
 
 
 def assert_like_kept(picture: Path, name: str) -> None:

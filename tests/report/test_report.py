@@ -25,6 +25,7 @@ from heatmask.report.overview import choose_slices, draw_overview, to_ras
 from heatmask.report.summary import describe_class, summarise_result
 from heatmask.report.writer import CaseWriter
 from heatmask.result import describe_versions
+from helpers.pictures import assert_like_kept
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 
 SHAPE, SPACING = (18, 22, 7), (1.25, 2.0, 4.0)
@@ -403,6 +404,14 @@ def test_an_output_folder_that_went_away(tmp_path: Path, plain_picture: None) ->
 
 
 # --- picture -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tumour", "name"), [(True, "overview"), (False, "overview_no_tumour")])
+def test_the_picture_is_the_one_that_was_looked_at(tumour: bool, name: str, tmp_path: Path) -> None:
+    result = make_result(tumour=tumour)
+    figure = draw_overview(result, summarise_result(result))
+    figure.savefig(tmp_path / "overview.png", dpi=110)
+    assert_like_kept(tmp_path / "overview.png", name)
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "PSL"])
