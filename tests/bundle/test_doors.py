@@ -279,7 +279,7 @@ def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, obliqu
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("input", None, "input must name a scan"),
+        ("input", None, "Give a scan or a folder"),
         ("device", "cuda:99", "needs a CUDA GPU"),
         ("threshold_rule", "best", "threshold_rule must be one of"),
         ("min_volume_mm3", -1, "min_volume_mm3 must be at least 0"),

@@ -98,7 +98,7 @@ def test_a_table_that_changes_is_read_again(tmp_path):
 def test_a_damaged_table_is_refused(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     assert find_clue(tmp_path / "p1_t2.nii").sequence == "T2"
-    with pytest.raises(InputError, match="channel numbers and names"):
+    with pytest.raises(InputError, match="does not name the channels"):
         find_clue(tmp_path / "P1_0000.nii")
 
 

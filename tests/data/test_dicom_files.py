@@ -57,7 +57,9 @@ def test_a_slice_cut_anywhere_is_refused_by_name(tmp_path: Path, has_marker: boo
     content = path.read_bytes()
     for length in [*range(0, len(content), 23), len(content) - 2]:
         path.write_bytes(content[:length])
-        with pytest.raises(InputError, match=rf"1 of 6 in '.*' is not: {path.name} \(") as caught:
+        with pytest.raises(
+            InputError, match=rf"1 of 6 DICOM slices in '.*' cannot be used: {path.name} \("
+        ) as caught:
             read_scan(tmp_path)
         assert "\n" not in str(caught.value)
 
@@ -76,7 +78,7 @@ def test_the_message_says_what_is_wrong_with_each(tmp_path: Path) -> None:
         strict=False,
     ):
         assert f"{path.name} ({reason})" in str(caught.value)
-    assert "4 of 6 in" in str(caught.value)
+    assert "4 of 6 DICOM slices in" in str(caught.value)
 
 
 def test_pixels_shorter_than_the_header_says(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_files_with_the_names_of_slices_are_refused(tmp_path: Path, suffix: str)
     write_series(tmp_path, suffix=suffix)
     for name in (f"IM777_9{suffix}", f"1.2.840.10008.7{suffix}"):
         (tmp_path / name).write_bytes(b"")
-        with pytest.raises(InputError, match=rf"1 of 7 in .*{name} \(0 bytes\)"):
+        with pytest.raises(InputError, match=rf"1 of 7 DICOM slices in .*{name} \(0 bytes\)"):
             read_scan(tmp_path)
         (tmp_path / name).unlink()
 
@@ -127,11 +129,11 @@ def test_what_stands_for_a_slice_is_refused(tmp_path: Path, suffix: str) -> None
     np.testing.assert_array_equal(read_scan(tmp_path).array, ARRAY)
     content = path.read_bytes()
     path.unlink()
-    with pytest.raises(InputError, match=rf"1 of 6 in .*{path.name}.gz \(no DICOM\)"):
+    with pytest.raises(InputError, match=rf"1 of 6 DICOM slices in .*{path.name}.gz \(no DICOM\)"):
         read_scan(tmp_path)
     (tmp_path / f"{path.name}.gz").unlink()
     (tmp_path / f".{path.name}.Xa3f9").write_bytes(content[:-9])
-    with pytest.raises(InputError, match=r"1 of 6 in .*Xa3f9 \("):
+    with pytest.raises(InputError, match=r"1 of 6 DICOM slices in .*Xa3f9 \("):
         read_scan(tmp_path)
 
 
@@ -140,15 +142,15 @@ def test_hashes_for_names(tmp_path: Path) -> None:
         path.rename(tmp_path / hashlib.md5(bytes([index])).hexdigest())
     last = max(tmp_path.iterdir())
     last.write_bytes(last.read_bytes()[:90])
-    with pytest.raises(InputError, match=rf"1 of 6 in .*{last.name} \(no DICOM\)"):
+    with pytest.raises(InputError, match=rf"1 of 6 DICOM slices in .*{last.name} \(no DICOM\)"):
         read_scan(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("attribute", "match"),
     [
-        ({"PatientID": ["a", "a", "b", "a", "a", "a"]}, "of one patient"),
-        ({"PixelSpacing": [[0, 0]] * 6}, "must have a size; the PixelSpacing"),
+        ({"PatientID": ["a", "a", "b", "a", "a", "a"]}, "of another patient than"),
+        ({"PixelSpacing": [[0, 0]] * 6}, "The PixelSpacing of"),
     ],
 )
 def test_slices_that_do_not_belong_together(
@@ -164,7 +166,7 @@ def test_a_slice_of_fewer_bits_than_it_holds(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(path)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
     dataset.save_as(path)
-    with pytest.raises(InputError, match="agree in BitsAllocated"):
+    with pytest.raises(InputError, match="BitsAllocated is 8"):
         read_scan(tmp_path)
 
 
@@ -195,7 +197,7 @@ def test_links_to_slices_that_are_not_there(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(tmp_path / "a").array, ARRAY)
     content.unlink()
     (tmp_path / "a" / "notes").symlink_to(content)
-    reason = f"1 of 6 in .*{files[2].name} .a link to a file that is not there"
+    reason = f"1 of 6 DICOM slices in .*{files[2].name} .a link to a file that is not there"
     with pytest.raises(InputError, match=reason):
         read_scan(tmp_path / "a")
 
@@ -219,7 +221,9 @@ def test_compressed_slices_that_cannot_be_decoded_are_named(tmp_path: Path) -> N
     (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     dataset.PixelData = encapsulate([frame[: len(frame) // 2]])
     dataset.save_as(path)
-    with pytest.raises(InputError, match=rf"1 of 6 cannot be: '.*{path.name}'"):
+    with pytest.raises(
+        InputError, match=rf"1 of 6 DICOM slices cannot be decoded: '.*{path.name}'"
+    ):
         read_scan(tmp_path)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(InputError, match=path.name):

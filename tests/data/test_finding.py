@@ -76,9 +76,9 @@ def test_the_decathlons_masks_are_no_scans(tmp_path):
     )
     touch(*(folder / f"{name}.nii.gz" for name in names), folder / "dataset.json")
     assert [scan.case for scan in find_scans(folder)] == ["BRATS_001", "BRATS_485"]
-    with pytest.raises(InputError, match="must not be a mask"):
+    with pytest.raises(InputError, match="is a mask by its name"):
         find_scans(folder / "labelsTr" / "BRATS_001.nii.gz")
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(InputError, match="no scan in"):
         find_scans(folder / "labelsTr")
 
 
@@ -93,7 +93,7 @@ def test_pictures_are_scans_where_they_are_asked_for(tmp_path):
     assert [scan.case for scan in find_scans(tmp_path, "[0-9].png")] == ["1"]
     assert [scan.case for scan in find_scans(tmp_path, "*")] == ["a_flair"]
     assert find_scans(tmp_path / "b/1.png") == [Scan("1", tmp_path / "b/1.png")]
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(InputError, match="no scan in"):
         find_scans(tmp_path / "b")
 
 
@@ -131,9 +131,9 @@ def test_two_series_in_one_folder_are_listed(tmp_path):
     ("name", "reason"),
     [
         ("missing.nii.gz", "no scan at"),
-        ("table.csv", "must be a NIfTI"),
-        ("x-seg.nii.gz", "must not be a mask"),
-        ("empty", "found none"),
+        ("table.csv", "is no scan"),
+        ("x-seg.nii.gz", "is a mask by its name"),
+        ("empty", "no scan in"),
     ],
 )
 def test_refusals(tmp_path, name, reason):
@@ -199,7 +199,7 @@ def test_an_archive_of_bad_series_alone_is_refused(tmp_path):
     for name in "ab":
         for number in range(2):
             write_dicom_series(tmp_path / name, ARRAY, np.eye(4), f".{number}")
-    with pytest.raises(InputError, match=r"of the 2 DICOM folders in .* none can") as caught:
+    with pytest.raises(InputError, match=r"None of the 2 DICOM folders in .* can") as caught:
         find_scans(tmp_path)
     assert str(caught.value).count("holds 2") == 2
 
@@ -253,7 +253,7 @@ def test_what_was_passed_over_is_listed(tmp_path):
         "5 named like masks or results (p0_FLAIR_seg.nii, p1_FLAIR_seg.nii, p2_FLAIR_seg.nii, ...)."
     )
     assert "named like masks" not in find_notes(tmp_path, "p1_FLAIR.nii")
-    with pytest.raises(InputError, match=r"found none.*Passed over: 1 as pictures"):
+    with pytest.raises(InputError, match=r"no scan in .*Passed over: 1 as pictures"):
         find_scans(tmp_path / "out")
     with pytest.raises(InputError, match=r"Give the link the suffix \.nii"):
         find_scans(tmp_path / "p2_flair")
@@ -298,7 +298,7 @@ def test_links_that_lead_nowhere(tmp_path, target, fix):
     assert "(1.dcm, p2_FLAIR.nii)" in find_notes(tmp_path)
     with pytest.raises(InputError, match=fix):
         find_scans(tmp_path / "p2_FLAIR.nii")
-    with pytest.raises(InputError, match=rf"found none.*{fix}"):
+    with pytest.raises(InputError, match=rf"no scan in .*{fix}"):
         find_scans(tmp_path / "series")
 
 

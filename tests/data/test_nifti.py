@@ -177,7 +177,7 @@ def test_a_voxel_size_of_zero_is_none(tmp_path: Path) -> None:
     scan = read_scan(edit(write(tmp_path / "a.nii", TILTED, TILTED), pixdim=sizes))
     np.testing.assert_allclose(scan.affine, TILTED, atol=1e-4)
     assert scan.warnings == ["The qform of 'a.nii' cannot be used; the sform is taken."]
-    with pytest.raises(InputError, match=r"edges 0\.9 x 1\.2 x 0 mm"):
+    with pytest.raises(InputError, match=r"edges of 0\.9 x 1\.2 x 0 mm"):
         read_scan(edit(write(tmp_path / "b.nii"), pixdim=sizes))
 
 

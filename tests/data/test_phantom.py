@@ -151,7 +151,7 @@ def test_phantom_bad_spacing(spacing_mm: object) -> None:
 
 
 def test_phantom_infinite_spacing() -> None:
-    with pytest.raises(OptionError, match="spacing_mm must be finite"):
+    with pytest.raises(OptionError, match="spacing_mm must be three lengths"):
         make_phantom(1, (16, 16, 8), (1, 1, np.inf))
 
 

@@ -135,12 +135,12 @@ def test_all_kinds_of_pixels_turn(tmp_path: Path, mode: str) -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG, and no more")
-    with pytest.raises(InputError, match=r"must be a readable \.png, .*'.*a\.png' is not"):
+    with pytest.raises(InputError, match=r"picture '.*a\.png' cannot be read"):
         read_picture(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"must be a readable"):
+    with pytest.raises(InputError, match=r"cannot be read"):
         read_picture(tmp_path / "absent.png")
     imsave(tmp_path / "a.tif", np.zeros((5, 9, 8), np.uint8), check_contrast=False)
-    with pytest.raises(InputError, match=r"must be one image; .* has 5"):
+    with pytest.raises(InputError, match=r"holds 5 pictures"):
         read_picture(tmp_path / "a.tif")
 
 

@@ -69,7 +69,7 @@ def test_a_mask_may_mark_nothing(tmp_path: Path) -> None:
 def test_what_is_no_label_map_is_refused(tmp_path: Path, stored: np.ndarray) -> None:
     path = write(tmp_path / "p1_seg.nii.gz", stored)
     for read in (read_reference, lambda path: derive_slice_labels(path, tmp_path / "labels.csv")):
-        with pytest.raises(InputError, match=r"3D label map of whole numbers from 0.*p1_seg"):
+        with pytest.raises(InputError, match=r"p1_seg.*3D label map of whole numbers from 0"):
             read(path)
 
 
@@ -90,5 +90,5 @@ def test_a_picture_marks_what_is_not_black(tmp_path: Path) -> None:
     mask, _ = read_reference(tmp_path / "mask.png")
     np.testing.assert_array_equal(mask[..., 0], (pixels.any(axis=2)).T)
     Image.fromarray(pixels).save(tmp_path / "mask.jpg")
-    with pytest.raises(InputError, match="stored without loss"):
+    with pytest.raises(InputError, match="is a JPEG"):
         read_reference(tmp_path / "mask.jpg")

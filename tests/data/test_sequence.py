@@ -243,5 +243,5 @@ def test_sequences_of_a_network():
     assert check_sequences(SEQUENCES) == SEQUENCES
     assert check_sequences(["unknown"]) == ("unknown",)
     for wrong in ([], ["flair"], ["T1", "T1"], None):
-        with pytest.raises(OptionError, match="sequences must name, each once"):
+        with pytest.raises(OptionError, match="sequences must name each channel"):
             check_sequences(wrong)

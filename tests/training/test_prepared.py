@@ -136,8 +136,8 @@ def test_pictures_that_cannot_be_used_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 of 5 images that cannot be used") as caught:
         SliceDataset(images, make_chain(), SIZE)
     lines = str(caught.value).splitlines()
-    assert lines[1].startswith("  line 3: A picture must be a readable")
-    assert "line 4: slice must lie within the image" in lines[2]
+    assert lines[1].startswith("  line 3: The picture")
+    assert "has 1 slices along its third axis" in lines[2]
     assert "line 5: A picture must be readable" in lines[3]
     dataset = SliceDataset([images[0], images[4]], make_chain(), SIZE)
     assert dataset.labels.tolist() == [0, 1]

@@ -15,7 +15,8 @@ from heatmask.authoring.config import adapt_training, choose_methods
 from heatmask.authoring.model_card import Training
 from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
-from heatmask.data.label_table import SPLITS, LabelTable, read_label_table
+from heatmask.data.label_table import LabelTable, read_label_table
+from heatmask.data.tables.label_rows import SPLITS
 from heatmask.training.metrics import score_slices
 from heatmask.training.slices import SliceDataset
 

@@ -94,7 +94,7 @@ def list_cases(
             f"input and dataset_dir are two names of one option, got {input} and {path}. Give one."
         )
     if not path:
-        raise OptionError("input must name a scan or a folder, and none was given: --input SCAN.")
+        raise OptionError("Give a scan or a folder of scans: --input SCAN.")
     studies = find_studies(path, pattern, sequences)
     siblings = [s for study in studies for s in list(study.paths)[1:] if s not in sequences]
     if siblings:
@@ -177,10 +177,10 @@ def _leave_out_unnamed_channels(scans: list[Scan], notes: list[str]) -> Found:
     if not unnamed:
         return Found(scans, notes)
     message = (
-        "Several channels of one case need a dataset.json that names their sequences, beside them "
-        f"or one folder above; got {list_names([path.name for path in unnamed], 'files')} without. "
-        'Write {"channel_names": {"0": "FLAIR", "1": "T1"}}, choose one with a pattern such as '
-        "*_0000*, or rename the files if they are of different heads."
+        f"{list_names([path.name for path in unnamed], 'files')} look like channels of one case, "
+        "and there is no dataset.json, beside them or one folder above, that names their "
+        'sequences. Write {"channel_names": {"0": "FLAIR", "1": "T1"}}, choose one with a pattern '
+        "such as *_0000*, or rename the files if they are of different heads."
     )
     left = [scan for scan in scans if scan.path not in unnamed]
     if not left:
@@ -256,9 +256,8 @@ def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequen
         f"{len(scans)} {sequence} ({patterns[sequence]})" for sequence, scans in by_sequence.items()
     )
     return (
-        f"Without a pattern a folder must hold scans of {' or '.join(sequences)}, or of one other "
-        f"modality; below '{path}' there are {found}. Choose one, for example "
-        f'--pattern "{next(iter(patterns.values()))}".'
+        f"There is no {' or '.join(sequences)} below '{path}', but {found}. Choose one, for "
+        f'example --pattern "{next(iter(patterns.values()))}".'
     )
 
 

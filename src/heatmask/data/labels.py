@@ -26,9 +26,25 @@ class LabelledVolume:
     path: Path
     slice_labels: tuple[int, ...]
     image: str | Mapping[str, str] = field(default="", hash=False)
+    lines: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", self.image or str(self.path))
+
+    def list_labels(self, count: int) -> tuple[int, ...]:
+        """Return the label of each of `count` slices.
+
+        Raises
+        ------
+        InputError
+            The table labels another number of slices.
+        """
+        if count != len(self.slice_labels):
+            raise InputError(
+                f"{self.path} has {count} slices along its third axis, and the table labels "
+                f"{len(self.slice_labels)}."
+            )
+        return self.slice_labels
 
 
 def list_labelled_volumes(
@@ -94,14 +110,14 @@ def read_slice_labels(path: str | Path) -> dict[str, tuple[int, ...]]:
         labels, index = found[row["patient"]], int(row["slice"])
         if index in labels:
             raise InputError(
-                f"{path}, line {line}: every slice must have one label, and slice {index} of "
-                f"{row['patient']} has a second one. Remove one of the two lines."
+                f"{path}, line {line}: slice {index} of {row['patient']} has a second label. "
+                "Remove one of the two lines."
             )
         labels[index] = int(row["tumour"])
     for patient, slices in found.items():
         if sorted(slices) != list(range(len(slices))):
             raise InputError(
-                f"{path} must label the slices of {patient} from 0 on without a gap, got "
+                f"In {path} the slices of {patient} are not labelled from 0 on without a gap: "
                 f"{len(slices)} labels up to slice {max(slices)}."
             )
     return {p: tuple(s[i] for i in range(len(s))) for p, s in found.items()}
@@ -113,13 +129,13 @@ def read_split(path: str | Path, split: str) -> list[str]:
     for line, row in read_table(path, ("patient", "split")).lines:
         if splits.setdefault(row["patient"], row["split"]) != row["split"]:
             raise InputError(
-                f"{path}, line {line}: a patient must be in one split, and {row['patient']} is in "
+                f"{path}, line {line}: {row['patient']} is in two splits, "
                 f"{splits[row['patient']]!r} and {row['split']!r}."
             )
     chosen = [patient for patient, name in splits.items() if name == split]
     if not chosen:
         raise InputError(
-            f"{path} must hold patients of the split {split!r}; its splits are "
+            f"{path} has no patients of the split {split!r}; its splits are "
             f"{', '.join(sorted(set(splits.values()))) or 'none'}."
         )
     return chosen
@@ -127,7 +143,7 @@ def read_split(path: str | Path, split: str) -> list[str]:
 
 def _find_labels(patient: str, labels: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     if patient not in labels:
-        raise InputError(f"The slices of every patient must be labelled; no line names {patient}.")
+        raise InputError(f"No line labels a slice of {patient}.")
     return labels[patient]
 
 
@@ -137,7 +153,7 @@ def _find_study(patient: str, studies: list[Study]) -> Study:
     if len(found) != 1:
         names = ", ".join(str(study.reference) for study in found) or "none"
         raise InputError(
-            f"Every patient must have one scan whose name begins with its own; {patient} has "
+            f"There must be one scan whose name begins with {patient}, and there are "
             f"{len(found)}: {names}. Narrow the pattern, or correct the names."
         )
     return found[0]

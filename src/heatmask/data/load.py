@@ -96,12 +96,9 @@ class LoadSequencesd(MapTransform):
         self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
         if len(self.keys) != 1:
-            raise OptionError(f"keys must be one key, got {self.keys}. Give the scans under one.")
+            raise OptionError(f"keys must be one key, got {self.keys}.")
         if not isinstance(min_slices, int) or isinstance(min_slices, bool) or min_slices < 1:
-            raise OptionError(
-                f"min_slices must be a whole number from 1, got {min_slices!r}. "
-                "Give the least number of slices along any axis."
-            )
+            raise OptionError(f"min_slices must be a whole number from 1, got {min_slices!r}.")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the scans by their volume and add the reference."""
@@ -137,7 +134,7 @@ class LoadSequencesd(MapTransform):
         if wrong or not value:
             raise InputError(
                 f"Scans by sequence must be under one of {', '.join(SEQUENCES)}; got "
-                f"{', '.join(map(repr, wrong)) or 'no scan'}. Give at least one, under its name."
+                f"{', '.join(map(repr, wrong)) or 'no scan'}."
             )
         return dict(value)
 
@@ -160,8 +157,8 @@ class LoadSequencesd(MapTransform):
         loaded = load_scan(scan, self.min_slices)
         if len(loaded) > 1:
             raise InputError(
-                f"A scan given under its sequence must have one channel; that of {name}, '{scan}', "
-                f"has {len(loaded)}. Give the file alone, or one file for each sequence."
+                f"The scan given as {name}, '{scan}', has {len(loaded)} channels. Give the file "
+                "alone, or one file for each sequence."
             )
         clue, volume = loaded[0]
         mismatch = describe_mismatch(clue, (name,))
@@ -202,7 +199,7 @@ def _check_subset(sequences: Sequence[str], channels: Sequence[str]) -> None:
     if not set(sequences) <= set(channels):
         raise OptionError(
             f"sequences must be among those that the network takes, {', '.join(channels)}; "
-            f"got {', '.join(sequences)}. Leave out the others, or train a network for them."
+            f"got {', '.join(sequences)}."
         )
 
 
@@ -251,8 +248,7 @@ def assign_roles(names: Sequence[str], sequences: Sequence[str], reference: str 
     """
     if reference is not None and reference not in names:
         raise InputError(
-            f"The reference must be one of the scans, {', '.join(names)}; got {reference!r}. "
-            "Name one of them."
+            f"The reference must be one of the scans, {', '.join(names)}; got {reference!r}."
         )
     channels = {name: name for name in sequences if name in names}
     if UNKNOWN in names and sequences[0] not in channels:
@@ -282,9 +278,9 @@ def match_grid(
     )
     if not moved.any():
         raise InputError(
-            f"Scans of one head must overlap in space; {name} ({_describe_grid(scan)}) shows "
-            f"nothing within {reference_name} ({_describe_grid(reference)}). Check that both are "
-            "of one patient, or register them first."
+            f"{name} ({_describe_grid(scan)}) shows nothing within {reference_name} "
+            f"({_describe_grid(reference)}). Check that both are of one patient, or register them "
+            "first."
         )
     return moved
 

@@ -77,26 +77,23 @@ def check_voxels(array: np.ndarray, min_slices: int, name: str) -> None:
     """
     shape = " x ".join(map(str, array.shape))
     if array.size == 0:
-        raise InputError(
-            f"The scan must have voxels; '{name}' has none ({shape}). Export it again."
-        )
+        raise InputError(f"'{name}' has no voxels ({shape}). Export it again.")
     if array.ndim != 3 or min(array.shape) < min_slices:
         raise InputError(
-            f"The scan must be 3D with at least {min_slices} slices along each axis; '{name}' "
-            f"is {shape}. Give the whole volume, a DICOM series as its folder, not one slice."
+            f"'{name}' is {shape}, and a volume of at least {min_slices} slices along each axis "
+            "is needed. Give the whole volume, a DICOM series as its folder, not one slice."
         )
     # Both propagate NaN, so one pass tells about NaN, infinity and constant images.
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         count = array.size - int(np.isfinite(array).sum())
         raise InputError(
-            f"All voxels must be finite; {count} of {array.size} in '{name}' are NaN, infinite or "
-            "above 3e38. Replace them, for example by the value of the background."
+            f"{count} of {array.size} voxels in '{name}' are NaN, infinite or above 3e38. Replace "
+            "them, for example by the value of the background."
         )
     if low == high:
         raise InputError(
-            f"The scan must show something; all voxels of '{name}' are {low:g}. "
-            "Check that the right file was exported."
+            f"All voxels of '{name}' are {low:g}. Check that the right file was exported."
         )
 
 
@@ -104,13 +101,11 @@ def _check_volume(value: Any, min_slices: int) -> MetaTensor:
     name = "volume in memory"
     if not isinstance(value, (np.ndarray, torch.Tensor)):
         raise InputError(
-            f"A scan must be a path or a volume; got {type(value).__name__}. "
-            "Give a path, an array or a MetaTensor."
+            f"A scan must be a path, an array or a MetaTensor, got {type(value).__name__}."
         )
     if value.ndim != 4 or value.shape[0] != 1:
         raise InputError(
-            f"A volume in memory must be channel-first with one channel, (1, X, Y, Z); "
-            f"got {tuple(value.shape)}. Add or select the channel first."
+            f"A volume in memory must have the shape (1, X, Y, Z), got {tuple(value.shape)}."
         )
     volume = MetaTensor(torch.as_tensor(value, dtype=torch.float32))
     if isinstance(value, MetaTensor):
@@ -135,7 +130,7 @@ def _squeeze(array: np.ndarray, path: Path) -> np.ndarray:
         array = array[0]  # channel-first, as networks want it
     if array.ndim > 4:
         shape = " x ".join(map(str, array.shape))
-        raise InputError(f"The scan must be 3D or 4D; '{path}' is {shape}. Split it first.")
+        raise InputError(f"'{path}' is {shape}, and not 3D or 4D. Split it first.")
     if array.ndim == 4 and 1 in array.shape[1:3] and not _is_slice_with_channels(array):
         # The slices have come into the fourth axis; their place is free.
         free = array.shape.index(1, 1)

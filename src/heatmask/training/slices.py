@@ -66,9 +66,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         image_size: tuple[int, int] = (128, 128),
     ) -> None:
         if not volumes:
-            raise InputError(
-                "There must be a labelled image in every split that is read, and none is there."
-            )
+            raise InputError("There is no labelled image in this split.")
         pictures = all(isinstance(v.image, str) and is_picture(v.image) for v in volumes)
         read = _read_pictures if pictures else _read_volumes
         size = (image_size[0], image_size[1])  # configs give a list
@@ -101,7 +99,7 @@ def _read_pictures(
     labels: list[int | None] = []
     for number, volume in enumerate(volumes):
         try:
-            labels += _list_labels(volume, 1)
+            labels += volume.list_labels(1)
         except InputError as error:
             problems[number] = problems[number] or str(error)
     _refuse_unreadable(volumes, problems)
@@ -141,7 +139,7 @@ def _refuse_unreadable(volumes: Sequence[Volume], problems: Sequence[str]) -> No
 
 
 def _say_lines(volume: Volume) -> str:
-    if not isinstance(volume, LabelledImage):
+    if not volume.lines:
         return ""
     return f"line{'s' * (len(volume.lines) > 1)} {_join_runs(volume.lines)}: "
 
@@ -159,23 +157,12 @@ def _join_runs(lines: Iterable[int]) -> str:
 
 def _orient_labels(volume: Volume, scan: MetaTensor) -> Tensor:
     """Return the slice labels in RAS order, NaN for none; refuse those that do not fit."""
-    labels = _list_labels(volume, scan.shape[-1])
+    labels = volume.list_labels(scan.shape[-1])
     axes = nib.aff2axcodes(np.asarray(scan.affine))
     if axes[2] not in "SI":
         raise InputError(
-            f"{volume.path} must hold axial slices along its third axis, and its axes are "
-            f"{''.join(axes)}. Store it with the slices along the third axis."
+            f"The slices of {volume.path} are not axial: its axes are {''.join(axes)}. Store it "
+            "with the axial slices along the third axis."
         )
     stored = torch.tensor([float("nan") if n is None else float(n) for n in labels])
     return stored if axes[2] == "S" else stored.flip(0)
-
-
-def _list_labels(volume: Volume, count: int) -> Sequence[int | None]:
-    if isinstance(volume, LabelledImage):
-        return volume.list_labels(count)
-    if count != len(volume.slice_labels):
-        raise InputError(
-            f"Every slice of {volume.path} must have a label: the file has {count} slices along "
-            f"its third axis, the table {len(volume.slice_labels)}."
-        )
-    return volume.slice_labels

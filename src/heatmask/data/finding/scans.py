@@ -139,8 +139,8 @@ def _make_safe(name: str) -> str:
 def _check_pattern(pattern: str | None) -> None:
     if pattern is not None and (not isinstance(pattern, str) or not pattern or "/" in pattern):
         raise OptionError(
-            f"pattern must be a glob on file names, got {pattern!r}. "
-            "Give for example '*-t2f.nii.gz'; folders below are searched anyway."
+            f"pattern must be a glob on file names such as '*-t2f.nii.gz', got {pattern!r}. "
+            "Folders below are searched anyway."
         )
 
 
@@ -148,9 +148,8 @@ def _check_scan_file(path: Path) -> Header | None:
     """Refuse a file that is no scan; return the header of one that is a DICOM slice."""
     if is_mask(path):
         raise InputError(
-            f"The scan must not be a mask; '{path.name}' is one by its name "
-            f"({MASK_EXAMPLES}) or its folder's ({', '.join(MASK_FOLDERS)}). "
-            "Give the scan itself, or rename the file."
+            f"'{path.name}' is a mask by its name ({MASK_EXAMPLES}) or its folder's "
+            f"({', '.join(MASK_FOLDERS)}). Give the scan itself, or rename the file."
         )
     if split_scan_name(path.name)[1]:
         return None
@@ -158,7 +157,7 @@ def _check_scan_file(path: Path) -> Header | None:
         return read_only_slice(path).header
     suffix = split_scan_name(path.resolve().name)[1]
     fix = f"Give the link the suffix {suffix}" if suffix else "Convert it, or check the path"
-    raise InputError(f"The scan must be {SCAN_KINDS}; got '{path}'. {fix}.")
+    raise InputError(f"'{path}' is no scan: not {SCAN_KINDS}. {fix}.")
 
 
 def _search_folder(
@@ -177,8 +176,7 @@ def _search_folder(
     headers |= {path: one.header for path, one in series.items()}
     if not headers:
         raise InputError(
-            f"The folder must hold a scan that can be read; of the {len(paths)} DICOM folders in "
-            f"'{folder}' none can. {' '.join(notes)}"
+            f"None of the {len(paths)} DICOM folders in '{folder}' can be read. {' '.join(notes)}"
         )
     return dict(sorted(headers.items()))
 
@@ -254,8 +252,8 @@ def _choose_folders(
 
 def _raise_unreadable(error: OSError) -> None:
     raise InputError(
-        f"Every folder searched must be readable; '{error.filename}' is not "
-        f"({error.strerror}). Change its permissions, or give a folder beside it."
+        f"The folder '{error.filename}' cannot be searched: {error.strerror}. Change its "
+        "permissions, or give a folder beside it."
     ) from error
 
 
@@ -266,12 +264,10 @@ def _raise_nothing_found(
     if candidates:
         names = ", ".join(f"'{path.name}'" for path in candidates[:3])
         raise InputError(
-            f"The pattern must match a scan; '{pattern}' matches none of the "
-            f"{len(candidates)} scans below '{folder}', such as {names}.{others} "
-            "Change the pattern."
+            f"The pattern '{pattern}' matches none of the {len(candidates)} scans below "
+            f"'{folder}', such as {names}.{others}"
         )
     raise InputError(
-        f"The folder must hold a scan; searched '{folder}' and all folders below it for "
-        f"*{', *'.join(VOLUME_SUFFIXES)} and DICOM series and found none.{others} Give "
-        f"{SCAN_KINDS}, or a folder of them."
+        f"There is no scan in '{folder}' or a folder below it: no *{', *'.join(VOLUME_SUFFIXES)} "
+        f"and no DICOM series.{others} Give {SCAN_KINDS}, or a folder of them."
     )

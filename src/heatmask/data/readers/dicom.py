@@ -105,6 +105,6 @@ def _name_undecodable(files: list[str]) -> str:
             bad.append(file)
     named = ", ".join(f"'{file}'" for file in bad[:3] or files[:1])
     return (
-        f"Every DICOM slice must hold an image that can be decoded; {len(bad) or len(files)} "
-        f"of {len(files)} cannot be: {named}. Copy or export the series again."
+        f"{len(bad) or len(files)} of {len(files)} DICOM slices cannot be decoded: {named}. Copy "
+        "or export the series again."
     )

@@ -110,13 +110,11 @@ def read_slice(path: Path) -> DicomSlice:
     try:
         header = _read_header(path)
     except DamagedFileError as error:
-        raise InputError(
-            f"A DICOM file must be complete; '{path}' is not ({error}). Copy or export it again."
-        ) from error
+        raise InputError(f"'{path}' is not complete ({error}). Copy or export it again.") from error
     if header is None:
         raise InputError(
-            f"A DICOM file must hold an image; '{path}' holds none (a report or directory file). "
-            "Give one slice, or the folder of a series."
+            f"The DICOM file '{path}' holds no image (a report or directory file). Give one "
+            "slice, or the folder of a series."
         )
     return DicomSlice(path, header)
 
@@ -136,8 +134,7 @@ def _explain_unreadable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"Every file must be readable; '{path}' is not ({error.strerror}). "
-            "Change its permissions, or give another folder."
+            f"'{path}' cannot be read: {error.strerror}. Change its permissions."
         ) from error
 
 
@@ -241,7 +238,6 @@ def _describe_damaged(folder: Path, damaged: dict[Path, str], whole: int) -> str
     named = [f"{path.name} ({why})" for path, why in sorted(damaged.items())]
     more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
     return (
-        f"Every slice of a DICOM folder must be complete; {len(named)} of "
-        f"{len(named) + whole} in '{folder}' {'is' if len(named) == 1 else 'are'} not: "
+        f"{len(named)} of {len(named) + whole} DICOM slices in '{folder}' cannot be used: "
         f"{', '.join(named[:_MAX_NAMED])}{more}. Copy or export the series again."
     )

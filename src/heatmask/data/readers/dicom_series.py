@@ -68,14 +68,12 @@ def read_only_series(folder: Path) -> DicomSeries:
     series = list_series(folder)
     if not series:
         raise InputError(
-            f"A DICOM folder must hold an image series; '{folder}' holds none. "
-            "Give the folder whose files are the slices."
+            f"There is no DICOM image in '{folder}'. Give the folder whose files are the slices."
         )
     if len(series) > 1:
         found = "; ".join(f"'{one.description}' ({len(one.slices)} files)" for one in series)
         raise InputError(
-            f"A DICOM folder must hold one series; '{folder}' holds {len(series)}: {found}. "
-            "Move each series to a folder of its own."
+            f"'{folder}' holds {len(series)} DICOM series: {found}. Move each to its own folder."
         )
     return series[0]
 
@@ -145,15 +143,14 @@ def _check_slices_alike(series: DicomSeries) -> None:
         _check_plain_slice(one)
         if header.get("PatientID") != first.get("PatientID"):
             raise InputError(
-                f"All slices of a series must be of one patient; '{one.path.name}' is of another "
-                f"than '{series.slices[0].path.name}' (PatientID). Remove what does not belong."
+                f"'{one.path.name}' is of another patient than '{series.slices[0].path.name}' "
+                "(PatientID). Remove what does not belong."
             )
         for key in ("Rows", "Columns", "BitsAllocated", "PixelSpacing", "ImageOrientationPatient"):
             if not np.allclose(header[key].value, first[key].value, atol=1e-3):
                 raise InputError(
-                    f"All slices of a series must agree in {key}; '{one.path.name}' has "
-                    f"{header[key].value}, '{series.slices[0].path.name}' has "
-                    f"{first[key].value}. Remove localisers and other planes from the folder."
+                    f"{key} is {header[key].value} in '{one.path.name}', and {first[key].value} "
+                    f"in '{series.slices[0].path.name}'. Remove localisers and other planes."
                 )
 
 
@@ -162,25 +159,24 @@ def _check_plain_slice(one: DicomSlice) -> None:
     header, name = one.header, one.path.name
     if int(header.get("NumberOfFrames") or 1) > 1:
         raise InputError(
-            f"DICOM slices must be one file each; '{name}' holds {header.NumberOfFrames} "
-            "frames (enhanced DICOM). Convert the series to NIfTI, for example with dcm2niix."
+            f"'{name}' holds {header.NumberOfFrames} frames (enhanced DICOM). Convert the series "
+            "to NIfTI, for example with dcm2niix."
         )
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise InputError(
-            f"DICOM slices must be grey; '{name}' has {header.SamplesPerPixel} samples per "
-            "pixel. Give the original series, not a colour map or screenshot."
+            f"'{name}' is in colour ({header.SamplesPerPixel} samples per pixel). Give the "
+            "original series, not a colour map or screenshot."
         )
     keys = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     missing = [key for key in keys if not header.get(key)]
     if missing:
         raise InputError(
-            f"DICOM slices must say where they lie; '{name}' lacks {', '.join(missing)}. "
-            "Give the original series, not a secondary capture."
+            f"'{name}' does not say where it lies: it has no {', '.join(missing)}. Give the "
+            "original series, not a secondary capture."
         )
     if not min(map(float, header.PixelSpacing)) > 0:
         raise InputError(
-            f"Pixels must have a size; the PixelSpacing of '{name}' is {header.PixelSpacing}. "
-            "Export the series again."
+            f"The PixelSpacing of '{name}' is {header.PixelSpacing}. Export the series again."
         )
 
 
@@ -190,16 +186,15 @@ def _check_gaps(series: DicomSeries, gaps_mm: np.ndarray) -> None:
         return  # one slice is refused where every format's shape is checked
     if gaps_mm.min() < 1e-3:
         raise InputError(
-            f"Each position must hold one slice; series '{series.description}' has several "
-            f"files at one position ({len(series.slices)} files). It may hold echoes or time "
-            "points: give a folder with one of them."
+            f"The series '{series.description}' has several slices at one position "
+            f"({len(series.slices)} files). It may hold echoes or time points: give a folder with "
+            "one of them."
         )
     usual_mm = float(np.median(gaps_mm))
     if np.abs(gaps_mm - usual_mm).max() > MAX_GAP_DEVIATION * usual_mm:
         raise InputError(
-            f"Slices must be evenly spaced; in series '{series.description}' the gaps range "
-            f"from {gaps_mm.min():.3f} to {gaps_mm.max():.3f} mm. Slices seem to be missing: "
-            "export the series again."
+            f"Slices of the series '{series.description}' seem to be missing: the gaps between "
+            f"them range from {gaps_mm.min():.3f} to {gaps_mm.max():.3f} mm. Export it again."
         )
 
 
@@ -208,7 +203,6 @@ def _check_drift(series: DicomSeries, sideways_mm: np.ndarray) -> None:
     drift_mm = float(np.abs(sideways_mm).max())
     if drift_mm > MAX_DRIFT_MM:
         raise InputError(
-            f"Slices must lie straight above one another; series '{series.description}' "
-            f"drifts sideways by {drift_mm:.2f} mm (a tilted gantry). Resample it first, for "
-            "example with dcm2niix."
+            f"The slices of the series '{series.description}' drift sideways by {drift_mm:.2f} mm "
+            "(a tilted gantry). Resample it first, for example with dcm2niix."
         )

@@ -43,8 +43,8 @@ def read_nifti(path: Path) -> RawScan:
     header = image.header
     if image.get_data_dtype().kind not in "uif":
         raise InputError(
-            f"The voxels of a scan must be intensities; those of '{path}' are of type "
-            f"{image.get_data_dtype()}. Give the original scan."
+            f"The voxels of '{path}' are {image.get_data_dtype()}, not intensities. Give the "
+            "original scan."
         )
     affine, warnings = _choose_affine(header, path)
     # 8- and 16-bit voxels change axis order while small; scaled ones make no detour
@@ -131,16 +131,15 @@ def _open(path: Path) -> Any:
     start = int(header["vox_offset"])
     if start < len(header.binaryblock):
         raise InputError(
-            f"The scan must be a readable image; by the header of '{path}' its voxels begin at "
-            f"byte {start}, within the header. Export it again."
+            f"By the header of '{path}' its voxels begin at byte {start}, within the header. "
+            "Export it again."
         )
     needed = start + header.get_data_dtype().itemsize * int(
         np.prod(header.get_data_shape(), dtype=object)
     )
     if len(content) < needed:
         raise InputError(
-            f"The scan must be complete; '{path}' is cut off: it has {len(content):,} of "
-            f"{needed:,} bytes. Copy or download it again."
+            f"'{path}' is cut off: it has {len(content):,} of {needed:,} bytes. Copy it again."
         )
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind.from_bytes(content)
@@ -155,13 +154,9 @@ def _decompress(content: bytes, path: Path) -> bytes:
         return gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         if content[:2] == b"\x1f\x8b":
-            raise InputError(
-                f"The scan must be complete; '{path}' is cut off or damaged. Copy or download "
-                "it again."
-            ) from error
+            raise InputError(f"'{path}' is cut off or damaged. Copy it again.") from error
         raise InputError(
-            f"A file named .gz must be compressed with gzip; '{path}' is not. Give the "
-            "original, or rename it if it is a plain .nii."
+            f"'{path}' is not compressed with gzip. Rename it if it is a plain .nii."
         ) from error
 
 

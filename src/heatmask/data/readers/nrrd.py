@@ -35,15 +35,13 @@ def read_nrrd(path: Path) -> RawScan:
         array, header = nrrd.read(str(path))
     except FileNotFoundError as error:
         raise InputError(
-            f"The scan must be complete; the voxels of '{path}' should be in "
-            f"'{Path(error.filename).name}', which is not there. Copy both files."
+            f"The voxels of '{path}' should be in '{Path(error.filename).name}', which is not "
+            "there. Copy both files."
         ) from error
     except nrrd.NRRDError as error:
-        raise InputError(
-            f"The scan must be a readable image; '{path}' is cut off, or no NRRD. Export it again."
-        ) from error
+        raise InputError(f"'{path}' is cut off, or no NRRD. Export it again.") from error
     if array.dtype.kind not in "uif":
-        raise InputError(f"The voxels of a scan must be intensities; those of '{path}' are not.")
+        raise InputError(f"The voxels of '{path}' are no intensities. Give the original scan.")
     spatial = _find_spatial_axes(header, array.ndim)
     affine = _read_affine(header, spatial)
     check_affine(affine, path)
@@ -71,8 +69,8 @@ def _check_channels(header: dict[str, Any], channels: list[int], path: Path) -> 
     kinds = [str(header["kinds"][axis]).lower() for axis in channels if "kinds" in header]
     if not {*kinds} <= {*_CHANNEL_KINDS, *_SPATIAL_KINDS}:
         raise InputError(
-            f"The channels of a scan must be sequences; those of '{path}' are of the kind "
-            f"'{', '.join(kinds)}'. Give the original scan."
+            f"The channels of '{path}' are of the kind '{', '.join(kinds)}', and sequences are "
+            "needed. Give the original scan."
         )
 
 

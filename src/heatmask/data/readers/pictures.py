@@ -13,7 +13,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from heatmask.data.paths import PICTURE_SUFFIXES
 from heatmask.data.readers.raw import RawScan
 from heatmask.errors import InputError
 from heatmask.files import write_atomically
@@ -85,12 +84,9 @@ def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
             pixels = np.asarray(picture.convert(mode) if picture.mode in ("P", "CMYK") else picture)
             is_turned = picture.format == "TIFF"  # by Pillow, while it was read
     except Exception as error:  # Pillow raises whatever its plugins do
-        raise InputError(
-            f"A picture must be a readable {', '.join(PICTURE_SUFFIXES)}; '{path}' is not. "
-            "Export it again."
-        ) from error
+        raise InputError(f"The picture '{path}' cannot be read. Export it again.") from error
     if count > 1:
-        raise InputError(f"A picture must be one image; '{path}' has {count}. Save one of them.")
+        raise InputError(f"'{path}' holds {count} pictures. Save one of them.")
     orientation = orientation if orientation in range(1, 9) else 1
     return (_turn_back(pixels, orientation) if is_turned else pixels), orientation
 

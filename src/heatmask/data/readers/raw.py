@@ -48,14 +48,11 @@ def check_affine(affine: np.ndarray, path: str | Path) -> None:
     """
     if is_regular(affine):
         return
-    fix = "Repair the header, for example by exporting the scan again."
-    if not np.isfinite(affine).all():
-        raise InputError(f"The affine must be finite; '{path}' has NaN or infinity in it. {fix}")
-    edges = " x ".join(f"{edge:g}" for edge in np.linalg.norm(affine[:3, :3], axis=0))
-    raise InputError(
-        f"The affine must span a volume; that of '{path}' is singular (voxel edges "
-        f"{edges} mm). {fix}"
-    )
+    problem = "holds NaN or infinity"
+    if np.isfinite(affine).all():
+        edges = " x ".join(f"{edge:g}" for edge in np.linalg.norm(affine[:3, :3], axis=0))
+        problem = f"is singular, with voxel edges of {edges} mm"
+    raise InputError(f"The affine of '{path}' {problem}. Export the scan again.")
 
 
 def warn_no_orientation(path: Path) -> str:

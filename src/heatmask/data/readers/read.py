@@ -39,8 +39,7 @@ def read_scan(path: str | Path) -> RawScan:
         raise
     except Exception as error:  # ITK, nibabel, pydicom and pynrrd raise whatever their parts do
         raise InputError(
-            f"The scan must be a readable image; '{path}' is damaged, or of another kind than its "
-            "name says. Export it again."
+            f"'{path}' is damaged, or of another kind than its name says. Export it again."
         ) from error
 
 
@@ -56,6 +55,4 @@ def _choose_reader(path: Path) -> Callable[[Path], RawScan]:
         return read_nrrd
     if is_dicom(path):
         return read_dicom
-    raise InputError(
-        f"The scan must be {SCAN_KINDS}; got '{path}'. Convert it, or give the original."
-    )
+    raise InputError(f"'{path}' is no scan: not {SCAN_KINDS}. Convert it, or give the original.")

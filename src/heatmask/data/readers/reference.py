@@ -58,8 +58,8 @@ def _check_labels(array: NDArray[np.float32], path: Path) -> None:
             return
     shape = " x ".join(map(str, array.shape))
     raise InputError(
-        f"A reference mask must be a 3D label map of whole numbers from 0; '{path}' ({shape}) is "
-        "not. Check that it is no probability map and no scan."
+        f"'{path}' ({shape}) is no reference mask, a 3D label map of whole numbers from 0. Check "
+        "that it is no probability map and no scan."
     )
 
 
@@ -71,6 +71,5 @@ def _count_labels(array: NDArray[np.float32]) -> int:
 def _check_lossless(path: Path) -> None:
     if path.suffix.lower() in (".jpg", ".jpeg"):
         raise InputError(
-            f"A mask must be stored without loss; '{path}' is a JPEG, whose noise would count as "
-            "marked. Save it as PNG."
+            f"'{path}' is a JPEG, whose noise would count as marked. Save the mask as PNG."
         )

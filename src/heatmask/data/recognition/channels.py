@@ -44,9 +44,8 @@ def name_channels(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
         return _check_names(names, count, path, table), []
     if count != len(BRAIN_TUMOUR):
         raise InputError(
-            f"A scan with several channels must have the four of Task01_BrainTumour, or a "
-            f"dataset.json that names them; '{path}' has {count} and no dataset.json near it. "
-            "Split it into one file for each sequence."
+            f"'{path}' has {count} channels, and there is no dataset.json near it that names "
+            "them. Split it into one file for each sequence."
         )
     return BRAIN_TUMOUR, [
         f"'{path.name}' has four channels and no dataset.json near it; they are taken as "
@@ -120,8 +119,7 @@ def _read_names(table: Path, changed_ns: int) -> dict[int, str]:
         return {int(key): str(names[key]) for key in sorted(names, key=int)}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"dataset.json must hold a 'modality' of channel numbers and names, or "
-            f"'channel_names'; '{table}' does not ({error}). "
+            f"'{table}' does not name the channels in 'modality' or 'channel_names' ({error}). "
             'Write for example {"channel_names": {"0": "FLAIR", "1": "T1w"}}.'
         ) from error
 
@@ -130,7 +128,7 @@ def _check_names(names: dict[int, str], count: int, path: Path, table: Path) -> 
     sequences = tuple(recognise_sequence(name) for name in names.values())
     if len(names) != count or len(set(sequences)) != count:
         raise InputError(
-            f"dataset.json must name each channel once; '{path}' has {count}, and '{table}' says "
-            f"{', '.join(names.values())}. Correct the table."
+            f"'{path}' has {count} channels, and '{table}' names {', '.join(names.values())}. Name "
+            "each channel once."
         )
     return sequences

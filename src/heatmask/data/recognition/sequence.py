@@ -104,9 +104,8 @@ def check_sequences(sequences: Iterable[str]) -> tuple[str, ...]:
     wrong = [name for name in names if name not in (*SEQUENCES, UNKNOWN)]
     if not names or wrong or len(set(names)) < len(names):
         raise OptionError(
-            f"sequences must name, each once, what the network's channels are, of "
-            f"{', '.join(SEQUENCES)}; got {list(names)}. Correct the names, for example "
-            '["FLAIR", "T1-Gd"].'
+            f"sequences must name each channel of the network once, by one of "
+            f"{', '.join(SEQUENCES)}; got {list(names)}."
         )
     return names
 

@@ -1,4 +1,8 @@
-"""Tables of a user's own: CSV as people and spreadsheets write it."""
+"""Tables of a user's own: CSV as people and spreadsheets write it.
+
+Not through pandas, which does not say in which line a value stands, fills up short lines, and
+renames a column that is there twice.
+"""
 
 import csv
 import hashlib
@@ -52,7 +56,7 @@ def read_table(path: str | Path, needed: Sequence[str]) -> Table:
         lines = list(rows)
     except csv.Error as error:
         raise InputError(
-            f"{path} cannot be read as a table ({error}). Check that each quotation mark has its "
+            f"{path} cannot be read as a table ({error}). Look for a quotation mark without its "
             "second one."
         ) from error
     _check_columns(path, names, needed)
@@ -89,24 +93,18 @@ def _read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
-        raise InputError(
-            f"The table must exist and be readable: {path}: {error.strerror}."
-        ) from error
+        raise InputError(f"The table {path} cannot be read: {error.strerror}.") from error
 
 
 def _decode(content: bytes, path: str | Path) -> str:
     if content.startswith(_WORKBOOK):
-        raise InputError(
-            f"{path} is an Excel workbook, and a CSV file is needed. Save it as 'CSV UTF-8'."
-        )
+        raise InputError(f"{path} is an Excel workbook, not a CSV file. Save it as 'CSV UTF-8'.")
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} must be text in UTF-8, and is not ({error}). Save it as 'CSV UTF-8'."
-        ) from error
+        raise InputError(f"{path} is not in UTF-8 ({error}). Save it as 'CSV UTF-8'.") from error
     if "\0" in text:
-        raise InputError(f"{path} must be text, and holds zero bytes. Save it as 'CSV UTF-8'.")
+        raise InputError(f"{path} is no text: it holds zero bytes. Save it as 'CSV UTF-8'.")
     return text
 
 
@@ -139,12 +137,11 @@ def _check_columns(path: str | Path, names: Sequence[str], needed: Sequence[str]
     missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(
-            f"{path} must have the columns {' and '.join(needed)}; {' and '.join(missing)} is "
-            f"missing. It has: {', '.join(names) or 'none'}."
+            f"{path} has no column {' and '.join(missing)}. Its columns are "
+            f"{', '.join(names) or 'not named'}."
         )
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise InputError(
-            f"{path} must have each column once; {' and '.join(twice)} is there more than once. "
-            "Rename or remove one of them."
+            f"{path} has the column {' and '.join(twice)} more than once. Rename or remove one."
         )

@@ -55,10 +55,7 @@ def derive_slice_labels(
     """
     output_csv = Path(output_csv)
     if output_csv.exists():
-        raise OutputError(
-            f"Labels must go to a new file, and '{output_csv}' is there already. "
-            "Give another name, or move it away."
-        )
+        raise OutputError(f"'{output_csv}' exists already. Give another name, or move it away.")
     masks = find_reference_masks(references)
     labels = {patient: _read_labels(path) for patient, path in masks.items()}
     _write_table(output_csv, labels, _draw_splits(labels, seed))
@@ -74,13 +71,13 @@ def find_reference_masks(references: str | Path) -> dict[str, Path]:
         patient = _name_patient(path)
         if patient and masks.setdefault(patient, path) != path:
             raise InputError(
-                f"Each patient must have one reference mask; {patient} has '{masks[patient]}' and "
-                f"'{path}'. Give a folder with one of them."
+                f"{patient} has two reference masks, '{masks[patient]}' and '{path}'. Give a "
+                "folder with one of them."
             )
     if not masks:
         raise InputError(
-            f"'{root}' must hold reference masks, named like p1_seg.nii.gz or p1-seg.nii.gz, or in "
-            f"a folder {' or '.join(MASK_FOLDERS)}; there is none. Check the path."
+            f"There is no reference mask in '{root}': none is named like p1_seg.nii.gz or "
+            f"p1-seg.nii.gz, or lies in a folder {' or '.join(MASK_FOLDERS)}. Check the path."
         )
     return masks
 

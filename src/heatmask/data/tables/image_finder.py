@@ -30,7 +30,7 @@ class ImageFinder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
-            raise InputError(f"The images must be in a folder, and {folder} is none.")
+            raise InputError(f"There is no folder of images at {folder}.")
 
     def __call__(self, written: str) -> Path:
         """Return the path of an image, without ``..`` in it; one that is not there if none fits."""
