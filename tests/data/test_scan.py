@@ -420,7 +420,7 @@ def test_dicom_series_that_are_no_grid(tmp_path):
         "PixelSpacing is": lambda d: setattr(d, "PixelSpacing", [1, 2]),
         "holds 9 frames": lambda d: d.update({"NumberOfFrames": 9, "PixelData": 9 * d.PixelData}),
         "3 samples": lambda d: d.update({"SamplesPerPixel": 3, "PixelData": 3 * d.PixelData}),
-        "one series; .* holds 2": lambda d: setattr(d, "SeriesInstanceUID", "1.2.9"),
+        "holds 2 DICOM series": lambda d: setattr(d, "SeriesInstanceUID", "1.2.9"),
     }
     for number, (reason, change) in enumerate(changes.items()):
         folder = write_dicom_series(tmp_path / str(number), array, affine)
