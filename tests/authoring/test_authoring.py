@@ -282,7 +282,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     second.rename(tmp_path / "moved again")
     text = labels.read_text(encoding="utf-8").replace("P0,train", "P0,val")
     labels.write_text(text, encoding="utf-8")
-    with pytest.raises(OptionError, match=r"only be resumed with its own settings.*labels: "):
+    with pytest.raises(OptionError, match=r"other settings .*labels: "):
         train(tmp_path, labels)
 
 
@@ -372,14 +372,14 @@ def test_the_patients_column_is_kept_in_the_bundle(tmp_path: Path) -> None:
 
 def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "bundles" / "mine_segmentation").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"must go to a new folder, and .*mine_.* exists"):
+    with pytest.raises(OutputError, match=r"mine_.* exists"):
         train(tmp_path, tmp_path / "absent.csv")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "bundles").write_text("a file", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"must be written to .* and that cannot be"):
+    with pytest.raises(OutputError, match=r"cannot be written to"):
         train(tmp_path, tmp_path / "absent.csv")
 
 
@@ -407,7 +407,7 @@ def make_table(folder: Path, *names: str) -> LabelTable:
 
 def test_pictures_and_scans_are_not_mixed(tmp_path: Path) -> None:
     table = make_table(tmp_path, "a.nii.gz", "b.nii.gz", "c.jpg", "d.jpg")
-    with pytest.raises(InputError, match=r"line 4 has 'c.jpg' and line 2 'a.nii.gz'"):
+    with pytest.raises(InputError, match=r"line 4 has 'c.jpg', line 2 'a.nii.gz'"):
         describe_task(table, ("FLAIR",))
 
 
@@ -436,15 +436,13 @@ def test_the_channels_follow_the_images(
 
 def test_several_other_sequences_are_the_users_to_choose(tmp_path: Path) -> None:
     table = make_table(tmp_path, "a-t2w.nii", "b-t2w.nii", "a-t1c.nii", "b-t1c.nii")
-    with pytest.raises(OptionError, match=r"their names say T1-Gd, T2, and the bundle takes FLAIR"):
+    with pytest.raises(OptionError, match=r"the images are T1-Gd, T2, and the bundle takes FLAIR"):
         describe_task(table, ("FLAIR",))
 
 
 def test_preprocessing_without_the_steps(tmp_path: Path) -> None:
     task = describe_task(make_table(tmp_path, *(f"{n}.png" for n in "abcd")), ("FLAIR",))
-    with pytest.raises(
-        InputError, match=r"must have the step LoadSequencesd, and it has LoadImaged"
-    ):
+    with pytest.raises(InputError, match=r"has no step LoadSequencesd, but LoadImaged"):
         adapt_preprocessing({"transforms": [{"_target_": "LoadImaged"}]}, task, (8, 8))
 
 
@@ -531,13 +529,13 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"DATA, or a task .*; --labels, --images, --output is missing"),
-        (["--labels", "a.csv", "--images", "b"], r"; --output is missing"),
-        (["DATA", "--labels", "a.csv"], r"got DATA and --labels\. Leave"),
-        (["DATA", "--fine-tune"], r"got DATA and --fine-tune"),
+        ([], r"Give DATA, or --labels, --images, --output for"),
+        (["--labels", "a.csv", "--images", "b"], r"DATA, or --output for"),
+        (["DATA", "--labels", "a.csv"], r"--labels for yours\. Leave"),
+        (["DATA", "--fine-tune"], r"own task and --fine-tune"),
         (
             ["--labels", "a", "--images", "b", "--output", "c", "--weights", "d"],
-            r"--weights must not be given with --labels",
+            r"Leave out --weights",
         ),
     ],
 )

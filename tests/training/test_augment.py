@@ -92,7 +92,7 @@ def test_contrast_is_drawn_for_each_channel():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_a_probability_is_asked_for(value):
-    with pytest.raises(OptionError, match="channel_dropout must be a probability"):
+    with pytest.raises(OptionError, match="channel_dropout must be 0 to 1"):
         Augmentation(channel_dropout=value)
 
 

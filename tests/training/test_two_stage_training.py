@@ -200,7 +200,7 @@ def test_a_3d_bundle_of_ones_own(heads: Path, tmp_path: Path) -> None:
     }
     given = {"images": heads, "output": tmp_path / "mine_segmentation", "bundle": RELEVANCE}
     several = write_slice_table(heads, tmp_path / "several.csv", "kind{}")
-    with pytest.raises(InputError, match="must be one class beside none; got 2"):
+    with pytest.raises(InputError, match="which one class has; there are 2"):
         train_own_bundle(OwnData(several, run_dir=tmp_path / "wrong", options=options, **given))
     labels = write_slice_table(heads, tmp_path / "labels.csv", "lesion")
     bundle = train_own_bundle(OwnData(labels, run_dir=tmp_path / "run", options=options, **given))

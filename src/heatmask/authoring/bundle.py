@@ -1,4 +1,4 @@
-"""Write a bundle for a task of one's own: the copy of another one, with weights of its own."""
+"""Write a bundle for a user's own task: the copy of another one, with weights of its own."""
 
 import copy
 import json
@@ -70,18 +70,14 @@ def check_output(output: str | Path) -> Path:
     """
     output = Path(os.path.abspath(Path(output).expanduser()))
     if output.exists():
-        raise OutputError(
-            f"The bundle must go to a new folder, and {output} exists. Give another --output, or "
-            "move that one away."
-        )
+        raise OutputError(f"{output} exists. Give another --output, or move that folder away.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:
         raise OutputError(
-            f"The bundle must be written to {output}, and that cannot be: {error.strerror}. Give "
-            "another --output."
+            f"The bundle cannot be written to {output}: {error.strerror}. Give another --output."
         ) from error
     return output
 
@@ -102,8 +98,8 @@ def write_bundle(output: Path, made: OwnBundle) -> Path:
             os.rename(folder, output)
     except OSError as error:
         raise OutputError(
-            f"The bundle must be written to {output}, and was not: {error}. Check space and "
-            "permissions; the trained weights are in " + str(made.weights)
+            f"The bundle cannot be written to {output}: {error}. Check space and permissions. The "
+            f"trained weights are in {made.weights}."
         ) from error
     return output
 

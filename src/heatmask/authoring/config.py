@@ -174,7 +174,7 @@ def _find_step(steps: Sequence[dict[str, Any]], *names: str) -> dict[str, Any]:
         if _is_step(step, *names):
             return step
     raise InputError(
-        f"The bundle's preprocessing must have the step {' or '.join(names)}, and it has "
+        f"The bundle's preprocessing has no step {' or '.join(names)}, but "
         f"{', '.join(str(s.get('_target_')) for s in steps)}. Take a bundle of this project."
     )
 

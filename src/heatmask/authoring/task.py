@@ -64,8 +64,8 @@ def describe_task(
     if flat and len(flat) < len(table.rows):
         scan = next(row for row in table.rows if not is_picture(row.path))
         raise InputError(
-            f"The images must be all pictures ({', '.join(PICTURE_SUFFIXES)}), which have no pixel "
-            f"size, or all scans, which have; line {flat[0].line} has '{flat[0].path.name}' and "
+            f"Pictures ({', '.join(PICTURE_SUFFIXES)}) have no pixel size and scans have, so that "
+            f"one bundle cannot learn from both: line {flat[0].line} has '{flat[0].path.name}', "
             f"line {scan.line} '{scan.path.name}'. Train a bundle for each."
         )
     if not chosen:
@@ -84,8 +84,8 @@ def _choose_sequences(
         return sequences if fine_tune else present or sequences[:1]
     if len(found) > 1:
         raise OptionError(
-            f"sequences must be those of the images; their names say {', '.join(sorted(found))}, "
-            f"and the bundle takes {', '.join(sequences)}. Each image is one sequence: give those "
-            'it may be, for example --set \'sequences=["FLAIR","T1-Gd"]\', or a table for each.'
+            f"By their names the images are {', '.join(sorted(found))}, and the bundle takes "
+            f"{', '.join(sequences)}. Give the sequences that an image may be, for example --set "
+            '\'sequences=["FLAIR","T1-Gd"]\', or train on a table for each.'
         )
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Commands for a classifier of one's own: train, derive-labels."""
+"""Commands for a classifier of your own: train, derive-labels."""
 
 import logging
 import shlex
@@ -68,7 +68,9 @@ def train(
     given = {"max_epochs": epochs, "pattern": pattern, "seed": seed, "device": device}
     settings = {k: v for k, v in given.items() if v is not None} | read_options(options)
     own = {"--labels": labels, "--images": images, "--output": output}
-    check_train_words(data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights)
+    check_train_arguments(
+        data, own, {"--classes": classes, "--fine-tune": fine_tune or None}, weights
+    )
     console.print(f"Reading {escape(str(data or labels))}")
     if data is None and labels and images and output:
         from heatmask.authoring.train import OwnData, train_own_bundle
@@ -121,7 +123,7 @@ def derive_labels(
     )
 
 
-def check_train_words(
+def check_train_arguments(
     data: Path | None,
     own: Mapping[str, object],
     only_own: Mapping[str, object],
@@ -132,16 +134,9 @@ def check_train_words(
     missing = [name for name, value in own.items() if value is None]
     if data is not None and given:
         raise OptionError(
-            f"train must be given DATA, or a task of your own with {', '.join(own)}; got DATA and "
-            f"{', '.join(given)}. Leave one of them out."
+            f"DATA is for the bundle's own task and {', '.join(given)} for yours. Leave one out."
         )
     if data is None and missing:
-        raise OptionError(
-            f"train must be given DATA, or a task of your own with {', '.join(own)}; "
-            f"{', '.join(missing)} is missing."
-        )
+        raise OptionError(f"Give DATA, or {', '.join(missing)} for a task of your own.")
     if data is None and weights is not None:
-        raise OptionError(
-            "--weights must not be given with --labels: the weights go into the new bundle, the "
-            "folder of --output. Leave it out."
-        )
+        raise OptionError("Leave out --weights: with --labels they go into the new bundle.")

@@ -48,9 +48,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.channel_dropout <= 1:
-            raise OptionError(
-                f"channel_dropout must be a probability, got {self.channel_dropout!r}. Give 0 to 1."
-            )
+            raise OptionError(f"channel_dropout must be 0 to 1, got {self.channel_dropout!r}.")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return an augmented copy; drawn from torch's global generator."""

@@ -51,7 +51,7 @@ class BlockDataset(Dataset[dict[str, Tensor]]):
         slices = SliceDataset(volumes, preprocessing, image_size)
         if slices.labels.max() > 1:
             raise InputError(
-                "The label of a block is a share, so there must be one class beside none; got "
+                "The label of a block is a share of slices, which one class has; there are "
                 f"{int(slices.labels.max())}. Train a bundle for each class, or one on slices."
             )
         first = torch.arange(max(0, len(slices) - block_slices + 1))
@@ -60,8 +60,8 @@ class BlockDataset(Dataset[dict[str, Tensor]]):
         starts = first[whole & (slices.places[first, 1] % step == 0)]
         if len(starts) == 0:
             raise InputError(
-                f"A volume must have {block_slices} neighbouring slices with a label, and none "
-                "has. Take smaller blocks (block_slices), or label more slices."
+                f"No volume has {block_slices} neighbouring slices with a label. Take smaller "
+                "blocks (block_slices), or label more slices."
             )
         self.slices = slices
         self.members = starts[:, None] + torch.arange(block_slices)

@@ -72,10 +72,7 @@ def measure_ranges(
         for k in present
     }
     if not chosen or not all(len(images) for pair in chosen.values() for images in pair):
-        raise InputError(
-            "The training slices must hold some with and some without the finding, got only one "
-            "kind. Check the slice labels."
-        )
+        raise InputError("All training slices have the same label. Check the slice labels.")
     logger.info("Measuring the range of %d heatmaps on training images.", len(explainers))
     ranges = {}
     for name, explainer in track(explainers.items(), "Measuring ranges of heatmaps"):

@@ -138,8 +138,8 @@ def _claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> Non
         if other:
             changes = "; ".join(f"{n}: {found.get(n)} there, {wanted[n]} now" for n in other)
             raise OptionError(
-                f"A run can only be resumed with its own settings, and {folder} holds another "
-                f"({changes}). Give another folder (--run-dir), or remove that one."
+                f"{folder} holds a run with other settings ({changes}). Give another folder "
+                "(--run-dir), or remove that one."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def export_best(
     """
     best = Path(best)
     if not best.is_file():
-        raise WeightsError(f"The run must have left its best checkpoint, and {best} is missing.")
+        raise WeightsError(f"The run has left no best checkpoint: {best} is missing.")
     content = torch.load(best, map_location="cpu", weights_only=True)
     save_weights(content["model"], weights)
     load_weights(network, weights)

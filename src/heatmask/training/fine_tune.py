@@ -40,13 +40,13 @@ def start_network(network: nn.Module, seed: int, weights: str | Path | None = No
         taken = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     except Exception as error:  # torch.load raises whatever the file's bytes lead to
         raise WeightsError(
-            f"The weights to start from must be a checkpoint of tensors, and {weights} cannot be "
-            f"read: {error}. Give those of a bundle, or train from scratch."
+            f"The weights to start from, {weights}, cannot be read: {error}. Give those of a "
+            "bundle, or train from scratch."
         ) from error
     if not any(value.is_floating_point() and value.ndim > 1 for value in taken.values()):
         raise WeightsError(
-            f"The weights to start from must fit {type(network).__name__} in some layer, and "
-            f"nothing in {weights} does. Give those of a bundle with this network."
+            f"Nothing in {weights} fits {type(network).__name__}. Give the weights of a bundle "
+            "with this network."
         )
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in taken.items()}, strict=False)
     drawn = [name for name in own if name not in taken]

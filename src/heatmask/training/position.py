@@ -56,8 +56,8 @@ class PositionPrior:
         label = torch.as_tensor(labels, dtype=torch.float32)
         if at.shape != label.shape or at.numel() == 0:
             raise InputError(
-                "The position prior needs one label for each position and at least one, "
-                f"got {tuple(at.shape)} positions and {tuple(label.shape)} labels."
+                "The position prior needs a label for each position, got "
+                f"{tuple(at.shape)} positions and {tuple(label.shape)} labels."
             )
         self.bins = bins
         shares = _share_labels(label, num_classes)

@@ -9,8 +9,7 @@ import hashlib
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from heatmask.data.recognition import find_clue
 from heatmask.errors import HeatmaskError, InputError, OutputError, reveal_reason
+from heatmask.files import write_atomically
 
 Preprocessing = Callable[[Mapping[str, Any]], Any]
 logger = logging.getLogger(__name__)
@@ -143,10 +143,8 @@ class _Preparing(Dataset[tuple[str, str, bool]]):
         with reveal_reason():
             image = self.preprocessing({"image": path})["image"]
         prepared = self.fit(image).as_tensor()[..., 0].half()
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
-        with _explain(self.folder):
-            prepared.numpy().tofile(partial)
-            os.replace(partial, self.folder / name)
+        with write_atomically(self.folder / name) as draft:
+            prepared.numpy().tofile(draft)
 
 
 def _name_picture(path: str) -> str:
@@ -154,9 +152,7 @@ def _name_picture(path: str) -> str:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(
-            f"A picture must be readable; '{path}' is not: {error.strerror}."
-        ) from error
+        raise InputError(f"The picture '{path}' cannot be read: {error.strerror}.") from error
     digest = hashlib.blake2b(content, digest_size=16)
     digest.update(find_clue(path).sequence.encode())
     return digest.hexdigest()
@@ -173,17 +169,11 @@ def _make_folder(preprocessing: Preprocessing, size: tuple[int, int]) -> Path:
         digest.update(code.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(home) / "heatmask" / "pictures" / digest.hexdigest()
-    with _explain(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _explain(folder: Path) -> Iterator[None]:
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"Prepared pictures are kept in {folder}, and it cannot be written: {error.strerror}. "
-            "Make room there, or name another folder in the variable XDG_CACHE_HOME."
+            "Name another folder in the variable XDG_CACHE_HOME."
         ) from error
+    return folder
