@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 QUICK_METHODS = ("guided_grad_cam", "guided_backprop", "multi_stage_cam", "grad_cam")
-"""What a bundle of one's own offers beside its own method: one pass forward and back each."""
+"""What a user's own bundle offers beside its own method: one pass forward and back each."""
 ALL_METHODS = "all"
 
 _OF_THE_BUNDLES_DATA = ("dataset_dir", "slice_labels", "patients", "pattern")
@@ -27,8 +27,8 @@ def adapt_training(
     """Turn the training config of a bundle to a task, in place.
 
     ``labels`` and ``images`` become its options in place of ``dataset_dir``; what the bundle says
-    about optimisation, augmentation and checkpoints stays. What else changes for a task of one's
-    own, it names itself under ``own_task``.
+    about optimisation, augmentation and checkpoints stays. What else changes for a user's own
+    task, it names itself under ``own_task``.
     """
     for name, value in parser.config.pop("own_task", {}).items():
         parser[name] = value

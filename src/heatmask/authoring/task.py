@@ -47,7 +47,7 @@ def describe_task(
         What the bundle takes.
     chosen
         Whether the user chose them. If not, the network gets a channel for each sequence that
-        the images are by their names, and a single one where these do not tell, or for pictures.
+        the images are by their names, and a single one where these do not say, or for pictures.
     fine_tune
         Whether training goes on from weights for all of `sequences`, which then keep their
         channels.
@@ -57,7 +57,7 @@ def describe_task(
     InputError
         Pictures, which have no pixel size, are mixed with scans.
     OptionError
-        The names tell of several sequences, not all of which the bundle takes.
+        The names speak of several sequences, not all of which the bundle takes.
     """
     paths = {row.path for row in table.rows}
     flat = [row for row in table.rows if is_picture(row.path)]

@@ -1,4 +1,4 @@
-"""Train a bundle for a task of one's own: from a table of labels to a bundle to serve."""
+"""Train a bundle for a user's own task: from a table of labels to a bundle to serve."""
 
 import copy
 import json

@@ -114,9 +114,9 @@ def find_studies(
     """List the studies at or below a path, in the order of their reference scans.
 
     Scans are of one head that lie in one folder under names that differ only in the words that
-    tell the sequence (BraTS: ``p1_flair``, ``p1_t1ce``; ``p1-t2f``, ``p1-t1c``; BIDS: of one
+    name the sequence (BraTS: ``p1_flair``, ``p1_t1ce``; ``p1-t2f``, ``p1-t1c``; BIDS: of one
     subject and session; nnU-Net: ``p1_0000``, ``p1_0001`` with a ``dataset.json``), and DICOM
-    series of one StudyInstanceUID in one folder. Where a sequence is there twice, nothing tells
+    series of one StudyInstanceUID in one folder. Where a sequence is there twice, nothing says
     which of the two belongs to the others, and each stands alone.
 
     Parameters
@@ -262,7 +262,7 @@ def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequen
 
 
 def _suggest_pattern(scans: list[Scan]) -> str:
-    """A glob that the names of scans share: from the word that tells the sequence onwards."""
+    """A glob that the names of scans share: from the word that names the sequence onwards."""
     tails, tokens = set(), {scan.clue.token for scan in scans}
     for scan in scans:
         name, token = get_name(scan.path), scan.clue.token

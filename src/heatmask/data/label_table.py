@@ -1,4 +1,4 @@
-"""Image-level labels of one's own: a CSV of images and classes, split by patient."""
+"""Image-level labels of a user's own: a CSV of images and classes, split by patient."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def read_label_table(
         Without a column ``split``, about a fifth of the patients of each class are drawn for
         validation from this seed. Without a column ``patient``, every image counts as one.
     patient_column
-        Which column tells the patient, or whatever else must not be in two splits.
+        Which column holds the patient, or whatever else must not be in two splits.
 
     Raises
     ------

@@ -127,7 +127,7 @@ class LoadSequencesd(MapTransform):
         return self._stack(roles, volumes), scan
 
     def _list_scans(self, value: Any) -> dict[str, Any]:
-        """Sequence to scan; loaded already where only the file tells what is in it."""
+        """Sequence to scan; loaded already where only the file says what is in it."""
         if not isinstance(value, Mapping):
             return {scan.clue.sequence: scan for scan in load_scan(value, self.min_slices)}
         wrong = [name for name in value if name not in (*SEQUENCES, UNKNOWN)]
@@ -151,7 +151,7 @@ class LoadSequencesd(MapTransform):
         )
 
     def _open(self, name: str, scan: Any) -> LoadedScan:
-        """Load what is not, and compare what its file or header tells with its name."""
+        """Load what is not, and compare what its file or header says with its name."""
         if isinstance(scan, LoadedScan):
             return scan
         loaded = load_scan(scan, self.min_slices)

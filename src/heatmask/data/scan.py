@@ -83,7 +83,7 @@ def check_voxels(array: np.ndarray, min_slices: int, name: str) -> None:
             f"'{name}' is {shape}, and a volume of at least {min_slices} slices along each axis "
             "is needed. Give the whole volume, a DICOM series as its folder, not one slice."
         )
-    # Both propagate NaN, so one pass tells about NaN, infinity and constant images.
+    # Both propagate NaN, so one pass shows NaN, infinity and constant images.
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         count = array.size - int(np.isfinite(array).sum())

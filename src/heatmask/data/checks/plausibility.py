@@ -81,7 +81,7 @@ def measure_size(scan: NDArray[np.float32], spacing_mm: Sequence[float]) -> list
 
 def _check_not_labels(scan: NDArray[np.float32], name: str) -> None:
     """Refuse a label map, by its few values or its many equal neighbours."""
-    # A few voxels mostly tell that there are many levels.
+    # A few voxels mostly show that there are many levels.
     has_many = any(_count_levels(scan, size) > _MAX_LEVELS for size in (2_000, 200_000))
     if has_many and not is_in_patches(scan):
         return

@@ -11,7 +11,7 @@ MASK_FOLDERS = ("labelsTr", "labelsTs", "labelsVal")
 MASK_EXAMPLES = "_seg, _mask, _label, _lesion, _ROI, _heatmap"
 """For messages."""
 
-# Folders of masks, but also of a user who calls his work so: they count where a name tells nothing.
+# Folders of masks, or so called by a user: they count where a file name says nothing.
 _PERHAPS_MASK_FOLDERS = ("labels", "masks", "segmentations", "annotations", "gt", "groundtruth")
 _MASK_WORD = re.compile(
     r"(?<!\bno )(?<!\bnon )(?<!\bwithout )\b(?:"
@@ -30,8 +30,8 @@ _MASK_WORD = re.compile(
 def is_mask(path: Path) -> bool:
     """Whether a file is a mask or a result, not a scan, by its name or its folder's.
 
-    Whole words tell (`MASK_EXAMPLES`), also joined ("LesionSeg", "brainmask"): "Segal" and
-    "masked" tell nothing. What they do not tell, the voxels may
+    Whole words count (`MASK_EXAMPLES`), also joined ("LesionSeg", "brainmask"), but not "Segal"
+    and "masked". What names do not show, the voxels may
     (`heatmask.data.checks.plausibility`).
     """
     folder = get_place(path).parent

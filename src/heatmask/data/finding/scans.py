@@ -106,9 +106,9 @@ def find_scans(path: str | Path, pattern: str | None = None) -> Found:
 def name_cases(paths: Iterable[Path]) -> list[Scan]:
     """Give each path a unique case name that is safe as a folder name anywhere.
 
-    Equal names get as many parent folders in front as tell them apart, never a number: a
+    Equal names get as many parent folders in front as make them differ, never a number: a
     number would pass to another scan when one is added, and with it the masks that are kept
-    under it. Names are told apart without regard to case, as some file systems do.
+    under it. Names that differ in case alone are equal, as some file systems do.
     """
     paths = list(paths)
     depths = dict.fromkeys(paths, 0)
@@ -121,7 +121,7 @@ def name_cases(paths: Iterable[Path]) -> list[Scan]:
             break
         for path in deeper:
             depths[path] += 1
-    for path in equal:  # Only signs that are unsafe in names tell these apart
+    for path in equal:  # These differ only in signs that are unsafe in names
         digest = hashlib.sha256(str(get_place(path)).encode()).hexdigest()[:8]
         names[path] = f"{_make_safe(get_stem(path))}_{digest}"
     return [Scan(names[path], path) for path in paths]

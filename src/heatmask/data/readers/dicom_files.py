@@ -174,7 +174,7 @@ def _is_image(header: Any) -> bool:
     Raises
     ------
     DamagedFileError
-        It ends before it tells.
+        It ends before that is known.
     """
     from pydicom.uid import UID
 

@@ -112,7 +112,7 @@ def sort_slices(series: DicomSeries) -> list[DicomSlice]:
 
 
 def describe_numbering(series: DicomSeries) -> list[str]:
-    """Say where the numbers of the slices tell that some are missing.
+    """Say where slices seem to be missing by their numbers.
 
     Only a hint: series with every second slice, or that begin late, are common.
     """

@@ -1,4 +1,4 @@
-"""What a header tells of the sequence: DICOM's, or the JSON of dcm2niix and BIDS beside a scan."""
+"""What a header says of the sequence: DICOM's, or the JSON of dcm2niix and BIDS beside a scan."""
 
 import json
 import re

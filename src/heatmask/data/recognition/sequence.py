@@ -2,7 +2,7 @@
 
 A network trained on FLAIR answers on a T1 scan as readily as on a FLAIR scan. The voxels
 hardly say which it was (`heatmask.data.checks.contrast`); the header and the name often do. What is
-recognised here tells which scans are of one head, feeds the error that lists the modalities of
+recognised here groups the scans of one head, feeds the error that lists the modalities of
 a folder and the warning on a scan of the wrong sequence. Nothing is refused on a guess.
 """
 
@@ -46,7 +46,7 @@ class SequenceClue:
 
 
 def recognise_sequence(name: str) -> str:
-    """Name the sequence that a word or two tell, such as a channel's name in a table.
+    """Return the sequence that a word or two stand for, such as a channel's name in a table.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def recognise_sequence(name: str) -> str:
 
 
 def read_name_clue(name: str, stem: str) -> SequenceClue:
-    """What a name tells; `stem` is the part of it without the suffix of its format."""
+    """What a name says; `stem` is the part of it without the suffix of its format."""
     bids = parse_bids(stem)
     if bids and bids.sequence:
         source = f"the file name '{name}'"
@@ -70,10 +70,10 @@ def read_name_clue(name: str, stem: str) -> SequenceClue:
 
 
 def weigh_clues(strong: SequenceClue, weak: SequenceClue) -> SequenceClue:
-    """Combine what a header or table tells with what a name does, which counts less.
+    """Combine what a header or table says with what a name does, which counts less.
 
     A header that says T1 says nothing against contrast, unless it does so in words: where the
-    name tells of contrast, it is T1-Gd.
+    name speaks of contrast, it is T1-Gd.
     """
     strong = replace(strong, head=strong.head or weak.head)
     if strong.sequence == UNKNOWN:

@@ -1,4 +1,4 @@
-"""The words of names and protocols that tell an MR sequence.
+"""The words of names and protocols that stand for an MR sequence.
 
 A name begins with the patient, the diagnosis, the time of the scan, and ends with the scan's own
 words: "diffuse_glioma_01_flair", "Swan_J_t1". So whole words count, and of several the last.
@@ -40,7 +40,7 @@ _WORDS = {
     "T2": _PLANES + rf"t2(?:w\w*|{_TECHNIQUE})?\b",
     "PD": r"\b(?:pdw|proton ?density)\b",
 }
-# Techniques, abbreviations and words that may be a patient's: only where nothing above tells.
+# Techniques, abbreviations and words that may be a patient's: only where nothing above is found.
 _WEAK_WORDS = {
     "DWI": r"\b(?:diff|diffusion|trace|ep2d\w*)\b",
     "SWI": r"\b(?:swan|venobold)\b",
@@ -72,7 +72,7 @@ _REGISTERED_JOINED = rf"\b(\w*?(?:flair|t1(?:ce|c|gd|w|n)?|t2[wf]?))(?:2|to|in){
 
 
 class SequenceWord(NamedTuple):
-    """The part of a text that tells a sequence."""
+    """The part of a text that names a sequence."""
 
     sequence: str
     start: int
@@ -80,11 +80,11 @@ class SequenceWord(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a text tells.
+    """What a text says.
 
     Attributes
     ----------
-    sequence : empty if the text tells none
+    sequence : empty if the text names none
     token : the word that says so, lower case
     rest : the text without the words of the sequence: the same for all scans of one head
     """
@@ -119,7 +119,7 @@ def read_words(text: str, by_scanner: bool = False) -> Reading:
 
 
 def find_sequence_word(words: str) -> SequenceWord | None:
-    """The word of a normalised text that tells the sequence; None if there is none.
+    """The word of a normalised text that names the sequence; None if there is none.
 
     The last one does, but a FLAIR stays one beside a weighting: "t2_flair", "visit_t1_flair".
     """
@@ -150,7 +150,7 @@ def denies_contrast(text: str) -> bool:
 
 
 def _find_all(words: str, patterns: dict[str, str]) -> list[SequenceWord]:
-    """Every word that tells a sequence, in the order of their ends."""
+    """Every word that names a sequence, in the order of their ends."""
     found = [
         SequenceWord(sequence, *match.span())
         for sequence, pattern in patterns.items()

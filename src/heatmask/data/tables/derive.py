@@ -2,7 +2,7 @@
 
 Heatmask trains from image-level labels. Data sets such as BraTS come with masks and without
 labels: the labels that are derived here stand for what a reader would have noted, slice by
-slice. It is done only on request, and each line of the table tells where it comes from.
+slice. It is done only on request, and each line of the table says where it comes from.
 """
 
 import csv
