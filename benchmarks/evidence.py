@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, list_methods
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.evaluation.faithfulness import measure_deletion_contrast
 from heatmask.networks.weights import load_weights

@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from heatmask.attribution import Explainer, list_methods
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.networks.weights import load_weights

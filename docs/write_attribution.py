@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from heatmask.attribution import list_methods
-from heatmask.attribution.registry import FAMILIES, LAWS, NEEDS, SHARED_OPTIONS, Method
+from heatmask.attribution.registry import FAMILIES, INVARIANTS, NEEDS, SHARED_OPTIONS, Method
 
 PAGE = Path(__file__).parent / "reference" / "attribution.md"
 
@@ -17,18 +17,18 @@ HEAD = """\
 
 Written from the registry by `make docs`; `heatmask methods [--json]` prints the same list. Use a
 method by its name: the option `method` of a bundle, `explain(network, images, "grad_cam")` or
-`Explainer("grad_cam")` in Python. `heatmask doctor BUNDLE` tells which of them can be believed with
+`Explainer("grad_cam")` in Python. `heatmask check BUNDLE` tells which of them can be believed with
 a bundle's network.
 
 All work on slices (B, C, H, W) and volumes (B, C, X, Y, Z), on any number of classes at once, in
 batches that do not change the result, and leave the network as it was. They return an attribution
 that is signed (unless said otherwise) and not normalised. Cost is in passes through the network,
-for one class; "backward" is a pass back to the image.
+forward and back, for one class.
 
 Options of all: `target_layer` (a dotted path; None for the last map before the network loses its
 spatial axes), `baseline` (a number or an image; None for zeros), `seed`, `flips` (spatial axes to
 average mirrored copies over), `scales` (factors to average resized copies over). A method that
-does not use one of the first three passes it by.
+does not use one of the first three ignores it.
 
 ![Every method on a synthetic head, by trained and by random weights](../images/gallery.png)
 
@@ -62,9 +62,9 @@ What a method needs:
 
 {needs}
 
-Laws that a method's result keeps, and that the preflight tests:
+What must hold for a method's result, and is checked:
 
-{laws}
+{invariants}
 
 ## A method of your own
 
@@ -76,7 +76,6 @@ from heatmask.attribution.gradient import backpropagate
 @register(
     "gradient_times_range",
     family="gradient",
-    cost="1 forward, 1 backward",
     passes=2,
     paper="none yet",
 )
@@ -90,7 +89,8 @@ def explain_by_gradient_times_range(network, images, class_idx, power=1.0):
 logits, attribution = explain(network, images, "gradient_times_range", power=2.0)
 ```
 
-Without `passes`, a number, `heatmask compare --quick` leaves a method out. The function gets a
+Without `passes` (a number, or a number and the option it is multiplied by, as in `(2, "samples")`)
+`heatmask compare --quick` leaves a method out. The function gets a
 private copy of the network, frozen and in eval mode, to hook or change at will;
 `help(heatmask.attribution.register)` says the rest.
 """
@@ -102,8 +102,8 @@ def write_page() -> str:
     for family in FAMILIES:
         parts.append("\n".join(_write_family(family)))
     needs = "\n".join(f"- `{word}`: {meaning}" for word, meaning in NEEDS.items())
-    laws = "\n".join(f"- `{word}`: {meaning}" for word, meaning in LAWS.items())
-    parts.append(WORDS.format(needs=needs, laws=laws).strip())
+    invariants = "\n".join(f"- `{word}`: {meaning}" for word, meaning in INVARIANTS.items())
+    parts.append(WORDS.format(needs=needs, invariants=invariants).strip())
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from heatmask.attribution.preflight import inspect_network, judge_methods
-from heatmask.attribution.preflight.checks import Check, conclude
-from heatmask.attribution.preflight.probe import prepare_subject
+from heatmask.attribution.checks import inspect_network, judge_methods
+from heatmask.attribution.checks.check import Check, conclude
+from heatmask.attribution.checks.probe import prepare_subject
 from heatmask.attribution.registry import get_method, list_methods
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.device import resolve_device
@@ -29,7 +29,7 @@ EDGES = {1: 256, 2: 128, 3: 64}
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the preflight found of a bundle.
+    """What the checks found of a bundle.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto")
     checks = inspect_network(network, shape, names, target_layer=target_layer)
     if checks[0].passed:  # there are logits to count
         named = list_class_names(_read(parser, "class_names", None), metadata)
-        classes = check_classes(prepare_subject(network, shape).run().shape[1], named)
+        classes = check_classes(prepare_subject(network, shape).logits.shape[1], named)
         checks.insert(1, replace(classes, methods=tuple(names)))
     return Diagnosis(folder.resolve().name, asked, checks, judge_methods(checks, names))
 
@@ -178,7 +178,7 @@ def describe_methods() -> list[dict[str, Any]]:
             "name": method.name,
             "family": method.family,
             "needs": sorted(method.needs),
-            "laws": sorted(method.laws),
+            "invariants": sorted(method.invariants),
             "cost": method.cost,
             "paper": method.paper,
             "source": method.source,

@@ -12,10 +12,9 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
-from heatmask.attribution.batches import classify_in_batches
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import classify_in_batches, explain_present_channels
+from heatmask.attribution.checks import require_sound
 from heatmask.attribution.explainer import Explainer, Explanation
-from heatmask.attribution.preflight import require_sound
 from heatmask.device import use_full_float32
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import find_slice_axis
@@ -58,7 +57,7 @@ class HeatmapInferer(Inferer):
         chosen that slice.
     check
         Refuse a method that would be wrong on the network, before the first volume (see
-        `heatmask.attribution.preflight`).
+        `heatmask.attribution.checks`).
 
     control
         A network of the same build whose attribution is shown in place of the classifier's, on

@@ -18,8 +18,8 @@ from heatmask.attribution import explain as explain_checked
 from heatmask.attribution.cam.channel import project_on_first_vector
 from heatmask.attribution.cam.layers import find_stages
 from heatmask.attribution.cam.replay import Replay
+from heatmask.attribution.explainer import average_views
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.views import average_views
 from heatmask.errors import MethodError, OptionError
 
 GRADIENT_CAMS = "grad_cam grad_cam_plus_plus hires_cam xgrad_cam layer_cam".split()
@@ -62,7 +62,7 @@ def attribute(
 
 
 def explain(*args: Any, **options: Any) -> Explanation:
-    """The public door without the preflight, which has tests of its own."""
+    """`explain` without the checks, which have tests of their own."""
     return explain_checked(*args, check=False, **options)
 
 
@@ -513,7 +513,7 @@ def test_a_map_beside_the_way_to_the_logits_is_no_stage(dims: int) -> None:
         stages = find_stages(copy_frozen(network), images)
     assert stages == ("classifier.features.0", "classifier.features.1")
     assert find_stages(copy_frozen(Beside(dims, "cut above")), images) == stages
-    # Autograd sees no way at all: no map is left out, and the preflight tries the one chosen.
+    # Autograd sees no way at all: no map is left out, and the checks try the one chosen.
     assert find_stages(copy_frozen(Beside(dims, "cut in the middle")), images)[-1] == "decoder"
 
 
@@ -525,6 +525,34 @@ def test_a_map_beside_the_way_is_not_explained(name: str) -> None:
     assert_close(found, expected, 1e-12)
     _, again = attribute(network, images, name)  # with what was found the first time
     assert torch.equal(again, found)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_dead_branch_of_one_network_is_not_that_of_another(first: int) -> None:
+    """The same modules in the same order, but the logits of one come from the other's branch."""
+
+    class TwoBranches(nn.Module):
+        def __init__(self, alive: int) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.branches = nn.ModuleList(nn.Conv2d(2, 3, 3, padding=1) for _ in range(2))
+            self.head, self.alive = nn.Linear(3, 2), alive
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = [branch(images) for branch in self.branches]
+            return self.head(maps[self.alive].mean((2, 3)))
+
+    images = torch.rand(2, 2, 8, 8)
+    for alive in (first, 1 - first):
+        network, layer = TwoBranches(alive), f"branches.{alive}"
+        for name in ("grad_cam", "eigen_cam"):
+            found = explain(network, images, name).attribution
+            named = explain(network, images, name, target_layer=layer).attribution
+            assert torch.equal(found, named)
+        network.alive = 1 - alive  # and of one network that is changed
+        found = explain(network, images, "eigen_cam").attribution
+        named = explain(network, images, "eigen_cam", target_layer=f"branches.{1 - alive}")
+        assert torch.equal(found, named.attribution)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*grad attribute")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, explain
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.errors import OptionError
 from heatmask.networks.cnn import CNN
 from heatmask.networks.gp_unet import GPUNet

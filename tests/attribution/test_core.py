@@ -1,4 +1,4 @@
-"""What every method of the registry must keep: one law per test, over all of them."""
+"""What every method of the registry must keep: one invariant per test, over all of them."""
 
 import logging
 import re
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from heatmask.attribution import Explainer, get_method, list_methods, register, registry
 from heatmask.attribution.classes import ClassIdx, differentiate, index_classes, select_logits
+from heatmask.attribution.explainer import average_views
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.grid import resize_to
+from heatmask.attribution.images import resize_to
 from heatmask.attribution.layers import find_layer
-from heatmask.attribution.views import average_views
 from heatmask.errors import (
     DeviceError,
     InputError,
@@ -96,7 +96,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
-# Laws of every method
+# Invariants of every method
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -513,7 +513,10 @@ def test_ten_lines_add_a_method(own_registry: None, networks: dict[int, nn.Modul
     [
         ({"family": "magic"}, r"family must be one of gradient, cam, .*, got 'magic'"),
         ({"needs": ["gpu", "relu"]}, r"needs must be among gradients, relu, .*, got gpu"),
-        ({"laws": ["truth"]}, r"laws must be among completeness, conservation, got truth"),
+        (
+            {"invariants": ["truth"]},
+            r"invariants must be among completeness, conservation, got truth",
+        ),
     ],
 )
 def test_bad_entries(entry: dict[str, Any], message: str, own_registry: None) -> None:
@@ -551,12 +554,20 @@ def test_entries_are_complete() -> None:
     assert set(families) == set(registry.FAMILIES)
     for method in list_methods():
         assert method.needs <= set(registry.NEEDS)
-        assert method.laws <= set(registry.LAWS)
+        assert method.invariants <= set(registry.INVARIANTS)
         assert method.summary.endswith(".")
         assert method.cost
-        assert (method.passes is None) == ("n forwards" in method.cost or "each" in method.cost)
+        assert (method.count_passes() is None) == (method.passes is None)
         assert method.paper
         assert re.search(r"(19|20)\d\d", method.paper)
+
+
+def test_passes_follow_from_the_options() -> None:
+    assert get_method("saliency").count_passes() == 2
+    assert get_method("integrated_gradients").count_passes() == 64
+    assert get_method("integrated_gradients").count_passes(steps=3) == 6
+    assert get_method("occlusion").count_passes() is None
+    assert get_method("smoothgrad").cost == "2 passes × samples"
 
 
 def test_a_layer_that_is_not_there_gets_the_closest_names(

@@ -155,10 +155,10 @@ def test_methods_as_json():
     done = runner.invoke(app, ["methods", "--json"])
     methods = {method["name"]: method for method in json.loads(done.output)}
     assert set(methods) == {method.name for method in list_methods()}
-    words = {"name", "family", "needs", "laws", "cost", "paper", "source", "summary"}
+    words = {"name", "family", "needs", "invariants", "cost", "paper", "source", "summary"}
     assert all(set(method) == words for method in methods.values())
     assert methods["guided_backprop"]["needs"] == ["gradients", "relu"]
-    assert methods["integrated_gradients"]["laws"] == ["completeness"]
+    assert methods["integrated_gradients"]["invariants"] == ["completeness"]
 
 
 def test_doctor_on_the_bundle():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from heatmask import attribution
 from heatmask.attribution.frozen import copy_frozen
 
-explain = partial(attribution.explain, check=False)  # the preflight has tests of its own
+explain = partial(attribution.explain, check=False)  # the checks have tests of their own
 
 SIZES = {1: (11,), 2: (5, 6), 3: (3, 4, 2)}
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

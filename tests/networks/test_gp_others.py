@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import nn
 
-from heatmask.attribution.explained import ExplainedClassifier
+from heatmask.attribution.inherent import ExplainedClassifier
 from heatmask.errors import InputError, OptionError
 from heatmask.networks.cnn import CNN
 from heatmask.networks.global_pooling import crop_to, pad_to_multiple, pool_top

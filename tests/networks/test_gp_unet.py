@@ -7,7 +7,7 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
-from heatmask.attribution.explained import ExplainedClassifier
+from heatmask.attribution.inherent import ExplainedClassifier
 from heatmask.attribution.layers import LayerTap
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heatmask.attribution import Explainer
-from heatmask.attribution.explained import ExplainedClassifier
+from heatmask.attribution.inherent import ExplainedClassifier
 from heatmask.networks.relevance_net import RelevanceNet
 from heatmask.training.relevance import PerturbationLoss, RelevanceDataset, load_best
 

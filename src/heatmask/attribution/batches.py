@@ -1,8 +1,8 @@
-"""Explain any number of images in batches that fit into memory."""
+"""Explain any number of images, in batches that fit into memory, on the channels that are there."""
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -11,17 +11,12 @@ from monai.utils import convert_to_dst_type
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from heatmask.attribution.checks import require_sound
 from heatmask.attribution.classes import ClassIdx, check_class_count
-from heatmask.attribution.explainer import (
-    Explainer,
-    Explanation,
-    check_finite,
-    check_images,
-    name_mismatch,
-)
+from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.memory import MemoryBudget
-from heatmask.attribution.preflight import require_sound
+from heatmask.attribution.images import check_finite, check_images, name_mismatch
+from heatmask.attribution.memory import measure_batch_size
 from heatmask.errors import DeviceError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -57,13 +52,13 @@ def explain(
         Images a forward, at most; changes memory and speed, not the result.
     max_memory_gb
         Memory that a batch may take, in 10^9 bytes, beside the network, the images and the
-        results. Batches are smaller where `batch_size` images would need more: what one and two
-        need is measured on the way.
+        results. The first image is explained alone, to measure what one needs; the batches that
+        follow hold as many as fit.
     progress
         Show a progress bar.
     check
-        Refuse a method that would be wrong on the network (see
-        `heatmask.attribution.preflight`): about a second once for a network.
+        Refuse a method that would be wrong on the network (see `heatmask.attribution.checks`).
+        This takes up to three times as long as explaining one image, once for a network.
     options
         As of `Explainer`: target_layer, baseline, seed, flips, scales, and the method's own.
 
@@ -139,6 +134,59 @@ def explain_in_batches(
     return Explanation(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
+def explain_present_channels(
+    explainer: Explainer,
+    network: nn.Module,
+    images: Tensor,
+    class_idx: int | None = None,
+    batch_size: int = 16,
+    *,
+    max_memory_gb: float | None = None,
+) -> Explanation:
+    """Explain images (N, C, *spatial) with what is absent held fixed.
+
+    A network that takes several sequences gets zeros where one is absent. Its gradient there,
+    noise or windows laid over it, would tell of a scan that nobody took. So a channel of an
+    image that is zero throughout, beside others that are not, is part of the network for that
+    image and not of its input: no method looks at it or changes it.
+
+    Parameters
+    ----------
+    explainer, network, class_idx, batch_size, max_memory_gb
+        As `explain_in_batches`; the class is that of all images.
+        Where a channel is absent, a baseline must be one for all channels and images.
+
+    Raises
+    ------
+    OptionError
+        The baseline is not.
+    HeatmaskError
+        As `explain_in_batches`.
+    """
+    present = images.flatten(2).ne(0).any(dim=2)
+    present |= ~present.any(dim=1, keepdim=True)  # an empty image, and no absent sequence
+    if explainer.method.family == "inherent":  # the forward itself, which no one looks behind
+        present.fill_(True)
+    if not present.all():
+        _check_baselines(explainer, images)
+    parts, order = [], []
+    for channels in present.unique(dim=0):
+        members = (present == channels).all(dim=1).nonzero().flatten()
+        parts.append(
+            explain_in_batches(
+                explainer,
+                network if channels.all() else _fix_absent(network, channels),
+                images[members][:, channels],
+                class_idx,
+                batch_size=batch_size,
+                max_memory_gb=max_memory_gb,
+            )
+        )
+        order.append(members)
+    back = torch.cat(order).argsort()
+    return Explanation(*(torch.cat(tensors)[back] for tensors in zip(*parts, strict=True)))
+
+
 @torch.no_grad()
 def classify_in_batches(
     network: nn.Module, images: Tensor, batch_size: int, max_memory_gb: float | None = None
@@ -186,18 +234,22 @@ def run_batches(
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    budget = None if max_memory_gb is None else MemoryBudget(max_memory_gb, images.device)
     count, start = len(images), 0
     results: list[Result] = []
     with Progress(disable=not progress or count <= batch_size) as bar:
         task = bar.add_task(title, total=count)
         while start < max(count, 1):
-            size = min(batch_size, budget.batch_size) if budget else batch_size
-            part = slice(start, min(start + size, count))
+            measured = max_memory_gb is not None and not results
+            part = slice(start, min(start + (1 if measured else batch_size), count))
             size = part.stop - part.start
             try:
-                with nullcontext() if budget is None else budget.measure(size):
-                    results.append(run(part))
+                if measured:
+                    run_one = partial(run, part)
+                    result, fitting = measure_batch_size(run_one, images.device, max_memory_gb)
+                    batch_size = min(batch_size, fitting)
+                else:
+                    result = run(part)
+                results.append(result)
                 start += size or 1
                 bar.advance(task, size)
                 continue
@@ -229,3 +281,29 @@ def _warn_of_nothing(explainer: Explainer, images: Tensor, attribution: Tensor) 
 def _select(class_idx: ClassIdx, part: slice) -> ClassIdx:
     """Return the classes of a part of the images: a tensor names one for each."""
     return class_idx[part] if isinstance(class_idx, Tensor) and class_idx.ndim else class_idx
+
+
+def _check_baselines(explainer: Explainer, images: Tensor) -> None:
+    for name in ("baseline", "baselines"):
+        given = explainer.options.get(name)
+        shape = tuple(given.shape) if isinstance(given, Tensor) else ()
+        leading = shape[: max(0, len(shape) - images.ndim + 2)]  # what lies before the spatial axes
+        # The first axis of a set of baselines is the set's, which every image is explained from.
+        if any(size > 1 for size in leading[name == "baselines" :]):
+            raise OptionError(
+                f"Where a sequence is absent, {name} must be the same for all channels and images; "
+                f"got shape {shape}. Give a number, or the shape (1, *spatial)."
+            )
+
+
+def _fix_absent(network: nn.Module, channels: Tensor) -> nn.Module:
+    """Return a copy of `network` that takes the chosen channels and sets the others to zero."""
+
+    def complete(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        present, *others = inputs
+        whole = present.new_zeros(len(present), len(channels), *present.shape[2:])
+        return whole.index_copy(1, channels.nonzero().flatten(), present), *others
+
+    fixed = copy_frozen(network)
+    fixed.register_forward_pre_hook(complete)
+    return fixed

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.registry import register
+from heatmask.attribution.images import fit_baseline
+from heatmask.attribution.registry import Explained, register
 from heatmask.errors import MethodError
 
 TOLERANCE = 0.01
@@ -44,21 +44,17 @@ _POOLS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 @register(
-    "deep_lift",
-    family="gradient",
-    needs=("gradients", "baseline"),
-    laws=("completeness",),
-    cost="2 forwards (one of the baseline alone), 1 backward",
-    passes=3,
+    "deep_lift", family="gradient", needs=("gradients", "baseline"), invariants=("completeness",),
+    cost="2 forwards (one of the baseline alone), 1 backward", passes=3,
     paper="Shrikumar et al. 2017, arXiv 1704.02685 (rescale rule)",
     source="Heatmask: Captum raises on reused modules, and misses functional calls",
-)
+)  # fmt: skip
 def explain_by_deep_lift(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
     baseline: Tensor | float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The change of the logit from a baseline to the image, split over the pixels.
 
     The backward pass multiplies by the slope from baseline to image at every nonlinear call,

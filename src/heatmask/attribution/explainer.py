@@ -1,8 +1,7 @@
 """From any classifier to logits and attribution, by the name of a method."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, NamedTuple
@@ -11,13 +10,19 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, check_logits
-from heatmask.attribution.frozen import copy_frozen, find_bare
-from heatmask.attribution.grid import resize_to
+from heatmask.attribution.frozen import copy_frozen, recall
+from heatmask.attribution.images import (
+    check_finite,
+    check_images,
+    fit_baseline,
+    name_mismatch,
+    resize_to,
+    view_baseline,
+)
+from heatmask.attribution.layers import find_stages
 from heatmask.attribution.registry import get_method
-from heatmask.attribution.views import average_views
-from heatmask.errors import InputError, MethodError, OptionError
+from heatmask.errors import OptionError
 
 
 class Explanation(NamedTuple):
@@ -38,10 +43,10 @@ class Explainer:
         Name of a method: `heatmask methods` lists them.
     target_layer
         Dotted path of the layer, or several for multi-stage methods; None for the last map.
-        Methods that look at no layer pass it by.
+        Methods that look at no layer ignore it.
     baseline
         The image that shows nothing, broadcast to (B, C, *spatial); None for zeros. Methods
-        without a baseline pass it by.
+        without a baseline ignore it.
     seed
         Seed of the methods that draw random numbers.
     flips
@@ -122,6 +127,20 @@ class Explainer:
         check_finite(self.method.name, network, logits=logits, attribution=attribution)
         return Explanation(logits.detach().float(), attribution)
 
+    def _attribute(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        class_idx: ClassIdx,
+        baseline: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        options = self.options | ({} if baseline is None else {self._shown: baseline})
+        with name_mismatch(images):
+            private = self._copy(network)
+            if "target_layer" in options and options["target_layer"] is None:
+                options["target_layer"] = self.find_layers(network, images, private)
+            return self.method.function(private, images, class_idx, **options)
+
     def _copy(self, network: nn.Module) -> nn.Module:
         training = any(getattr(module, "training", False) for module in network.modules())
         if self.method.family == "inherent" and not training:
@@ -132,16 +151,25 @@ class Explainer:
         private.register_forward_hook(lambda _, inputs, output: check_logits(output))
         return private
 
-    def _attribute(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        class_idx: ClassIdx,
-        baseline: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        options = self.options if baseline is None else self.options | {self._shown: baseline}
-        with name_mismatch(images):
-            return self.method.function(self._copy(network), images, class_idx, **options)
+    def find_layers(
+        self, network: nn.Module, images: Tensor, private: nn.Module | None = None
+    ) -> tuple[str, ...]:
+        """Return the layers that the method looks at in images of this size.
+
+        They are found once for a network as it is: one forward pass of one image.
+
+        Raises
+        ------
+        MethodError
+            No layer gives a map on which the logits depend.
+        """
+        given = self.options.get("target_layer")
+        if given is not None:
+            return (given,) if isinstance(given, str) else tuple(given)
+        known, key = recall(network), ("stages", images.shape[1:])
+        if key not in known:
+            known[key] = find_stages(private or copy_frozen(network), images)
+        return known[key] if "layers" in self.method.needs else known[key][-1:]
 
     def check_baseline(self, images: Tensor) -> None:
         """Raise `OptionError` unless the baseline fits all the images (N, C, *spatial)."""
@@ -161,6 +189,83 @@ class Explainer:
         return twin
 
 
+def average_views(
+    attribute: Callable[..., tuple[Tensor, Tensor]],
+    network: nn.Module,
+    images: Tensor,
+    class_idx: ClassIdx,
+    flips: Sequence[int],
+    scales: Sequence[float],
+    baseline: Tensor | float | None = None,
+    power: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Return logits and attribution, averaged over mirrored and resized views of the images.
+
+    At each scale there is a view without flip, and one for each of `flips`.
+
+    Parameters
+    ----------
+    attribute
+        A method with its options: ``attribute(network, images, class_idx)``.
+    flips
+        Spatial axes; each is mirrored once, alone.
+    scales
+        Factors of the spatial size.
+    baseline
+        As of the method. An image is mirrored and resized with the views, and passed on as
+        ``attribute(..., baseline=...)``; one that is alike along an axis, or a number, is left
+        to the method's options.
+    power
+        How the method's values go with the number of pixels: `size_power` of
+        `heatmask.attribution.registry.Method`.
+
+    Returns
+    -------
+    tuple of Tensor
+        The logits are those of the first scale without flip; the attributions are averaged on
+        the finest grid among the views. Their values are for pixels of `images`: a complete
+        method's map, on the grid of `images`, sums to the mean of what its views sum to.
+
+    Raises
+    ------
+    OptionError
+        An axis is not there, a factor is not positive, or the baseline is of another size.
+    """
+    spatial = images.shape[2:]
+    if any(not 0 <= axis < len(spatial) for axis in flips):
+        raise OptionError(f"flips must be axes from 0 to {len(spatial) - 1}, got {tuple(flips)}.")
+    if not scales or min(scales) <= 0:
+        raise OptionError(f"scales must be positive, at least one, got {tuple(scales)}.")
+    views = [(scale, axis) for scale in scales for axis in (None, *flips)]
+    if views == [(1.0, None)]:
+        return attribute(network, images, class_idx)
+    shown = None
+    if isinstance(baseline, Tensor) and any(n > 1 for n in baseline.shape[-len(spatial) :]):
+        shown = view_baseline(baseline, spatial).to(images)
+
+    results = []
+    for scale, axis in views:
+        options = {} if shown is None else {"baseline": _view(shown, scale, axis)}
+        view = _view(images, scale, axis)
+        logits, attribution = attribute(network, view, class_idx, **options)
+        share = view.shape[2:].numel() / spatial.numel()
+        results.append((logits, share**power * _mirror(attribution.detach(), axis)))
+    grid = max((attribution.shape[2:] for _, attribution in results), key=lambda s: s.numel())
+    maps = [resize_to(attribution, grid) for _, attribution in results]
+    return results[0][0], torch.stack(maps).mean(dim=0)
+
+
+def _view(images: Tensor, scale: float, axis: int | None) -> Tensor:
+    if scale != 1:
+        images = resize_to(images, [max(1, round(n * scale)) for n in images.shape[2:]])
+    return _mirror(images, axis)
+
+
+def _mirror(images: Tensor, axis: int | None) -> Tensor:
+    """Mirror images (B, C, *spatial) along a spatial axis, or back."""
+    return images if axis is None else images.flip(axis + 2)
+
+
 def _check_types(target_layer: object, flips: object, scales: object) -> None:
     several = _are_all(target_layer, str)
     if target_layer is not None and not isinstance(target_layer, str) and not several:
@@ -175,65 +280,3 @@ def _are_all(given: object, kind: type | UnionType) -> bool:
     if not isinstance(given, Sequence) or isinstance(given, str):
         return False
     return all(isinstance(one, kind) for one in given)
-
-
-def check_images(images: Tensor, network: nn.Module) -> None:
-    """Raise `InputError` unless these are images (B, C, *spatial) that the network can get."""
-    if not isinstance(images, Tensor):
-        raise InputError(
-            f"Images must be a torch tensor, got {type(images).__name__}. Convert them with "
-            "torch.as_tensor(images)."
-        )
-    if images.ndim not in (3, 4, 5) or len(images) == 0:
-        raise InputError(
-            "Images must come as (batch, channel, *spatial) with at least one image, "
-            f"got shape {tuple(images.shape)}."
-        )
-    if not images.is_floating_point():
-        raise InputError(
-            f"Images must be floating-point numbers, got {images.dtype}. Scale them as in "
-            "training, or convert them with images.float()."
-        )
-    device = next((tensor.device for tensor in find_bare(network).parameters()), images.device)
-    if device != images.device:
-        raise InputError(
-            f"Network and images must lie on one device, and the network is on {device}, the "
-            f"images on {images.device}. Move them: images.to({str(device)!r})."
-        )
-
-
-def check_finite(what: str, network: nn.Module, **results: Tensor) -> None:
-    """Raise `MethodError` if a result (B, ...) of `what` is not finite, by its name."""
-    for name, values in results.items():
-        if not values.isfinite().all():
-            bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-            raise MethodError(
-                f"{what} of {type(network).__name__}: the {name} must be finite, "
-                f"and those of image(s) {', '.join(map(str, bad[:8]))} of the batch are not. "
-                "Look for NaN or infinite values in the images and the weights; with mixed "
-                "precision, try without."
-            )
-
-
-@contextmanager
-def name_mismatch(images: Tensor) -> Iterator[None]:
-    """Turn torch's errors about channels, types and compiled functions into our own."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "channels" in str(error):
-            raise InputError(
-                f"The network wants another number of channels than the images' "
-                f"{images.shape[1]}: {error}"
-            ) from error
-        if "Input type" in str(error) or "same dtype" in str(error):
-            raise InputError(
-                f"Images and network must be of one type, and the images are {images.dtype}: "
-                f"{error}. Convert them, as in images.float()."
-            ) from error
-        if "donated buffers" in str(error):
-            raise MethodError(
-                "A function of the network was compiled by torch.compile, and can be "
-                "differentiated only once. Compile none, or give one class_idx at a time."
-            ) from error
-        raise

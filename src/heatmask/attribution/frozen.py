@@ -1,13 +1,41 @@
 """The network that was given, and the private copy of it that every attribution works on."""
 
 import copy
+import threading
 from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from heatmask.errors import MethodError
+
+_KNOWN: "WeakKeyDictionary[nn.Module, tuple[list[Any], dict[Any, Any]]]" = WeakKeyDictionary()
+_KNOWN_LOCK = threading.Lock()
+_SWITCHES = (bool, int, float, str)
+
+
+def recall(network: nn.Module) -> dict[Any, Any]:
+    """Return what was found out about a network as it is now, to be added to.
+
+    It is empty once a tensor was replaced or changed in place (by more than its ``.data``), or
+    a module, a hook or a switch of a module changed.
+    """
+    network = find_bare(network)
+    state: list[Any] = [
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+        for tensor in chain(network.parameters(), network.buffers())
+    ]
+    for module in network.modules():
+        switches = [v for k, v in vars(module).items() if type(v) in _SWITCHES and k != "training"]
+        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
+        state.append((id(module), hooks, switches))
+    with _KNOWN_LOCK:
+        if network not in _KNOWN or _KNOWN[network][0] != state:
+            _KNOWN[network] = state, {}
+        return _KNOWN[network][1]
 
 
 class TorchScript(nn.Module):

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.baselines import draw_flat_baselines, fit_background, fit_baseline
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.counts import check_count
-from heatmask.attribution.registry import register
+from heatmask.attribution.images import draw_flat_baselines, fit_background, fit_baseline
+from heatmask.attribution.registry import Explained, check_count, register
 from heatmask.attribution.relu_rules import ReluRules, Rule
 from heatmask.errors import MethodError, OptionError
 
@@ -52,47 +51,34 @@ def backpropagate(
 
 
 @register(
-    "saliency",
-    family="gradient",
-    cost="1 forward, 1 backward",
-    passes=2,
-    paper="Simonyan et al. 2014, arXiv 1312.6034",
-)
-def explain_by_saliency(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+    "saliency", family="gradient", passes=2, paper="Simonyan et al. 2014, arXiv 1312.6034",
+)  # fmt: skip
+def explain_by_saliency(network: nn.Module, images: Tensor, class_idx: ClassIdx) -> Explained:
     """Magnitude of the gradient: the largest over the input channels, never negative."""
     logits, gradients = backpropagate(network, images, class_idx)
     return logits, gradients["plain"].abs().amax(dim=2)
 
 
 @register(
-    "input_x_gradient",
-    family="gradient",
-    cost="1 forward, 1 backward",
-    passes=2,
+    "input_x_gradient", family="gradient", passes=2,
     paper="Shrikumar et al. 2016, arXiv 1605.01713",
-)
+)  # fmt: skip
 def explain_by_input_x_gradient(
     network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The gradient times the image."""
     logits, gradients = backpropagate(network, images, class_idx)
     return logits, (gradients["plain"] * images[:, None]).sum(2)
 
 
 @register(
-    "guided_backprop",
-    family="gradient",
-    needs=("gradients", "relu"),
-    cost="1 forward, 1 backward",
-    passes=2,
+    "guided_backprop", family="gradient", needs=("gradients", "relu"), passes=2,
     paper="Springenberg et al. 2015, arXiv 1412.6806",
     source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
-)
+)  # fmt: skip
 def explain_by_guided_backprop(
     network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The gradient along paths whose ReLUs see a positive input and a positive gradient.
 
     It largely recovers the image's edges whatever the weights (Nie et al. 2018,
@@ -103,28 +89,20 @@ def explain_by_guided_backprop(
 
 
 @register(
-    "deconvolution",
-    family="gradient",
-    needs=("gradients", "relu"),
-    cost="1 forward, 1 backward",
-    passes=2,
+    "deconvolution", family="gradient", needs=("gradients", "relu"), passes=2,
     paper="Zeiler and Fergus 2014, arXiv 1311.2901",
     source="Heatmask: Captum and MONAI gate only nn.ReLU modules, or none",
-)
-def explain_by_deconvolution(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+)  # fmt: skip
+def explain_by_deconvolution(network: nn.Module, images: Tensor, class_idx: ClassIdx) -> Explained:
     """The gradient along paths whose ReLUs see a positive gradient."""
     logits, gradients = backpropagate(network, images, class_idx, ["deconvolution"])
     return logits, gradients["deconvolution"].sum(2)
 
 
 @register(
-    "smoothgrad",
-    family="gradient",
-    cost="n forwards, n backwards (samples)",
+    "smoothgrad", family="gradient", passes=(2, "samples"),
     paper="Smilkov et al. 2017, arXiv 1706.03825",
-)
+)  # fmt: skip
 def explain_by_smoothgrad(
     network: nn.Module,
     images: Tensor,
@@ -132,7 +110,7 @@ def explain_by_smoothgrad(
     samples: int = 16,
     noise: float = 0.15,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The gradient, averaged over noisy copies of the image.
 
     `noise` is the standard deviation as a share of each image's range. All images of a
@@ -144,7 +122,7 @@ def explain_by_smoothgrad(
 @register(
     "smoothgrad_squared",
     family="gradient",
-    cost="n forwards, n backwards (samples)",
+    passes=(2, "samples"),
     paper="Hooker et al. 2019, arXiv 1806.10758",
     size_power=2,  # gradients, squared
 )
@@ -155,27 +133,24 @@ def explain_by_smoothgrad_squared(
     samples: int = 16,
     noise: float = 0.15,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The squared gradient, averaged over noisy copies of the image (see smoothgrad)."""
     return _average_noisy(network, images, class_idx, samples, noise, seed, power=2)
 
 
 @register(
-    "integrated_gradients",
-    family="gradient",
-    needs=("gradients", "baseline"),
-    laws=("completeness",),
-    cost="n forwards, n backwards (steps)",
+    "integrated_gradients", family="gradient", needs=("gradients", "baseline"),
+    invariants=("completeness",), passes=(2, "steps"),
     paper="Sundararajan et al. 2017, arXiv 1703.01365",
     source="Heatmask: Captum puts all steps into one batch",
-)
+)  # fmt: skip
 def explain_by_integrated_gradients(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
     steps: int = 32,
     baseline: Tensor | float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The gradient integrated from a baseline to the image, times their difference.
 
     Gauss-Legendre points, one batch a step, so that memory does not grow with `steps`.
@@ -191,13 +166,10 @@ def explain_by_integrated_gradients(
 
 
 @register(
-    "gradient_shap",
-    family="gradient",
-    needs=("gradients", "baseline"),
-    cost="n forwards, n backwards (samples)",
+    "gradient_shap", family="gradient", needs=("gradients", "baseline"), passes=(2, "samples"),
     paper="Lundberg and Lee 2017, arXiv 1705.07874",
     source="Heatmask: Captum's draws depend on the batch",
-)
+)  # fmt: skip
 def explain_by_gradient_shap(
     network: nn.Module,
     images: Tensor,
@@ -206,7 +178,7 @@ def explain_by_gradient_shap(
     noise: float = 0.1,
     baseline: Tensor | float | None = None,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The gradient at random points between baseline and noisy image, times their difference.
 
     `noise` as in smoothgrad. Completeness holds on average over draws only.
@@ -224,12 +196,9 @@ def explain_by_gradient_shap(
 
 
 @register(
-    "expected_gradients",
-    family="gradient",
-    needs=("gradients", "baseline"),
-    cost="n forwards, n backwards (samples)",
-    paper="Erion et al. 2021, arXiv 1906.10670",
-)
+    "expected_gradients", family="gradient", needs=("gradients", "baseline"),
+    passes=(2, "samples"), paper="Erion et al. 2021, arXiv 1906.10670",
+)  # fmt: skip
 def explain_by_expected_gradients(
     network: nn.Module,
     images: Tensor,
@@ -237,7 +206,7 @@ def explain_by_expected_gradients(
     samples: int = 32,
     baselines: Tensor | float | None = None,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Integrated gradients, averaged over baselines drawn from a background set.
 
     `baselines` is that set, (N, C, *spatial); a number is a set of one image. Without one the
@@ -267,7 +236,7 @@ def _average_noisy(
     noise: float,
     seed: int,
     power: int,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     generator = torch.Generator().manual_seed(seed)
     scale = _scale_noise(noise, images)
     total = images.new_zeros(())

@@ -1,26 +1,34 @@
-"""The heatmap of networks that explain themselves."""
+"""Networks that explain themselves, and the heatmap that they bring along."""
+
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx, index_classes
-from heatmask.attribution.explained import ExplainedClassifier
-from heatmask.attribution.registry import register
+from heatmask.attribution.registry import Explained, register
 from heatmask.errors import MethodError
 
 
+@runtime_checkable
+class ExplainedClassifier(Protocol):
+    """A classifier that gives an attribution beside its logits, as the GP networks do.
+
+    Every other classifier gets the pair from `heatmask.attribution.Explainer`.
+    """
+
+    def forward_heatmap(self, images: Tensor) -> Explained:
+        """Return logits (B, K) and attribution of images (B, C, *spatial).
+
+        The attribution is (B, K, *spatial of any resolution), signed and unnormalised.
+        """
+
+
 @register(
-    "inherent",
-    family="inherent",
-    needs=("heatmap",),
-    cost="1 forward",
-    passes=1,
-    paper="Chatterjee et al. 2026, Neurocomputing 682:133460",
-    in_one_forward=True,
-)
-def explain_inherently(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+    "inherent", family="inherent", needs=("heatmap",), passes=1,
+    paper="Chatterjee et al. 2026, Neurocomputing 682:133460", in_one_forward=True,
+)  # fmt: skip
+def explain_inherently(network: nn.Module, images: Tensor, class_idx: ClassIdx) -> Explained:
     """The heatmap that a GP network pools into its logits, in logit units."""
     if not isinstance(network, ExplainedClassifier):
         raise MethodError(

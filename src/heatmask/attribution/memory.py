@@ -1,19 +1,19 @@
-"""How many images fit into a promise of memory: measured, for PyTorch tells nobody beforehand."""
+"""What a batch takes of a device's memory: measured, for PyTorch tells nobody beforehand."""
 
 import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from heatmask.attribution.classes import ClassIdx
-from heatmask.attribution.explainer import Explainer
 from heatmask.errors import OptionError
+
+Result = TypeVar("Result")
 
 GB = 1e9
 MARGINS = {"cpu": 1.2, "cuda": 1.15}
@@ -27,105 +27,36 @@ With both, resident memory stayed below what is promised for ResNets and DenseNe
 """
 
 
-def choose_batch_size(
-    explainer: Explainer,
-    network: nn.Module,
-    image: Tensor,
-    max_memory_gb: float,
-    class_idx: ClassIdx = None,
-) -> int:
-    """Return how many images like this one a batch may hold; costs explaining three.
+def measure_batch_size(
+    run_one: Callable[[], Result], device: torch.device, max_memory_gb: float
+) -> tuple[Result, int]:
+    """Run a batch of one image; return its result, and how many images a batch may hold.
 
-    `heatmask.attribution.explain` with `max_memory_gb` finds the same on its way, at no cost.
-
-    Parameters
-    ----------
-    image
-        (1, C, *spatial), on the network's device.
-    max_memory_gb
-        Memory that a batch may take, in 10^9 bytes, beside what is there before: the network,
-        the images and the results of earlier batches.
+    As many as fit if each takes what this one took. A part of that is the same for any number,
+    so that more than these might fit, but no fewer.
 
     Raises
     ------
     OptionError
-        Not even one image fits; the message says how much one needs.
+        The promise is not a positive number, or not even one image fits.
     """
-    budget = MemoryBudget(max_memory_gb, image.device)
-    for size in (1, 2):
-        if size <= budget.batch_size:
-            images = image.expand(size, *image.shape[1:]).contiguous()
-            with budget.measure(size):
-                explainer(network, images, class_idx)
-    return budget.batch_size
-
-
-class MemoryBudget:
-    """A promise of memory, and what batches were seen to need.
-
-    Parameters
-    ----------
-    max_memory_gb
-        See `choose_batch_size`.
-    device
-        Where the batches are run.
-
-    Notes
-    -----
-    The first batch should hold one image, the second two: `batch_size` says so. What they need
-    gives the fixed part and the part of each image. Later batches are measured as well, and
-    where images turn out to need more the next batches are smaller.
-
-    Raises
-    ------
-    OptionError
-        The promise is not a positive number.
-    """
-
-    def __init__(self, max_memory_gb: float, device: torch.device) -> None:
-        if not isinstance(max_memory_gb, int | float) or not 0 < max_memory_gb < math.inf:
-            raise OptionError(
-                f"max_memory_gb must be a positive number of 10^9 bytes, got {max_memory_gb!r}."
-            )
-        self.max_memory_gb, self.device = max_memory_gb, device
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        self._margin, self._kept = MARGINS[kind], KEPT_BYTES[kind]
-        self._capacity = (max_memory_gb * GB - self._kept) / self._margin
-        self._peaks: dict[int, int] = {}
-
-    @property
-    def batch_size(self) -> int:
-        """How many images the next batch may hold."""
-        if not self._peaks:
-            return 1
-        one = self._peaks[1]
-        if len(self._peaks) == 1:
-            return 2 if 2 * one <= self._capacity else 1
-        by_image = [(peak - one) / (size - 1) for size, peak in self._peaks.items() if size > 1]
-        # A method may take its images one by one; that a hundred cost as one is not believed.
-        each = max(*by_image, one / 100, 1)
-        return max(1, 1 + math.floor((self._capacity - one) / each))
-
-    @contextmanager
-    def measure(self, size: int) -> Iterator[None]:
-        """Learn from what a batch of so many images needs inside the context.
-
-        Raises
-        ------
-        OptionError
-            It is the first, and needs more than was promised.
-        """
-        first = not self._peaks
-        with measure_peak(self.device) as read_peak:
-            yield
-        self._peaks[size] = max(read_peak(), self._peaks.get(size, 0))
-        if first and self._peaks[size] > self._capacity:
-            need = self._peaks[size] * self._margin + self._kept
-            raise OptionError(
-                f"max_memory_gb must be at least {math.ceil(need / GB * 100) / 100:g}, which one "
-                f"image needs, got {self.max_memory_gb:g}. Give more, or take a smaller image or a "
-                "method that needs less."
-            )
+    if not isinstance(max_memory_gb, int | float) or not 0 < max_memory_gb < math.inf:
+        raise OptionError(
+            f"max_memory_gb must be a positive number of 10^9 bytes, got {max_memory_gb!r}."
+        )
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    with measure_peak(device) as read_peak:
+        result = run_one()
+    each = MARGINS[kind] * max(read_peak(), 1)
+    fitting = math.floor((max_memory_gb * GB - KEPT_BYTES[kind]) / each)
+    if fitting < 1:
+        need_gb = (each + KEPT_BYTES[kind]) / GB
+        raise OptionError(
+            f"max_memory_gb must be at least {math.ceil(need_gb * 100) / 100:g}, which one "
+            f"image needs, got {max_memory_gb:g}. Give more, or take a smaller image or a "
+            "method that needs less."
+        )
+    return result, fitting
 
 
 @contextmanager

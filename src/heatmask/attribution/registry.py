@@ -17,6 +17,7 @@ NEEDS = {
     "gradients": "a network that autograd can differentiate",
     "relu": "ReLU activations and no other kind",
     "layer": "a convolutional target layer (default: the last map)",
+    "layers": "convolutional target layers (default: the last map of each size)",
     "baseline": "a baseline, the image that shows nothing (default: zeros)",
     "pooled head": "global average pooling followed by one linear layer",
     "heatmap": "a network with forward_heatmap",
@@ -24,17 +25,27 @@ NEEDS = {
 }
 """What a method may need, by the word its entry uses."""
 
-LAWS = {
+INVARIANTS = {
     "completeness": "the attribution sums to the logit minus the baseline's logit",
     "conservation": "the relevance sums to the logit, less what biases and damping keep",
 }
 """What a method's result must satisfy, by the word its entry uses."""
 
-AttributionFunction = Callable[..., tuple[Tensor, Tensor]]
+Explained = tuple[Tensor, Tensor]
+"""Logits (B, K) and attribution (B, M, *spatial of any resolution)."""
+
+Passes = int | tuple[int, str] | None
+"""Passes through the network, forward and back, for one class.
+
+A number; or a number and the option that it is multiplied by, as in ``(2, "steps")``; or None
+where it depends on the images or the network, or is not known.
+"""
+
+AttributionFunction = Callable[..., Explained]
 """``function(network, images, class_idx, **options) -> (logits, attribution)``; see `register`."""
 
 SHARED_OPTIONS = ("target_layer", "baseline", "seed")
-"""Options that several methods take; the others pass them by."""
+"""Options that several methods take; the others ignore them."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,12 @@ class Method:
         See `register`.
     needs : frozenset of str
         Keys of `NEEDS`.
-    laws : frozenset of str
-        Keys of `LAWS`; the preflight tests them.
+    invariants : frozenset of str
+        Keys of `INVARIANTS`; `heatmask.attribution.checks` tests them.
+    passes : int, tuple or None
+        See `Passes`.
     cost : str
-        In forward passes and backward passes to the images, for one class.
-    passes : int or None
-        How many these are; None if they grow with samples, steps, windows or channels, or are not
-        known.
+        The same in words, and what else there is to say of it.
     paper, source : str
         Where the method comes from; who computes it (Heatmask, Captum, zennit), and why.
     in_one_forward : bool
@@ -69,9 +79,9 @@ class Method:
     family: str
     function: AttributionFunction
     needs: frozenset[str]
-    laws: frozenset[str]
+    invariants: frozenset[str]
+    passes: Passes
     cost: str
-    passes: int | None
     paper: str
     source: str
     in_one_forward: bool
@@ -88,6 +98,13 @@ class Method:
         parameters = list(inspect.signature(self.function).parameters.values())[3:]
         return {p.name: p.default for p in parameters}
 
+    def count_passes(self, **options: Any) -> int | None:
+        """Return how many passes an explanation with these options takes; None if unknown."""
+        if not isinstance(self.passes, tuple):
+            return self.passes
+        count, option = self.passes
+        return count * int((self.options | options)[option])
+
 
 _METHODS: dict[str, Method] = {}
 _BUILT_IN = ("gradient", "deep_lift", "cam", "relevance", "perturbation", "inherent")
@@ -97,11 +114,11 @@ def register(
     name: str,
     *,
     family: str,
-    cost: str,
-    passes: int | None = None,
     paper: str,
+    passes: Passes = None,
+    cost: str = "",
     needs: Collection[str] = ("gradients",),
-    laws: Collection[str] = (),
+    invariants: Collection[str] = (),
     source: str = "Heatmask",
     in_one_forward: bool = False,
     size_power: int | None = None,
@@ -128,7 +145,7 @@ def register(
     """
     if family not in FAMILIES:
         raise OptionError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}.")
-    for word, given, known in (("needs", needs, NEEDS), ("laws", laws, LAWS)):
+    for word, given, known in (("needs", needs, NEEDS), ("invariants", invariants, INVARIANTS)):
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise OptionError(f"{word} must be among {', '.join(known)}, got {', '.join(unknown)}.")
@@ -142,8 +159,8 @@ def register(
         if name in _METHODS:
             raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
         _METHODS[name] = Method(
-            name, family, function, frozenset(needs), frozenset(laws),
-            cost, passes, paper, source, in_one_forward, power,
+            name, family, function, frozenset(needs), frozenset(invariants),
+            passes, cost or _describe(passes, in_one_forward), paper, source, in_one_forward, power,
         )  # fmt: skip
         return function
 
@@ -173,6 +190,29 @@ def get_method(name: str) -> Method:
             f"Closest: {', '.join(close)}."
         )
     return _METHODS[name]
+
+
+def check_count(name: str, count: int) -> int:
+    """Return an option that counts things, or refuse what is no whole number of at least 1.
+
+    Raises
+    ------
+    OptionError
+        It is none.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
+    return count
+
+
+def _describe(passes: Passes, in_one_forward: bool) -> str:
+    if passes is None:
+        return "not known"
+    count, option = passes if isinstance(passes, tuple) else (passes, "")
+    text = f"{count} {'pass' if count == 1 else 'passes'}"
+    if option:
+        return f"{text} × {option}"
+    return f"{text} (about 1 forward)" if in_one_forward and count > 1 else text
 
 
 def _load_built_in() -> None:

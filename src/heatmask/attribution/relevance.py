@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from heatmask.attribution.canonical import BatchNorm, Layer, Shares, fold_batch_norms, stabilize
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.registry import register
+from heatmask.attribution.registry import Explained, register
 from heatmask.errors import MethodError, OptionError
 
 TOLERANCE = 0.01
@@ -25,18 +25,14 @@ TOLERANCE = 0.01
 
 
 @register(
-    "lrp_epsilon",
-    family="relevance",
-    needs=("gradients", "zennit"),
-    laws=("conservation",),
-    cost="1 forward, 1 backward; 2.6 times saliency",
-    passes=2,
+    "lrp_epsilon", family="relevance", needs=("gradients", "zennit"),
+    invariants=("conservation",), cost="1 forward, 1 backward; 2.6 times saliency", passes=2,
     paper="Bach et al. 2015, doi 10.1371/journal.pone.0130140",
     source="zennit, on a canonical form of the network by Heatmask",
-)
+)  # fmt: skip
 def explain_by_lrp_epsilon(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, epsilon: float = 0.25
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The logit handed back by each input's share of every sum, small sums damped.
 
     `epsilon` is the damping of convolutions, relative to the root mean square of their output;
@@ -64,18 +60,14 @@ def explain_by_lrp_epsilon(
 
 
 @register(
-    "lrp_epsilon_plus",
-    family="relevance",
-    needs=("gradients", "zennit"),
-    laws=("conservation",),
-    cost="1 forward, 1 backward; 3.6 times saliency",
-    passes=2,
+    "lrp_epsilon_plus", family="relevance", needs=("gradients", "zennit"),
+    invariants=("conservation",), cost="1 forward, 1 backward; 3.6 times saliency", passes=2,
     paper="Montavon et al. 2019, doi 10.1007/978-3-030-28954-6_10",
     source="zennit, on a canonical form of the network by Heatmask",
-)
+)  # fmt: skip
 def explain_by_lrp_epsilon_plus(
     network: nn.Module, images: Tensor, class_idx: ClassIdx
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The logit handed back by each input's share of what is positive in a convolution.
 
     This is zennit's EpsilonPlus: z+ for convolutions, epsilon for linear layers.
@@ -112,7 +104,7 @@ def _load_zennit() -> tuple[Any, Any, Any]:
 
 def propagate_relevance(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, composite: Any, first_logits: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Return logits (B, K) and relevance (B, M, *spatial) by the rules of a zennit composite.
 
     Parameters

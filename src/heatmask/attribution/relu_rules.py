@@ -44,7 +44,7 @@ class ReluRules(TorchFunctionMode):
     The forward pass must run in the context, the backward pass need not. Caught are
     ``nn.ReLU``, ``nn.ReLU6`` and their functions, a clamp from zero, a threshold at zero and
     the maximum with zeros, in place or not. What is spelt otherwise, compiled or scripted
-    passes by; the preflight refuses such a network (`heatmask.attribution.preflight.gates`).
+    passes by; the checks refuse such a network (`heatmask.attribution.checks`).
     """
 
     def __init__(self, rule: Rule = "plain") -> None:

@@ -142,7 +142,7 @@ def read_methods(bundle: Path) -> tuple[str, list[str]]:
 
 def is_single_pass(method: str) -> bool:
     """Whether a method takes about one pass forward and back, of the image and of a baseline."""
-    passes = get_method(method).passes
+    passes = get_method(method).count_passes()
     return passes is not None and passes <= SINGLE_PASS
 
 

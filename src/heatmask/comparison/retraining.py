@@ -14,7 +14,7 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from heatmask.attribution import Explainer
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.bundle import read_bundle
 from heatmask.comparison.heatmaps import Explanations
 from heatmask.comparison.store import Kept, digest, digest_code, digest_file

@@ -7,7 +7,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.attribution.explainer import Explainer
 from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from heatmask.attribution.channels import explain_present_channels
+from heatmask.attribution.batches import explain_present_channels
 from heatmask.attribution.explainer import Explainer
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.training.blocks import BlockDataset

@@ -14,23 +14,20 @@ from torch import Tensor, nn
 from heatmask.attribution.cam.layers import (
     TargetLayer,
     Weigh,
+    mix_channels,
     view_layers,
     weigh_classes,
-    widen,
-)
-from heatmask.attribution.cam.weights import (
-    mix_channels,
     weigh_grad_cam,
     weigh_grad_cam_plus_plus,
     weigh_hires_cam,
     weigh_layer_cam,
     weigh_xgrad_cam,
+    widen,
 )
 from heatmask.attribution.classes import ClassIdx, index_classes
-from heatmask.attribution.registry import register
+from heatmask.attribution.registry import Explained, register
 from heatmask.errors import MethodError
 
-_COST = "1 forward, 1 backward above the layer"
 _SOURCE = "Heatmask: all classes from one forward, backward above the layer only"
 
 
@@ -40,26 +37,22 @@ def weigh_one_layer(
     class_idx: ClassIdx,
     target_layer: TargetLayer,
     weigh: Weigh,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Return the logits and the signed map of a layer for each class."""
     logits, activations = view_layers(network, images, target_layer)
     return logits.detach(), weigh_classes(logits, activations, class_idx, weigh)[0]
 
 
 @register(
-    "cam",
-    family="cam",
-    needs=("layer", "pooled head"),
-    cost="1 forward",
-    passes=1,
+    "cam", family="cam", needs=("layer", "pooled head"), passes=1,
     paper="Zhou et al. 2016, arXiv 1512.04150",
     source="Heatmask: MONAI's wants the names of the head's layers and takes any head",
     in_one_forward=True,
-)
+)  # fmt: skip
 @torch.no_grad()
 def explain_by_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The last map's channels, weighed by the linear layer that reads their means.
 
     Signed, in logit units: its mean plus the layer's bias is the logit. A network whose
@@ -73,22 +66,18 @@ def explain_by_cam(
 
 
 @register(
-    "grad_cam",
-    family="cam",
-    needs=("gradients", "layer"),
-    cost=_COST,
-    passes=2,
+    "grad_cam", family="cam", needs=("gradients", "layer"), passes=2,
     paper="Selvaraju et al. 2017, arXiv 1610.02391",
     source="Heatmask: MONAI's is wrong for batches and frozen networks, and 3 times slower",
     in_one_forward=True,
-)
+)  # fmt: skip
 def explain_by_grad_cam(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
     target_layer: TargetLayer = None,
     signed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's channels, weighed by their mean gradient.
 
     Ends in a ReLU unless `signed`.
@@ -101,7 +90,6 @@ def explain_by_grad_cam(
     "grad_cam_plus_plus",
     family="cam",
     needs=("gradients", "layer"),
-    cost=_COST,
     passes=2,
     paper="Chattopadhay et al. 2018, arXiv 1710.11063",
     source="Heatmask: MONAI's is wrong for batches, and where gradients are small",
@@ -110,7 +98,7 @@ def explain_by_grad_cam(
 )
 def explain_by_grad_cam_plus_plus(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's channels, weighed by their positive gradients as if each object were one.
 
     Ends in a ReLU. For layers that are not negative, that is after a ReLU. The paper's factor
@@ -124,18 +112,12 @@ def explain_by_grad_cam_plus_plus(
 
 
 @register(
-    "hires_cam",
-    family="cam",
-    needs=("gradients", "layer"),
-    cost=_COST,
-    passes=2,
-    paper="Draelos and Carin 2020, arXiv 2011.08891",
-    source=_SOURCE,
-    in_one_forward=True,
-)
+    "hires_cam", family="cam", needs=("gradients", "layer"), passes=2,
+    paper="Draelos and Carin 2020, arXiv 2011.08891", source=_SOURCE, in_one_forward=True,
+)  # fmt: skip
 def explain_by_hires_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer times its gradient, position by position, summed over channels.
 
     Signed. Where only linear layers follow, it sums to the logit minus the bias.
@@ -144,22 +126,16 @@ def explain_by_hires_cam(
 
 
 @register(
-    "xgrad_cam",
-    family="cam",
-    needs=("gradients", "layer"),
-    cost=_COST,
-    passes=2,
-    paper="Fu et al. 2020, arXiv 2008.02312",
-    source=_SOURCE,
-    in_one_forward=True,
-)
+    "xgrad_cam", family="cam", needs=("gradients", "layer"), passes=2,
+    paper="Fu et al. 2020, arXiv 2008.02312", source=_SOURCE, in_one_forward=True,
+)  # fmt: skip
 def explain_by_xgrad_cam(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
     target_layer: TargetLayer = None,
     signed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's channels, weighed by their mean gradient where they are active.
 
     Ends in a ReLU unless `signed`. For layers that are not negative, that is after a ReLU.
@@ -169,18 +145,12 @@ def explain_by_xgrad_cam(
 
 
 @register(
-    "layer_cam",
-    family="cam",
-    needs=("gradients", "layer"),
-    cost=_COST,
-    passes=2,
-    paper="Jiang et al. 2021, IEEE TIP 30:5875",
-    source=_SOURCE,
-    in_one_forward=True,
-)
+    "layer_cam", family="cam", needs=("gradients", "layer"), passes=2,
+    paper="Jiang et al. 2021, IEEE TIP 30:5875", source=_SOURCE, in_one_forward=True,
+)  # fmt: skip
 def explain_by_layer_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer times its positive gradient, position by position, summed over channels.
 
     Ends in a ReLU. For early layers too; the signed counterpart is hires_cam.
@@ -190,19 +160,14 @@ def explain_by_layer_cam(
 
 
 @register(
-    "eigen_cam",
-    family="cam",
-    needs=("layer",),
-    cost="1 forward, 1 eigenvector of the layer",
-    passes=1,
-    paper="Muhammad and Yeasin 2020, arXiv 2008.00299",
-    source="Heatmask: batched, with a settled sign",
-    in_one_forward=True,
-)
+    "eigen_cam", family="cam", needs=("layer",), cost="1 forward, 1 eigenvector of the layer",
+    passes=1, paper="Muhammad and Yeasin 2020, arXiv 2008.00299",
+    source="Heatmask: batched, with a settled sign", in_one_forward=True,
+)  # fmt: skip
 @torch.no_grad()
 def explain_by_eigen_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's positions, projected on their first right singular vector.
 
     The same map for every class: what the layer sees most of, not why the network decides,

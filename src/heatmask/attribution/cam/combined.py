@@ -6,8 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.cam.layers import TargetLayer, Weigh, view_layers, weigh_classes
-from heatmask.attribution.cam.weights import (
+from heatmask.attribution.cam.layers import (
+    TargetLayer,
+    Weigh,
+    view_layers,
+    weigh_classes,
     weigh_grad_cam,
     weigh_grad_cam_plus_plus,
     weigh_hires_cam,
@@ -15,8 +18,8 @@ from heatmask.attribution.cam.weights import (
     weigh_xgrad_cam,
 )
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.grid import resize_to
-from heatmask.attribution.registry import register
+from heatmask.attribution.images import resize_to
+from heatmask.attribution.registry import Explained, register
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError, OptionError
 
@@ -43,7 +46,6 @@ _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "guided_grad_cam",
     family="cam",
     needs=("gradients", "relu", "layer"),
-    cost="1 forward, 1 backward",
     passes=2,
     paper="Selvaraju et al. 2017, arXiv 1610.02391",
     source="Heatmask: Captum's takes two forwards and gates only nn.ReLU modules",
@@ -51,7 +53,7 @@ _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 )
 def explain_by_guided_grad_cam(
     network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Guided backprop where Grad-CAM is positive, times it.
 
     Both come from one forward pass: its graph is followed to the layer with the plain
@@ -73,8 +75,7 @@ def explain_by_guided_grad_cam(
 @register(
     "multi_stage_cam",
     family="cam",
-    needs=("gradients", "layer"),
-    cost="1 forward, 1 backward above the earliest layer",
+    needs=("gradients", "layers"),
     passes=2,
     paper="Dugaesescu et al. 2024; Jiang et al. 2021, IEEE TIP 30:5875",
     source="Heatmask: stages on one fixed scale, found by themselves",
@@ -87,7 +88,7 @@ def explain_by_multi_stage_cam(
     base: Base = "layer_cam",
     fuse: Fuse = "mean",
     target_layer: TargetLayer = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """CAMs of several layers, brought to the finest of their grids and fused.
 
     Layers are the last map of each spatial size, unless `target_layer` names them. Each map is

@@ -1,18 +1,16 @@
-"""Run a network with the layers in view that a CAM looks at, and weigh their maps.
+"""Run a network with the layers in view that a CAM looks at, and weigh their channels.
 
-The default layers are found by watching which modules give maps. What was found is tried
-first the next time and checked in the same forward pass, so that it costs nothing.
+Each function ``weigh_...`` takes the layer's activation A and the gradient G of one class's logit
+by it, both (B, C, *spatial), and returns a map (B, *spatial).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple, TypeGuard
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
-from heatmask.attribution.layers import NO_SCRIPT, LayerTap
+from heatmask.attribution.layers import LayerTap, find_stages
 from heatmask.errors import MethodError, OptionError
 
 TargetLayer = str | Sequence[str] | None
@@ -20,126 +18,6 @@ TargetLayer = str | Sequence[str] | None
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """``weigh(activation, gradient) -> map``, of (B, C, *spatial) and the same to (B, *spatial)."""
-
-Stages = tuple[str, ...]
-
-Maps = list[tuple[str, torch.Size]]
-"""Name and spatial size of the maps that modules give, in the order of calls."""
-
-
-class _Found(NamedTuple):
-    maps: Maps
-    stages: Stages
-
-
-_FOUND: dict[tuple[object, ...], _Found] = {}
-"""Stages by kind of network and images; a first guess only, which `view_layers` checks."""
-
-
-@contextmanager
-def watch_maps(
-    network: nn.Module, images: Tensor, hold: Callable[[Tensor], Tensor | None] | None = None
-) -> Iterator[Maps]:
-    """Note the name and spatial size of every map that a module gives, in the order of calls.
-
-    A map has the axes of the images and at least 2 positions along each. Passed by are scripted
-    modules, which take no hooks, and parametrizations, which give weights.
-
-    Parameters
-    ----------
-    hold
-        Called with each map; what it returns, if anything, takes the map's place.
-    """
-    maps: Maps = []
-
-    def note(name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
-        def hook(module: nn.Module, inputs: object, output: object) -> Tensor | None:
-            if _is_floating(output) and output.ndim == images.ndim:
-                size = output.shape[2:]
-                if min(size) > 1:
-                    maps.append((name, size))
-                    return hold(output) if hold else None
-            return None
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name))
-        for name, module in network.named_modules()
-        if name and _takes_hooks(name, module)
-    ]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _is_floating(output: object) -> TypeGuard[Tensor]:
-    return isinstance(output, Tensor) and output.is_floating_point()
-
-
-def _takes_hooks(name: str, module: nn.Module) -> bool:
-    return not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name
-
-
-def find_stages(network: nn.Module, images: Tensor) -> Stages:
-    """Return the layer with the last map of each spatial size, in the order of calls.
-
-    Of a ResNet these are the stem and ``layer1`` to ``layer4``; the last is where Grad-CAM
-    looks. Maps on which the logits do not depend, as those of a decoder beside the classifier,
-    do not count. Only the first image is run.
-
-    Raises
-    ------
-    MethodError
-        No layer gives a map on which the logits depend.
-    """
-    return _find(network, images).stages
-
-
-def _find(network: nn.Module, images: Tensor) -> _Found:
-    marks: list[Tensor] = []
-
-    def mark(output: Tensor) -> Tensor:
-        marks.append(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
-        return output + marks[-1]
-
-    # Which marks the logits depend on stands in the graph itself: nothing has to be saved for a
-    # backward pass, so that this takes no more memory than a forward.
-    nothing_saved = torch.autograd.graph.saved_tensors_hooks(
-        lambda _: None, lambda _: torch.empty(0)
-    )
-    with torch.enable_grad(), nothing_saved, watch_maps(network, images, mark) as maps:
-        reached = _list_leaves(network(images[:1]))
-    matter = [id(leaf) in reached for leaf in marks]
-    if not any(matter):  # autograd cannot follow the network at all
-        matter = [True] * len(maps)
-    stages = _list_stages(maps, matter)
-    if not stages:
-        scripted = any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
-        raise MethodError(
-            f"{type(network).__name__} must have a layer with a map of at least 2 positions an "
-            f"axis, on which the logits depend, for images of {tuple(images.shape[2:])}. "
-            f"{NO_SCRIPT if scripted else 'Give target_layer, or larger images.'}"
-        )
-    return _Found(maps, stages)
-
-
-def _list_leaves(result: Tensor) -> set[int]:
-    """Return the ids of the tensors that a result depends on and that take gradients."""
-    nodes, leaves = [result.grad_fn], set()
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node is None:
-            continue
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
-        new = {following for following, _ in node.next_functions} - seen
-        seen |= new
-        nodes += new
-    return leaves
 
 
 def view_layers(
@@ -161,35 +39,28 @@ def view_layers(
     MethodError
         A layer is not called, or gives no map of several positions.
     """
-    if target_layer is not None:
-        names = read_layers(target_layer, several=all_stages)
-        tap = LayerTap(network, names)
-        logits = network(images)
-    else:
-        modules = tuple((name, type(module)) for name, module in network.named_modules())
-        kind = (modules, images.shape[1:])
-        found = _FOUND.get(kind) or _find(network, images)
-        tap = LayerTap(network, found.stages if all_stages else found.stages[-1:])
-        with watch_maps(network, images) as maps:
-            logits = network(images)
-        if maps != found.maps:
-            found = _find(network, images)
-            tap = LayerTap(network, found.stages if all_stages else found.stages[-1:])
-            logits = network(images)
-        _FOUND[kind] = found
+    tap = LayerTap(network, read_layers(network, images, target_layer, several=all_stages))
+    logits = network(images)
     for name, activation in zip(tap.target_layers, tap.activations, strict=True):
         check_map(name, activation, images)
     return logits, tap.activations
 
 
-def read_layers(target_layer: str | Sequence[str], several: bool = False) -> Stages:
-    """Return the names given as `target_layer`.
+def read_layers(
+    network: nn.Module, images: Tensor, target_layer: TargetLayer, several: bool = False
+) -> tuple[str, ...]:
+    """Return the names given as `target_layer`, or else the layers that are looked at by default.
 
     Raises
     ------
     OptionError
         There is none, or several where one is wanted.
+    MethodError
+        See `heatmask.attribution.layers.find_stages`.
     """
+    if target_layer is None:
+        stages = find_stages(network, images)
+        return stages if several else stages[-1:]
     names = (target_layer,) if isinstance(target_layer, str) else tuple(target_layer)
     if not names or (len(names) > 1 and not several):
         raise OptionError(
@@ -255,15 +126,47 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.element_size() < 4 else tensor
 
 
-def _list_stages(maps: Maps, matter: Sequence[bool]) -> Stages:
-    """Of each size the layer called last whose map matters, in the order of calls.
+def mix_channels(weights: Tensor, activation: Tensor) -> Tensor:
+    """Return the sum of a layer's channels, each times its weight.
 
-    A layer that is called again later is none: `LayerTap` holds its last call.
+    Weights are (B, C) for a map (B, *spatial), or (B, M, C) for maps (B, M, *spatial).
     """
-    stages: dict[torch.Size, str] = {}
-    seen: set[str] = set()
-    for (name, size), matters in zip(reversed(maps), reversed(matter), strict=True):
-        if name not in seen and matters:
-            stages.setdefault(size, name)
-        seen.add(name)
-    return tuple(reversed(stages.values()))
+    if weights.ndim == 2:
+        return torch.einsum("bc,bc...->b...", weights, activation)
+    return torch.einsum("bmc,bc...->bm...", weights, activation)
+
+
+def weigh_grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weigh each channel by its mean gradient."""
+    return mix_channels(gradient.flatten(2).mean(2), activation)
+
+
+def weigh_grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weigh each channel by its positive gradients, each divided by 2 + G sum(A).
+
+    The paper's ratio G² / (2 G² + sum(A) G³) with G² cancelled, which is exact for small
+    gradients too. Where the divisor is not positive, which takes negative activations, the
+    weight is zero.
+    """
+    total = activation.flatten(2).sum(2, keepdim=True)
+    positive = gradient.flatten(2).relu()
+    divisor = 2 + positive * total
+    weights = torch.where(divisor > 0, positive / divisor, 0).sum(2)
+    return mix_channels(weights, activation)
+
+
+def weigh_hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Multiply activation and gradient position by position."""
+    return (activation * gradient).sum(1)
+
+
+def weigh_xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weigh each channel by its mean gradient, weighted by the activation."""
+    total = activation.flatten(2).sum(2)
+    weighted = (activation * gradient).flatten(2).sum(2)
+    return mix_channels(torch.where(total != 0, weighted / total, 0), activation)
+
+
+def weigh_layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Multiply activation and positive gradient position by position."""
+    return (activation * gradient.relu()).sum(1)

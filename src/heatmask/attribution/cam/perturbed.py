@@ -6,27 +6,22 @@ from torch import Tensor, nn
 from heatmask.attribution.cam.layers import (
     TargetLayer,
     check_map,
-    find_stages,
+    mix_channels,
     read_layers,
     view_layers,
     widen,
 )
 from heatmask.attribution.cam.replay import Replay
-from heatmask.attribution.cam.weights import mix_channels
 from heatmask.attribution.classes import ClassIdx, index_classes
-from heatmask.attribution.counts import check_count
-from heatmask.attribution.grid import resize_to
-from heatmask.attribution.registry import register
+from heatmask.attribution.images import resize_to
+from heatmask.attribution.registry import Explained, check_count, register
 
 
 @register(
-    "score_cam",
-    family="cam",
-    needs=("layer",),
-    cost="n forwards (channels of the layer)",
+    "score_cam", family="cam", needs=("layer",), cost="n forwards (channels of the layer)",
     paper="Wang et al. 2020, arXiv 1910.01279",
     source="Heatmask: any number of axes, all classes at once, bounded memory",
-)
+)  # fmt: skip
 @torch.no_grad()
 def explain_by_score_cam(
     network: nn.Module,
@@ -34,7 +29,7 @@ def explain_by_score_cam(
     class_idx: ClassIdx,
     chunk: int = 32,
     target_layer: TargetLayer = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's channels, weighed by the logit of the image seen through each of them.
 
     The weights are a softmax over the channels, in which the paper's baseline cancels; ends
@@ -57,13 +52,11 @@ def explain_by_score_cam(
 
 
 @register(
-    "ablation_cam",
-    family="cam",
-    needs=("layer",),
+    "ablation_cam", family="cam", needs=("layer",),
     cost="2 forwards, n forwards above the layer (its channels)",
     paper="Desai and Ramaswamy 2020, WACV",
     source="Heatmask: runs again only what lies above the layer",
-)
+)  # fmt: skip
 @torch.no_grad()
 def explain_by_ablation_cam(
     network: nn.Module,
@@ -72,7 +65,7 @@ def explain_by_ablation_cam(
     chunk: int = 64,
     target_layer: TargetLayer = None,
     signed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """The layer's channels, weighed by how far the logit falls without each of them.
 
     Ends in a ReLU unless `signed`. The paper divides the fall by the logit, which turns the
@@ -80,12 +73,12 @@ def explain_by_ablation_cam(
     activations go into a run of what lies above the layer.
     """
     check_count("chunk", chunk)
-    names = find_stages(network, images)[-1:] if target_layer is None else read_layers(target_layer)
-    replay = Replay(network, names[0])
+    (layer,) = read_layers(network, images, target_layer)
+    replay = Replay(network, layer)
     everything, weights, activations = [], [], []
     for image in images.split(1):
         logits, activation = replay.record(image)
-        check_map(names[0], activation, image)
+        check_map(layer, activation, image)
         falls = _measure_falls(replay, logits, activation, chunk)  # (channels, K)
         everything.append(logits)
         weights.append(falls.T)

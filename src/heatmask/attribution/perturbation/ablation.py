@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.baselines import fit_baseline
 from heatmask.attribution.classes import ClassIdx, index_classes
-from heatmask.attribution.counts import check_count
+from heatmask.attribution.images import fit_baseline
+from heatmask.attribution.registry import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Ablation:
     class_idx
         As in `heatmask.attribution.classes.select_logits`.
     baseline
-        As in `heatmask.attribution.baselines.fit_baseline`.
+        As in `heatmask.attribution.images.fit_baseline`.
     batch_size
         Pairs a forward; None for 8 on a CPU and 64 elsewhere. Halved where the GPU's memory
         does not hold that many.

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx
-from heatmask.attribution.counts import check_count
 from heatmask.attribution.perturbation.ablation import Ablation
 from heatmask.attribution.perturbation.superpixels import find_superpixels
 from heatmask.attribution.perturbation.windows import WindowGrid, check_window
-from heatmask.attribution.registry import register
+from heatmask.attribution.registry import Explained, check_count, register
 from heatmask.errors import OptionError
 
 
@@ -40,7 +39,7 @@ def explain_by_occlusion(
     stride: int | Sequence[int] | None = None,
     baseline: Tensor | float | None = None,
     windows_per_batch: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Drop of the logit when a window is replaced, averaged over the windows over a pixel.
 
     `window` and `stride` (default: half the window) are pixels of the image as the network
@@ -74,7 +73,7 @@ def explain_by_coarse_occlusion(
     fraction: float = 0.15,
     baseline: Tensor | float | None = None,
     windows_per_batch: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Occlusion with large windows, and with smaller ones only where the logit dropped most.
 
     `window` and `stride` are those of the finest level, as in occlusion. The search begins with
@@ -111,13 +110,11 @@ def explain_by_coarse_occlusion(
 
 
 @register(
-    "feature_ablation",
-    family="perturbation",
-    needs=("baseline",),
+    "feature_ablation", family="perturbation", needs=("baseline",),
     cost="1 forward for each superpixel",
     paper="Zeiler and Fergus 2014, arXiv 1311.2901; superpixels: Achanta et al. 2012",
     source="Heatmask: Captum's runs each class apart, and empty superpixels too",
-)
+)  # fmt: skip
 @torch.no_grad()
 def explain_by_feature_ablation(
     network: nn.Module,
@@ -127,7 +124,7 @@ def explain_by_feature_ablation(
     compactness: float = 0.1,
     baseline: Tensor | float | None = None,
     segments_per_batch: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Explained:
     """Drop of the logit when a superpixel, or supervoxel in 3D, is replaced by the baseline.
 
     `segments` is how many to aim at in an image and `compactness` how compact they are to be

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from heatmask.attribution.counts import check_count
+from heatmask.attribution.registry import check_count
 from heatmask.errors import OptionError
 
 

@@ -1,9 +1,7 @@
-"""The preflight: right networks pass, and each way to a plausible wrong map is refused."""
+"""The checks: right networks pass, and each way to a plausible wrong map is refused."""
 
 import copy
-import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,10 +11,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from heatmask.attribution import Explainer, explain, list_methods, register, registry
-from heatmask.attribution.preflight import cache as preflight_cache
-from heatmask.attribution.preflight import inspect_network, judge_methods, require_sound
-from heatmask.attribution.preflight.activation_counter import ActivationCounter
-from heatmask.attribution.preflight.probe import draw_probe, prepare_subject
+from heatmask.attribution.checks import inspect_network, judge_methods, require_sound
+from heatmask.attribution.checks.operations import ActivationCounter
+from heatmask.attribution.checks.probe import draw_probe, prepare_subject
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.networks.gp_unet import GPUNet
@@ -98,16 +95,8 @@ class OwnScale(SmallNet):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def forget_forwards() -> None:
     FORWARDS.clear()
-    return tmp_path / "cache" / "heatmask" / "preflight.json"
-
-
-@pytest.fixture
-def in_a_library(monkeypatch):
-    """Take the networks of this file for some of a library, whose code is known."""
-    monkeypatch.setattr(preflight_cache, "_KNOWN_CODE", {*preflight_cache._KNOWN_CODE, __name__})
 
 
 @pytest.fixture
@@ -115,9 +104,9 @@ def own_method(monkeypatch):
     """Return a function that registers methods, which are gone after the test."""
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
-    def add(function, law: str, **options: object) -> None:
-        laws = {"family": "gradient", "cost": "1 forward", "paper": "none", "laws": (law,)}
-        register("own", **laws, **options)(function)
+    def add(function, invariant: str, **options: object) -> None:
+        entry = {"family": "gradient", "paper": "none", "invariants": (invariant,)}
+        register("own", **entry, **options)(function)
 
     list_methods()
     return add
@@ -531,19 +520,19 @@ def test_relevance_that_grows(own_method, factor: float, passed: bool) -> None:
     assert check.passed == passed
 
 
-@pytest.mark.parametrize("law", ["completeness", "conservation"])
-def test_a_method_that_stops_is_refused(own_method, law: str) -> None:
+@pytest.mark.parametrize("invariant", ["completeness", "conservation"])
+def test_a_method_that_stops_is_refused(own_method, invariant: str) -> None:
     def explain(network, images, class_idx):
         raise MethodError("No rule for this.")
 
-    own_method(explain, law)
-    check = find_check(inspect_network(SmallNet(), (1, 20, 20), ["own"]), law)
+    own_method(explain, invariant)
+    check = find_check(inspect_network(SmallNet(), (1, 20, 20), ["own"]), invariant)
     assert not check.passed
     assert check.finding == "own stops: No rule for this."
 
 
 def test_a_package_that_is_not_there(monkeypatch) -> None:
-    monkeypatch.setattr("heatmask.attribution.preflight.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("heatmask.attribution.checks.network.find_spec", lambda name: None)
     checks = inspect_network(SmallNet(), (1, 20, 20), ["lrp_epsilon"])
     assert find_check(checks, "package").advice.startswith("Install it: pip install zennit")
 
@@ -584,7 +573,7 @@ def test_checks_are_made_once_for_a_network() -> None:
     require_sound(Explainer("input_x_gradient"), network, (1, 50, 60))
     assert FORWARDS == []
     require_sound(Explainer("guided_backprop"), network, (1, 32, 32))
-    assert 0 < len(FORWARDS) <= 3  # the probe is made ready, and ReLUs are counted
+    assert 0 < len(FORWARDS) <= 4  # the probe is made ready, and ReLUs are counted
 
 
 def test_a_failure_is_remembered_too() -> None:
@@ -622,123 +611,20 @@ def test_a_network_that_changed_is_looked_at_again(change: str) -> None:
     assert FORWARDS
 
 
-def test_another_process_finds_the_checks_on_disk(cache, monkeypatch, in_a_library) -> None:
-    network = SmallNet()
-    require_sound(Explainer("saliency"), network, (1, 32, 32))
-    (stored,) = json.loads(cache.read_text(encoding="utf-8")).values()
-    assert all(check["passed"] for check in stored.values())
-    assert [path.name for path in cache.parent.iterdir()] == ["preflight.json"]
-    FORWARDS.clear()
-    require_sound(Explainer("saliency"), copy.deepcopy(network), (1, 32, 32))
-    assert FORWARDS == []
-    monkeypatch.setattr(preflight_cache, "version", lambda library: "another")
-    require_sound(Explainer("saliency"), copy.deepcopy(network), (1, 32, 32))
-    assert FORWARDS
-
-
-@pytest.mark.parametrize("change", ["weights", "trick", "hook", "class", "setting"])
-def test_what_is_on_disk_belongs_to_one_network(change: str, in_a_library) -> None:
-    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
-    network = SmallNet("" if change != "trick" else "pooled in single")
-    if change == "weights":
-        network.head.weight.data[0, 0] += 1e-6
-    elif change == "hook":
-        network.first.register_forward_hook(lambda module, inputs, output: 2 * output)
-    elif change == "class":
-        network.__class__ = type("SmallNet", (SmallNet,), {})
-    elif change == "setting":
-        network.norm.eps = 1e-3
-    FORWARDS.clear()
-    require_sound(Explainer("saliency"), network, (1, 32, 32))
-    assert FORWARDS
-
-
-@pytest.mark.parametrize("known", [nn.Linear, GPUNet, DenseNet121, SmallNet])
-def test_only_known_code_is_identified(known: type) -> None:
-    """A file that another one imports may change, and no one would see."""
-    network = {
-        nn.Linear: lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
-        GPUNet: lambda: GPUNet(2, 1, 1, features=(4, 4)),
-        DenseNet121: lambda: DenseNet121(2, 1, 2, init_features=4, growth_rate=2),
-    }.get(known, known)()
-    assert bool(preflight_cache.identify(network)) == (known is not SmallNet)
-
-
-def test_code_of_elsewhere_is_looked_at_at_each_start(cache) -> None:
-    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
-    FORWARDS.clear()
-    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
-    assert FORWARDS
-    assert not cache.exists()
-
-
-def test_a_function_of_elsewhere_hides_what_it_calls() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    network.rule = F.softplus
-    assert preflight_cache.identify(network)
-    network.rule = make_type_a
-    assert preflight_cache.identify(network) == ""
-
-
 @pytest.mark.parametrize("method", ["grad_cam", "cam"])
-def test_a_map_that_is_too_small_is_remembered_for_its_size_alone(method: str, cache) -> None:
+def test_a_map_that_is_too_small_is_remembered_for_its_size_alone(method: str) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(1, 8, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(8, 2),
     )  # fmt: skip
     too_small = "must have a layer with a map of at least 2"
-    for known in (network, network, copy.deepcopy(network)):  # new, from memory, from the file
+    for _ in range(2):  # new, and from memory
         with pytest.raises(MethodError, match=too_small):
-            require_sound(Explainer(method), known, (1, 8, 12))
-    for known in (network, copy.deepcopy(network)):
-        require_sound(Explainer(method), known, (1, 64, 48))
+            require_sound(Explainer(method), network, (1, 8, 12))
+        require_sound(Explainer(method), network, (1, 64, 48))
     with pytest.raises(MethodError, match=too_small):  # by the method itself, whatever is known
         explain(network, torch.rand(2, 1, 8, 12), method)
-    (stored,) = json.loads(cache.read_text(encoding="utf-8")).values()
-    assert "layer <the last map> at (1, 8, 12)" in stored
-    assert stored["layer <the last map>"]["passed"]
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"KEY": 3}', '{"KEY": {"logits ": {"passed": true}}}']
-)
-def test_a_damaged_cache_is_passed_by(cache, content: str, in_a_library) -> None:
-    network = SmallNet()
-    key = f"{preflight_cache.identify(network)}, 1 channels, 2 axes"
-    cache.parent.mkdir(parents=True)
-    cache.write_text(content.replace("KEY", key), encoding="utf-8")
-    require_sound(Explainer("saliency"), network, (1, 32, 32))
-    assert len(json.loads(cache.read_text(encoding="utf-8"))[key]) == 4
-
-
-def test_a_cache_that_cannot_be_written_is_passed_by(cache) -> None:
-    cache.parent.parent.write_text("a file where the folder should be", encoding="utf-8")
-    require_sound(Explainer("saliency"), SmallNet(), (1, 32, 32))
-
-
-def test_the_cache_keeps_the_latest_networks(cache, monkeypatch, in_a_library) -> None:
-    monkeypatch.setattr(preflight_cache, "_MOST_NETWORKS", 2)
-    one, two, three = (SmallNet(classes=classes) for classes in (1, 2, 3))
-    for network, method in ((one, "occlusion"), (two, "occlusion"), (one, "saliency")):
-        require_sound(Explainer(method), network, (1, 32, 32))
-    require_sound(Explainer("occlusion"), three, (1, 32, 32))
-    kept = [key.split(",")[0] for key in json.loads(cache.read_text(encoding="utf-8"))]
-    assert kept == [preflight_cache.identify(network) for network in (one, three)]
-
-
-def test_threads_wait_for_one_another() -> None:
-    network, alone = SmallNet(), SmallNet(classes=3)
-    require_sound(Explainer("saliency"), alone, (1, 32, 32))
-    once = len(FORWARDS)
-    FORWARDS.clear()
-    with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda _: require_sound(Explainer("saliency"), network, (1, 32, 32)), range(16)
-            )
-        )
-    assert len(FORWARDS) == once
 
 
 def test_the_network_is_left_alone() -> None:

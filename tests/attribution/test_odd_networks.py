@@ -1,4 +1,4 @@
-"""What comes to the door: networks that are odd, and what a refusal of them says."""
+"""Networks and images that are odd, and what a refusal of them says."""
 
 import logging
 import re
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from heatmask.attribution import explain, list_methods
+from heatmask.attribution.checks import inspect_network
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.preflight import inspect_network
 from heatmask.errors import HeatmaskError, InputError, MethodError
 
 pytestmark = [
@@ -26,11 +26,6 @@ pytestmark = [
 
 CHEAP = {"samples": 2, "steps": 3, "segments": 6, "window": 12}
 IMAGES = torch.rand(2, 1, 24, 20, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def no_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def make_plain(classes: int = 2) -> nn.Sequential:

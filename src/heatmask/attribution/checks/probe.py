@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from heatmask.attribution.checks.operations import EndWatch
 from heatmask.attribution.frozen import copy_frozen
-from heatmask.attribution.grid import resize_to
 from heatmask.errors import HeatmaskError, InputError
 
 NETWORK_ERRORS = (
@@ -23,32 +23,40 @@ NETWORK_ERRORS = (
 _EDGES = {1: (64, 256), 2: (32, 64), 3: (16, 32)}
 """Edges of the probe to try before the images' own, by number of spatial axes."""
 
-_LAYER_EDGE = {1: 512, 2: 128, 3: 64}
-"""Edges at which a network that halves its maps five times still has a last map."""
 
-
-@dataclass(frozen=True)
 class Subject:
-    """A network to check, and the probe to check it on.
+    """A network to check, the probe to check it on, and its logits.
 
-    Attributes
+    Parameters
     ----------
-    network : nn.Module
+    network
         A frozen copy: in double precision, or in single where it cannot run in that.
-    images : Tensor
+    images
         The probe (2, C, *spatial) of the network's type: smooth and positive, and without a
         plateau, where the gradient of a pooling or a ReLU is a matter of taste. One is dim
         and one is bright.
-    image_shape : tuple of int
-        (C, *spatial) of the images that the network will see.
-    seed : int
+    seed
         Of the probe, and of the directions that checks look along.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (2, K), of the probe; what the network gives, if that are no logits.
+    end : str
+        What the network ends in, if that leaves no logits.
     """
 
-    network: nn.Module
-    images: Tensor
-    image_shape: tuple[int, ...]
-    seed: int
+    def __init__(self, network: nn.Module, images: Tensor, seed: int) -> None:
+        self.network, self.images, self.seed = network, images, seed
+        with EndWatch() as watch:
+            self.logits = self.run(images)
+        self.end = watch.name_end(self.logits)
+        self._alone = [self.run(image[None]) for image in images]
+
+    @property
+    def alone(self) -> Tensor:
+        """Logits (2, K) of each image of the probe alone."""
+        return torch.cat(self._alone)
 
     @property
     def exact(self) -> bool:
@@ -70,9 +78,10 @@ class Subject:
         """Return the logits of the probe, or of other images."""
         return self.call(self.network, self.images if images is None else images)
 
-    def simplify(self) -> "Subject":
-        """Return it in single precision with the bright image alone, for what is costly."""
-        return replace(self, network=self.copy().float(), images=self.images[1:].float())
+    @cached_property
+    def single(self) -> tuple[nn.Module, Tensor]:
+        """The network in single precision and the bright image alone, for what is costly."""
+        return self.copy().float(), self.images[1:].float()
 
     def draw(self) -> Callable[[Tensor], Tensor]:
         """Return a function that draws standard normal numbers of a tensor's shape and type."""
@@ -83,15 +92,15 @@ class Subject:
 
         return draw_like
 
-    def enlarge(self) -> Tensor:
-        """Return one image, in single precision, that leaves the last map several positions.
+    def draw_directions(self, count: int) -> Callable[[Tensor], Tensor]:
+        """Return a function that draws directions (count, ...) as long as a tensor (1, ...)."""
+        draw = self.draw()
+        return lambda place: draw(place.expand(count, *place.shape[1:])) * _measure(place)
 
-        The probe is so small that the last map of `image_shape` may have one position in it.
-        """
-        edge = _LAYER_EDGE[len(self.image_shape) - 1]
-        if self.images.shape[1:] == self.image_shape:  # nothing smaller runs
-            return self.images[:1].float()
-        return resize_to(self.images[:1].float(), [min(edge, n) for n in self.image_shape[1:]])
+
+def _measure(values: Tensor) -> Tensor:
+    """Return the root mean square."""
+    return values.square().mean().sqrt()
 
 
 def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 0) -> Subject:
@@ -118,20 +127,15 @@ def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 
             f"got {tuple(image_shape)}."
         )
     smaller = [[min(edge, n) for n in spatial] for edge in _EDGES[len(spatial)]]
-    device = _find_device(network)
+    device = find_device(network)
     failure: Exception | None = None
     for shape in (*smaller, spatial):
         for dtype in (torch.float64, torch.float32):
             try:
                 images = draw_probe([channels, *shape], seed).to(device, dtype)
-                copy = copy_frozen(network).to(dtype)
-                subject = Subject(copy, images, tuple(image_shape), seed)
-                subject.run()
-                subject.run(images[:1])
+                return Subject(copy_frozen(network).to(dtype), images, seed)
             except NETWORK_ERRORS as error:
                 failure = error
-            else:
-                return subject
     if isinstance(failure, HeatmaskError):
         raise failure
     raise InputError(
@@ -180,6 +184,7 @@ class KeepDouble(TorchFunctionMode):
         return torch.float64 if isinstance(value, torch.dtype) and value in self._NARROW else value
 
 
-def _find_device(network: nn.Module) -> torch.device:
+def find_device(network: nn.Module) -> torch.device:
+    """Return where a network lies; the CPU for one without tensors."""
     groups: tuple[Iterable[Tensor], ...] = (network.parameters(), network.buffers())
     return next((tensor.device for group in groups for tensor in group), torch.device("cpu"))
