@@ -18,8 +18,7 @@ PROMISE_GB = {"cpu": 1.0, "cuda": 4.0}
 _MEASURE = """
 import json, sys
 import torch
-from heatmask.attribution import Explainer, explain
-from heatmask.attribution.memory import choose_batch_size
+from heatmask.attribution import explain
 from subjects import Plan, make_subject
 
 method, promise_gb = sys.argv[1], float(sys.argv[2])
@@ -30,19 +29,18 @@ def read_kib(key):
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 subject = make_subject(plan, 1, plan.side, dims=2)
-explainer = Explainer(method, **options)
+images, sizes = subject.images.repeat(64, 1, 1, 1), []
+subject.network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
 on_cpu = plan.device == "cpu"
 if on_cpu:
     before = read_kib("VmRSS") * 1024
     open("/proc/self/clear_refs", "w", encoding="utf-8").write("5")  # begin the peak anew
-size = min(choose_batch_size(explainer, subject.network, subject.images, promise_gb), 256)
-images = subject.images.repeat(size + 3, 1, 1, 1)  # batches of one, two and the size found
-if not on_cpu:
+else:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-explain(subject.network, images, method, batch_size=256, max_memory_gb=promise_gb, **options)
+explain(subject.network, images, method, batch_size=64, max_memory_gb=promise_gb, **options)
 peak = read_kib("VmHWM") * 1024 if on_cpu else torch.cuda.max_memory_allocated()
-print(json.dumps({"size": size, "gb": (peak - before) / 1e9}))
+print(json.dumps({"size": max(sizes), "gb": (peak - before) / 1e9}))
 """
 
 

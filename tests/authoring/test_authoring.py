@@ -20,9 +20,9 @@ from heatmask.authoring.config import adapt_preprocessing, adapt_training, choos
 from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.check import inspect_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelTable, read_label_table
-from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
 from helpers.planted import make_affine

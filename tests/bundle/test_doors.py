@@ -15,8 +15,8 @@ import torch
 from monai.bundle import ConfigWorkflow, load
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.check import inspect_bundle
 from heatmask.data.phantom import make_phantom, write_phantom
-from heatmask.doctor import inspect_bundle
 from heatmask.errors import HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.networks.weights import save_weights
 from helpers.project import PROJECT
@@ -463,7 +463,7 @@ def test_the_report_has_every_override(flair_scan, tmp_path):
 
 
 @pytest.mark.fault("H")
-def test_doctor_looks_at_every_bundle(bundle_dir):
+def test_check_looks_at_every_bundle(bundle_dir):
     """At the layer that the bundle explains, which is not the text of an option."""
     method = "grad_cam" if "grad_cam" in list_offered(bundle_dir) else None
     assert inspect_bundle(str(bundle_dir), method or "inherent", "cpu").sound

@@ -499,6 +499,6 @@ def test_looking_at_the_logits_keeps_the_memory_promised() -> None:
         max_memory_gb=0.33,
     )  # fmt: skip
     assert not inferer(volume, network)["shown"].any()  # so the method itself is not run
-    assert sizes[:2] == [1, 2]
+    assert sizes[0] == 1
     assert 2 < max(sizes) < 61
     assert sum(sizes) == 64

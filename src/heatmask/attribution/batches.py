@@ -239,17 +239,17 @@ def run_batches(
     with Progress(disable=not progress or count <= batch_size) as bar:
         task = bar.add_task(title, total=count)
         while start < max(count, 1):
-            measured = max_memory_gb is not None and not results
-            part = slice(start, min(start + (1 if measured else batch_size), count))
+            promised_gb = None if results else max_memory_gb
+            part = slice(start, min(start + (batch_size if promised_gb is None else 1), count))
             size = part.stop - part.start
             try:
-                if measured:
-                    run_one = partial(run, part)
-                    result, fitting = measure_batch_size(run_one, images.device, max_memory_gb)
-                    batch_size = min(batch_size, fitting)
+                if promised_gb is None:
+                    results.append(run(part))
                 else:
-                    result = run(part)
-                results.append(result)
+                    run_one = partial(run, part)
+                    result, fitting = measure_batch_size(run_one, images.device, promised_gb)
+                    results.append(result)
+                    batch_size = min(batch_size, fitting)
                 start += size or 1
                 bar.advance(task, size)
                 continue

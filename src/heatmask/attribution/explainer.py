@@ -169,7 +169,7 @@ class Explainer:
         known, key = recall(network), ("stages", images.shape[1:])
         if key not in known:
             known[key] = find_stages(private or copy_frozen(network), images)
-        return known[key] if "layers" in self.method.needs else known[key][-1:]
+        return known[key] if self.method.several_layers else known[key][-1:]
 
     def check_baseline(self, images: Tensor) -> None:
         """Raise `OptionError` unless the baseline fits all the images (N, C, *spatial)."""

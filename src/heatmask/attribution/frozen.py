@@ -111,7 +111,7 @@ def copy_frozen(network: nn.Module) -> nn.Module:
     for buffer in network.buffers():
         shared[id(buffer)] = buffer.detach().clone()
     try:
-        with torch.no_grad():  # or TorchScript's copy would hang on the graph of its original
+        with torch.no_grad():  # or TorchScript's copy would depend on the graph of its original
             private = copy.deepcopy(network, shared).eval()
     except Exception as error:
         raise MethodError(

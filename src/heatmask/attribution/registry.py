@@ -17,7 +17,6 @@ NEEDS = {
     "gradients": "a network that autograd can differentiate",
     "relu": "ReLU activations and no other kind",
     "layer": "a convolutional target layer (default: the last map)",
-    "layers": "convolutional target layers (default: the last map of each size)",
     "baseline": "a baseline, the image that shows nothing (default: zeros)",
     "pooled head": "global average pooling followed by one linear layer",
     "heatmap": "a network with forward_heatmap",
@@ -70,6 +69,8 @@ class Method:
         Where the method comes from; who computes it (Heatmask, Captum, zennit), and why.
     in_one_forward : bool
         It costs about what the logits alone cost.
+    several_layers : bool
+        It looks at several target layers, by default at the last map of each size.
     size_power : int
         p, if the method's values fall with the number of pixels N of an image as 1 / N^p. Of an
         image shown larger, each pixel's gradient and its share in a sum are smaller.
@@ -85,6 +86,7 @@ class Method:
     paper: str
     source: str
     in_one_forward: bool
+    several_layers: bool
     size_power: int
 
     @property
@@ -121,6 +123,7 @@ def register(
     invariants: Collection[str] = (),
     source: str = "Heatmask",
     in_one_forward: bool = False,
+    several_layers: bool = False,
     size_power: int | None = None,
 ) -> Callable[[AttributionFunction], AttributionFunction]:
     """Add a method under `name`, as a decorator of the function that computes it.
@@ -160,7 +163,8 @@ def register(
             raise OptionError(f"A method's name must be new, and {name!r} is registered already.")
         _METHODS[name] = Method(
             name, family, function, frozenset(needs), frozenset(invariants),
-            passes, cost or _describe(passes, in_one_forward), paper, source, in_one_forward, power,
+            passes, cost or _describe(passes, in_one_forward), paper, source, in_one_forward,
+            several_layers, power,
         )  # fmt: skip
         return function
 

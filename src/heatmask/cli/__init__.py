@@ -5,23 +5,34 @@ torch and MONAI take seconds to import, so each command imports what it needs, a
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from heatmask import __version__
 from heatmask.cli.bundles import bundles
 from heatmask.cli.common import console
 from heatmask.cli.experiments import compare, evaluate, retrain
-from heatmask.cli.methods import doctor, methods
+from heatmask.cli.methods import check, methods
 from heatmask.cli.scans import demo, segment, serve
 from heatmask.cli.training import derive_labels, train
 from heatmask.errors import HeatmaskError
 
+
+class Commands(TyperGroup):
+    """The commands; the first name of `check` still works."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by its name."""
+        return super().get_command(ctx, "check" if cmd_name == "doctor" else cmd_name)
+
+
 app = typer.Typer(
     name="heatmask",
+    cls=Commands,
     help="Image-level classifiers, explained, as segmenters: one MRI in, a heatmap and a "
     "pseudo-mask to correct in 3D Slicer out.",
     epilog="Start with: heatmask demo   then: heatmask segment SCAN   and: heatmask serve STUDIES. "
@@ -32,7 +43,7 @@ app = typer.Typer(
 )
 for command in (
     demo, segment, serve, bundles,
-    evaluate, compare, retrain, train, derive_labels, methods, doctor,
+    evaluate, compare, retrain, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)
 

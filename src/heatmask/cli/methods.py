@@ -1,4 +1,4 @@
-"""Commands about attribution methods: methods, doctor."""
+"""Commands about attribution methods: methods, check."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def methods(
 
     Needs are what the network must have; costs are in passes through it, for one class.
     """
-    from heatmask.doctor import describe_methods, format_json, print_methods
+    from heatmask.check import describe_methods, format_json, print_methods
 
     if as_json:
         typer.echo(format_json(describe_methods()))
@@ -22,7 +22,7 @@ def methods(
         print_methods(console)
 
 
-def doctor(
+def check(
     bundle: Annotated[str, typer.Argument(help="Name of a bundle, or the path of its folder.")],
     method: Annotated[
         str | None, typer.Option(help="Look at this method alone; `heatmask methods` lists them.")
@@ -37,12 +37,12 @@ def doctor(
     refuses what would give a plausible wrong heatmap. Exit status 1 if METHOD, or else the
     bundle's own, is refused.
     """
-    from heatmask.doctor import format_json, inspect_bundle, print_diagnosis
+    from heatmask.check import format_json, inspect_bundle, print_findings
 
-    diagnosis = inspect_bundle(bundle, method, device)
+    findings = inspect_bundle(bundle, method, device)
     if as_json:
-        typer.echo(format_json(diagnosis.to_dict()))
+        typer.echo(format_json(findings.to_dict()))
     else:
-        print_diagnosis(diagnosis, console)
-    if not diagnosis.sound:
+        print_findings(findings, console)
+    if not findings.sound:
         raise typer.Exit(1)

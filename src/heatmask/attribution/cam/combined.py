@@ -75,7 +75,8 @@ def explain_by_guided_grad_cam(
 @register(
     "multi_stage_cam",
     family="cam",
-    needs=("gradients", "layers"),
+    needs=("gradients", "layer"),
+    several_layers=True,
     passes=2,
     paper="Dugaesescu et al. 2024; Jiang et al. 2021, IEEE TIP 30:5875",
     source="Heatmask: stages on one fixed scale, found by themselves",

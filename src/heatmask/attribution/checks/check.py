@@ -1,4 +1,4 @@
-"""What one check found, and how it is told."""
+"""What one check found."""
 
 import math
 from dataclasses import dataclass

@@ -89,8 +89,8 @@ def check_layer_gradient(subject: Subject, detail: str) -> Check:
 
     try:
         logits = _run_nudged(subject, image, detail, start)
-    except MethodError as error:
-        return fail("target layer", str(error), _NAME_ANOTHER)
+    except MethodError as failure:
+        return fail("target layer", str(failure), _NAME_ANOTHER)
     error = measure_gradient_error(subject, logits, deltas, directions, step)
     return _judge(
         "layer gradient", repr(detail), error, subject,

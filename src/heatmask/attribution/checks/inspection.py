@@ -134,8 +134,8 @@ def require_sound(explainer: Explainer, network: nn.Module, image_shape: Sequenc
         failed = inspection.find_failure(explainer)
         instead = inspection.suggest({explainer.method.name}) if failed else []
     if failed:
-        told = failed.limit and not math.isnan(failed.measured)
-        limit = f" (at most {show(failed.limit)})" if told else ""
+        measured = failed.limit and not math.isnan(failed.measured)
+        limit = f" (at most {show(failed.limit)})" if measured else ""
         raise MethodError(
             f"{explainer.method.name} cannot be relied on with "
             f"{type(inspection.network).__name__}: "
@@ -201,10 +201,9 @@ class _Inspection:
             yield "package", "zennit"
         if "heatmap" in wanted:
             yield "heatmap", ""
-        at_layer = bool(wanted & {"layer", "layers"})
-        if "gradients" in wanted and ("relu" in wanted or not at_layer):
+        if "gradients" in wanted and ("relu" in wanted or "layer" not in wanted):
             yield "input gradient", ""
-        if at_layer:
+        if "layer" in wanted:
             for layer in self.list_layers(explainer):
                 yield "layer gradient" if layer and "gradients" in wanted else "layer", layer
         if "relu" in wanted:

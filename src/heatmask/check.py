@@ -1,4 +1,4 @@
-"""What may be believed of a bundle's network: `heatmask doctor` and `heatmask methods`."""
+"""What may be believed of a bundle's network: `heatmask check` and `heatmask methods`."""
 
 import json
 import math
@@ -28,7 +28,7 @@ EDGES = {1: 256, 2: 128, 3: 64}
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Findings:
     """What the checks found of a bundle.
 
     Attributes
@@ -63,7 +63,7 @@ class Diagnosis:
             "methods": [
                 {
                     "name": name,
-                    "verdict": "refused" if check else "sound",
+                    "sound": check is None,
                     "reason": check.finding if check else "",
                     "advice": check.advice if check else "",
                 }
@@ -72,7 +72,7 @@ class Diagnosis:
         }
 
 
-def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto") -> Diagnosis:
+def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto") -> Findings:
     """Look at a bundle's network with all methods, or with one.
 
     Parameters
@@ -102,7 +102,7 @@ def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto")
         named = list_class_names(_read(parser, "class_names", None), metadata)
         classes = check_classes(prepare_subject(network, shape).logits.shape[1], named)
         checks.insert(1, replace(classes, methods=tuple(names)))
-    return Diagnosis(folder.resolve().name, asked, checks, judge_methods(checks, names))
+    return Findings(folder.resolve().name, asked, checks, judge_methods(checks, names))
 
 
 def list_class_names(
@@ -152,23 +152,23 @@ def choose_image_shape(
     return (int(channels), *(_choose_size(size, EDGES[len(spatial)]) for size in spatial))
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the checks, then each method's verdict."""
-    table = Table("check", "measured", "limit", "verdict", title=escape(diagnosis.bundle))
-    for check in diagnosis.checks:
-        verdict = "[green]passed[/green]" if check.passed else "[red]failed[/red]"
-        table.add_row(check.name, escape(check.finding), f"{check.limit:g}", verdict)
+def print_findings(findings: Findings, console: Console) -> None:
+    """Print the checks, then what that means for each method."""
+    table = Table("check", "measured", "limit", "result", title=escape(findings.bundle))
+    for check in findings.checks:
+        result = "[green]passed[/green]" if check.passed else "[red]failed[/red]"
+        table.add_row(check.name, escape(check.finding), f"{check.limit:g}", result)
     console.print(table)
-    verdicts = Table("method", "verdict")
-    for name, refusal in diagnosis.refusals.items():
-        verdict = "[green]sound[/green]"
+    methods = Table("method", "result")
+    for name, refusal in findings.refusals.items():
+        result = "[green]sound[/green]"
         if refusal:
             reason = f"{refusal.finding.rstrip('.')}. {refusal.advice}"
-            verdict = f"[red]refused:[/red] {escape(reason)}"
-        verdicts.add_row(name, verdict)
-    console.print(verdicts)
-    colour, word = ("green", "sound") if diagnosis.sound else ("red", "refused")
-    console.print(f"{diagnosis.method} with {escape(diagnosis.bundle)}: [{colour}]{word}[/]")
+            result = f"[red]refused:[/red] {escape(reason)}"
+        methods.add_row(name, result)
+    console.print(methods)
+    colour, word = ("green", "sound") if findings.sound else ("red", "refused")
+    console.print(f"{findings.method} with {escape(findings.bundle)}: [{colour}]{word}[/]")
 
 
 def describe_methods() -> list[dict[str, Any]]:
