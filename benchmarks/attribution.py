@@ -1,4 +1,4 @@
-"""Speed of the attribution methods beside the floor and beside Captum, MONAI and zennit.
+"""Speed of the attribution methods beside their lower bound and beside Captum, MONAI and zennit.
 
 F is one batched forward and input gradient of the same network over the same images with
 frozen parameters, fwd its forward. Part of `make bench`; alone, and in a minute:
@@ -12,13 +12,13 @@ from typing import Annotated
 
 import torch
 import typer
-from floor import measure_floor
-from promise import measure_promises
+from attribution_inputs import CPU, CUDA, QUICK, Plan
+from lower_bound import measure_lower_bounds
+from memory_limit import measure_limits
 from rich.console import Console
-from subjects import CPU, CUDA, QUICK, Plan
+from scan_attribution import measure_scans
 from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
-from usual import measure_usual
 
 console = Console(highlight=False)
 
@@ -57,9 +57,9 @@ def choose_plans(quick: bool = False, repeats: int | None = None) -> list[Plan]:
 def measure_attribution(plans: list[Plan], threads: int) -> Iterator[Row]:
     """Yield every row, one when it is measured."""
     for plan in plans:
-        yield from measure_floor(plan)
-        yield from measure_usual(plan)
-        yield from measure_promises(plan, threads)
+        yield from measure_lower_bounds(plan)
+        yield from measure_scans(plan)
+        yield from measure_limits(plan, threads)
 
 
 if __name__ == "__main__":

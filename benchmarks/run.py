@@ -1,7 +1,7 @@
 """Speed and memory of Heatmask, ours and a peer in turn in one process: `make bench`.
 
 The volume is a synthetic brain of 256 x 256 x 32 voxels (1 x 1 x 5 mm) with a lesion, the
-network is the bundle's own; attribution has subjects of its own (`subjects.py`). Ratios hold
+network is the bundle's own; attribution has inputs of its own (`attribution_inputs.py`). Ratios hold
 from machine to machine, milliseconds do not.
 """
 
@@ -11,9 +11,9 @@ from typing import Annotated
 
 import torch
 import typer
-from processes import measure_help, measure_memory
+from attribution_inputs import CPU
+from command_line import measure_help, measure_memory
 from rich.console import Console
-from subjects import CPU
 from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
 

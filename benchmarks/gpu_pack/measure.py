@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import torch
 import typer
 from agreement import VARIANTS, Case, compare_variant, measure_on_cpu, read_scans
+from attribution_inputs import CPU, CUDA, QUICK
 from halving import measure_halving
 from journal import Journal
 from page import write_page
-from subjects import CPU, CUDA, QUICK
 from tables import describe_machine
 
 from attribution import measure_attribution

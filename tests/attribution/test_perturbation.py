@@ -581,7 +581,7 @@ def test_the_registry_lists_the_family() -> None:
 
 def test_the_pointing_game_is_won_inside_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
-    pointing = import_module("pointing")
+    pointing = import_module("occlusion_pointing")
     images = torch.full((4, 1, 16, 16), 0.5)
     masks = torch.zeros(4, 16, 16, dtype=torch.bool)
     images[:, 0, 4:8, 8:12] = 2

@@ -104,7 +104,7 @@ def test_segment_and_serve_give_one_mask(bundle: Path, study: Path, tmp_path: Pa
 
 
 def test_check(bundle: Path) -> None:
-    assert ": sound" in run("doctor", bundle, "--device", "cpu")
+    assert ": sound" in run("check", bundle, "--device", "cpu")
 
 
 def test_evaluate(bundle: Path, study: Path, slices: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_limit_may_be_on_ours(load, limit: float | None, met: bool | None) -> 
 
 def test_the_peak_of_a_process_leaves_out_its_parent(load) -> None:
     ballast = bytearray(300 * 2**20)  # in this process; a child must not be charged for it
-    command = [sys.executable, "-c", load("processes")._MEASURE_PEAK, sys.executable, "-c"]
+    command = [sys.executable, "-c", load("command_line")._MEASURE_PEAK, sys.executable, "-c"]
 
     def measure_peak_mib(code: str) -> float:
         done = subprocess.run([*command, code], capture_output=True, text=True, check=True)
@@ -68,7 +68,7 @@ def test_the_peak_of_a_process_leaves_out_its_parent(load) -> None:
 
 
 def test_a_command_that_fails_is_not_measured(load, tmp_path, monkeypatch) -> None:
-    processes = load("processes")
+    processes = load("command_line")
     phantom = load("run").make_phantom(0, (8, 9, 10), (30.0, 30.0, 20.0))
     monkeypatch.setattr(processes, "HEATMASK", [sys.executable, "-c", "import sys; sys.exit(3)"])
     with pytest.raises(SystemExit, match="must succeed to be measured"):
@@ -107,7 +107,7 @@ def test_every_row_of_the_pipeline_can_be_measured(load, bundle_dir: Path) -> No
 
 
 def test_plans_by_device_and_wish(load, monkeypatch) -> None:
-    attribution, subjects = load("attribution"), load("subjects")
+    attribution, subjects = load("attribution"), load("attribution_inputs")
     for there, devices in ((False, ["cpu"]), (True, ["cpu", "cuda"])):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert [plan.device for plan in attribution.choose_plans()] == devices
@@ -118,8 +118,8 @@ def test_plans_by_device_and_wish(load, monkeypatch) -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_floor_does_what_it_says(load, dims: int) -> None:
-    """F is the gradient of one class; the CAM's floor ends at the layer."""
-    floor, subjects = load("floor"), load("subjects")
+    """F is the gradient of one class; the CAM's lower bound ends at the layer."""
+    floor, subjects = load("lower_bound"), load("attribution_inputs")
     subject = subjects.make_subject(subjects.QUICK, 2, 32, dims)
     assert subject.images.eq(0).flatten(1).any(1).all()
     assert subject.images.flatten(1).std(1).gt(0.1).all()
@@ -127,7 +127,7 @@ def test_the_floor_does_what_it_says(load, dims: int) -> None:
     subject.frozen.conv1.register_full_backward_hook(lambda *seen: gradients.append(seen))
     floor.run_above(subject)
     assert gradients == []
-    floor.run_floor(subject)
+    floor.run_bound(subject)
     assert len(gradients) == 1
     assert all(p.grad is None and not p.requires_grad for p in subject.frozen.parameters())
     assert all(p.requires_grad for p in subject.network.parameters())
@@ -135,7 +135,7 @@ def test_the_floor_does_what_it_says(load, dims: int) -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_occlusion_is_beside_the_forwards_it_does(load, dims: int) -> None:
-    floor, subjects = load("floor"), load("subjects")
+    floor, subjects = load("lower_bound"), load("attribution_inputs")
     subject = subjects.make_subject(subjects.QUICK, 1, 32, dims)
     run = {"ours": 0, "peer": 0}
 
@@ -157,7 +157,7 @@ def test_occlusion_is_beside_the_forwards_it_does(load, dims: int) -> None:
 
 
 def test_every_row_beside_the_floor_can_be_measured(load) -> None:
-    floor, subjects = load("floor"), load("subjects")
+    floor, subjects = load("lower_bound"), load("attribution_inputs")
     subject = subjects.make_subject(subjects.QUICK, 2, 32, 2)
     rows = [
         *floor.measure_single(subject, subjects.QUICK),
@@ -171,7 +171,7 @@ def test_every_row_beside_the_floor_can_be_measured(load) -> None:
 
 
 def test_the_floor_of_n_steps_is_n_times_f(load, monkeypatch) -> None:
-    floor, subjects, row = load("floor"), load("subjects"), load("timing").Row
+    floor, subjects, row = load("lower_bound"), load("attribution_inputs"), load("timing").Row
     monkeypatch.setattr(floor, "compare", lambda *given: row(given[2], "ms", [9.0], "n F", [4.0]))
     monkeypatch.setattr(floor, "make_call", lambda *given, **options: None)
     rows = list(floor.measure_many(None, subjects.QUICK))
@@ -180,14 +180,14 @@ def test_the_floor_of_n_steps_is_n_times_f(load, monkeypatch) -> None:
 
 def test_ours_and_the_usual_way_give_the_same_maps(load, monkeypatch) -> None:
     """The peers do the same work, and ours leaves out empty slices only."""
-    usual, subjects = load("usual"), load("subjects")
+    usual, subjects = load("scan_attribution"), load("attribution_inputs")
     calls = {}
 
     def capture(plan, subject, what, ours, peer_name, peer, limit):
         calls[what.split()[0]] = ours, peer, limit
 
     monkeypatch.setattr(usual, "compare", capture)
-    list(usual.measure_usual(subjects.QUICK))
+    list(usual.measure_scans(subjects.QUICK))
     assert calls["saliency"][2] == pytest.approx(1 / 1.5)
     assert calls["grad_cam"][2] == 1 / 4
     for method in ("saliency", "input_x_gradient", "guided_backprop", "deconvolution"):
@@ -201,7 +201,7 @@ def test_ours_and_the_usual_way_give_the_same_maps(load, monkeypatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_beside_the_promise(load) -> None:
-    promise, subjects = load("promise"), load("subjects")
+    promise, subjects = load("memory_limit"), load("attribution_inputs")
     size, peak_gb = promise.measure_peak("grad_cam", 0.5, subjects.QUICK, threads=1)
     assert size == 256  # of tiny images; the most that is tried
     assert 0.005 < peak_gb < 0.5
@@ -211,6 +211,6 @@ def test_the_peak_beside_the_promise(load) -> None:
 
 def test_cases_side_by_side(load, lgg: Path, bundle_dir: Path, tmp_path: Path) -> None:
     picture = tmp_path / "cases.png"
-    load("side_by_side").main(lgg, bundle=[bundle_dir.name], patient=["TCGA-HT-8107"],
+    load("draw_bundles").main(lgg, bundle=[bundle_dir.name], patient=["TCGA-HT-8107"],
                               split="test", pattern=None, output=picture)  # fmt: skip
     assert picture.stat().st_size > 20_000

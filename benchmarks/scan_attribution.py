@@ -7,9 +7,9 @@ from typing import Any
 
 import captum.attr
 import torch
-from floor import SINGLE, compare
+from attribution_inputs import Plan, Subject, make_subject
+from lower_bound import SINGLE, compare
 from monai.visualize import GradCAM
-from subjects import Plan, Subject, make_subject
 from timing import Row
 from torch import Tensor
 from zennit.attribution import Gradient
@@ -30,7 +30,7 @@ CAPTUM_LIMIT, MONAI_LIMIT = 1 / 1.5, 1 / 4
 """Ours may take this share of the peer's time: at least 1.5 and 4 times as fast."""
 
 
-def measure_usual(plan: Plan) -> Iterator[Row]:
+def measure_scans(plan: Plan) -> Iterator[Row]:
     """Yield the rows beside Captum, MONAI and zennit."""
     subject = make_subject(plan, plan.scan_slices, plan.side, dims=2, num_classes=1)
     subject.images[: plan.empty_slices] = 0

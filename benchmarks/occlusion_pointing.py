@@ -1,6 +1,6 @@
 """Occlusion coarse to fine beside occlusion: forwards, seconds, and where the maximum lies.
 
-``python benchmarks/pointing.py DATA [--split test] [--patients 16] [--slices 4]``
+``python benchmarks/occlusion_pointing.py DATA [--split test] [--patients 16] [--slices 4]``
 
 On the test split the pointing game (Zhang et al. 2016, arXiv 1608.00507): the maximum of the
 map of a slice with tumour lies in the reference mask or not. On the validation split no mask

@@ -1,11 +1,11 @@
-"""Attribution beside the floor: the forwards and backwards that any code would have to run."""
+"""Attribution beside their lower bound: the forwards and backwards that any code would have to run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
-from subjects import Plan, Subject, make_subject
+from attribution_inputs import Plan, Subject, make_subject
 from timing import Row, measure_in_turn, settle
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ SINGLE_LIMIT, RULES_LIMIT, CAM_LIMIT, MANY_LIMIT, OCCLUSION_LIMIT = 1.15, 2.6, 1
 CAM_LAYER = "layer4"
 
 
-def measure_floor(plan: Plan) -> Iterator[Row]:
+def measure_lower_bounds(plan: Plan) -> Iterator[Row]:
     """Yield the rows of 2D and then 3D."""
     for dims in (2, 3):
         count, side = (plan.slices, plan.side) if dims == 2 else (1, plan.volume_side)
@@ -39,7 +39,7 @@ def measure_single(subject: Subject, plan: Plan) -> Iterator[Row]:
     """Methods of one backward pass, one class, beside F."""
     for method in SINGLE:
         ours = make_call(subject, method, class_idx=0)
-        yield compare(plan, subject, method, ours, "F", lambda: run_floor(subject), SINGLE_LIMIT)
+        yield compare(plan, subject, method, ours, "F", lambda: run_bound(subject), SINGLE_LIMIT)
 
 
 def measure_rules(subject: Subject, plan: Plan) -> Row:
@@ -50,7 +50,7 @@ def measure_rules(subject: Subject, plan: Plan) -> Row:
         return backpropagate(network, subject.images, 0, ("plain", "guided", "deconvolution"))
 
     what = "plain, guided and deconvolution together"
-    return compare(plan, subject, what, run_rules, "F", lambda: run_floor(subject), RULES_LIMIT)
+    return compare(plan, subject, what, run_rules, "F", lambda: run_bound(subject), RULES_LIMIT)
 
 
 def measure_cams(subject: Subject, plan: Plan) -> Iterator[Row]:
@@ -67,7 +67,7 @@ def measure_many(subject: Subject, plan: Plan) -> Iterator[Row]:
     for method, option in MANY.items():
         ours = make_call(subject, method, class_idx=0, **{option: plan.steps})
         name = f"{method}, {plan.steps} {option}"
-        row = compare(plan, subject, name, ours, "n F", lambda: run_floor(subject), MANY_LIMIT)
+        row = compare(plan, subject, name, ours, "n F", lambda: run_bound(subject), MANY_LIMIT)
         yield replace(row, peer=[plan.steps * time for time in row.peer])
 
 
@@ -105,7 +105,7 @@ def make_call(
     return call
 
 
-def run_floor(subject: Subject) -> None:
+def run_bound(subject: Subject) -> None:
     """F: one forward and the gradient by the input, with frozen parameters."""
     images = subject.images.detach().requires_grad_()
     torch.autograd.grad(subject.frozen(images)[:, 0].sum(), images)

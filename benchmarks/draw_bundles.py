@@ -1,6 +1,6 @@
 """The same cases through every bundle, in one picture, to be looked at.
 
-``python benchmarks/side_by_side.py DATA --patient A --patient B --patient C``
+``python benchmarks/draw_bundles.py DATA --patient A --patient B --patient C``
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ def main(
     split: Annotated[str, typer.Option(help="Which patients of patients.csv.")] = "test",
     pattern: Annotated[str | None, typer.Option(help="Which scans; default: all.")] = None,
     bundle: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("side_by_side.png"),
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("bundles.png"),
 ) -> None:
     """Draw scan, heatmaps and masks at the slice where the reference mask is largest."""
     names = bundle or list(NAMES)

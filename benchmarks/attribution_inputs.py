@@ -19,7 +19,7 @@ class Plan:
     repeats : int
         Pairs of measurements a row.
     slices, side : int
-        Slices of side x side pixels for the rows beside the floor.
+        Slices of side x side pixels for the rows beside their lower bound.
     volume_side : int
         Voxels along each axis of the one volume for the rows in 3D.
     many_side : int
@@ -83,7 +83,7 @@ class Subject:
 
     @cached_property
     def frozen(self) -> nn.Module:
-        """A copy whose parameters want no gradients, for the floor."""
+        """A copy whose parameters want no gradients, for the lower bound."""
         return copy.deepcopy(self.network).requires_grad_(False)
 
 

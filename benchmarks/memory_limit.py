@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from subjects import Plan
+from attribution_inputs import Plan
 from timing import Row
 
 METHODS = {"saliency": {}, "grad_cam": {}, "integrated_gradients": {"steps": 2}}
@@ -19,7 +19,7 @@ _MEASURE = """
 import json, sys
 import torch
 from heatmask.attribution import explain
-from subjects import Plan, make_subject
+from attribution_inputs import Plan, make_subject
 
 method, promise_gb = sys.argv[1], float(sys.argv[2])
 plan, options = Plan(**json.loads(sys.argv[3])), json.loads(sys.argv[4])
@@ -44,7 +44,7 @@ print(json.dumps({"size": max(sizes), "gb": (peak - before) / 1e9}))
 """
 
 
-def measure_promises(plan: Plan, threads: int) -> Iterator[Row]:
+def measure_limits(plan: Plan, threads: int) -> Iterator[Row]:
     """Yield a row for each method; none on the CPU where /proc cannot tell."""
     if plan.device == "cpu" and sys.platform != "linux":
         return
