@@ -161,7 +161,7 @@ def test_what_cannot_be_scored_is_named_and_stops_no_other(archive, tmp_path):
     assert evaluation.pictures == ["b/1.png"]
     summary = json.loads((tmp_path / "scores/summary.json").read_text(encoding="utf-8"))
     assert summary["left_out"] == evaluation.left_out
-    assert "must be a readable" in evaluation.left_out["a/0.png"]
+    assert "cannot be read" in evaluation.left_out["a/0.png"]
     assert "no scan at" in evaluation.left_out["a/1.png"]
     assert evaluation.left_out["b/0.png"] == "It has no reference mask in the table."
     text = (tmp_path / "scores/evaluation.md").read_text(encoding="utf-8")

@@ -140,7 +140,7 @@ def test_an_odd_reference_is_read_rightly_or_named_and_stops_no_other(
     assert "identity: it was saved without one" in reasons["identity"]
     assert "112 x 64 x 18 voxels" in reasons["coarse"]
     assert "there are 0" in reasons["missing"]
-    assert "complete" in reasons["scanless"]
+    assert "cut off" in reasons["scanless"]
     assert "Left out: 6 of 10 patients" in " ".join(done.output.split())
     assert str(done.exception).startswith("6 of 10 patients failed, the others are written:")
     assert done.exit_code == 1

@@ -401,7 +401,7 @@ def test_what_cannot_be_scored_is_named_and_stops_no_other(
     left_out = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["left_out"]
     assert list(left_out) == ["P6", "P7"]
     assert "52 x 31 x 12 voxels" in left_out["P6"]
-    assert "complete" in left_out["P7"]
+    assert "cut off" in left_out["P7"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "2 of 3 volumes of the split &#39;test&#39;" in page
     assert "1 of 2 volumes of the split &#39;val&#39;. P4: " in page
