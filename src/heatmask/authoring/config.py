@@ -1,6 +1,8 @@
 """Turn a bundle's training config to a user's own task: classes, labels, images."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
@@ -14,7 +16,8 @@ QUICK_METHODS = ("guided_grad_cam", "guided_backprop", "multi_stage_cam", "grad_
 """What a user's own bundle offers beside its own method: one pass forward and back each."""
 ALL_METHODS = "all"
 
-_OF_THE_BUNDLES_DATA = ("dataset_dir", "slice_labels", "patients", "pattern")
+OWN_TASK = Path(__file__).with_name("own_task.json")
+"""What takes the place of the bundle's own labels, loss and metrics."""
 
 
 def adapt_training(
@@ -26,86 +29,29 @@ def adapt_training(
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
-    ``labels`` and ``images`` become its options in place of ``dataset_dir``; what the bundle says
-    about optimisation, augmentation and checkpoints stays. What else changes for a user's own
-    task, it names itself under ``own_task``.
+    ``labels`` and ``images`` become its options in place of ``dataset_dir`` (`OWN_TASK`); what the
+    bundle says about optimisation, augmentation and checkpoints stays. What else changes for a
+    user's own task, it names itself under ``own_task``.
     """
-    for name, value in parser.config.pop("own_task", {}).items():
-        parser[name] = value
-    slices = "$@train#dataset.labels"
-    shape = {"num_classes": len(task.class_names), "negatives": task.negatives}
-    settings = {k: v for k, v in parser["settings"].items() if k not in _OF_THE_BUNDLES_DATA}
-    changes: dict[str, Any] = {
-        "labels": None,
-        "images": None,
+    own: dict[str, Any] = {
+        **parser.config.pop("own_task", {}),
+        **json.loads(OWN_TASK.read_text(encoding="utf-8")),
         "split_seed": split_seed,
         "patient_column": patient_column,
         "start_from": start_from,
         "class_names": list(task.class_names),
+        "negatives": task.negatives,
         "sequences": list(task.sequences),
-        "table": {
-            "_target_": "heatmask.data.label_table.read_label_table",
-            "labels": "@labels",
-            "images": "@images",
-            "classes": "@class_names",
-            "split_seed": "@split_seed",
-            "patient_column": "@patient_column",
-        },
         "network_def#num_classes": len(task.class_names),
         "network_def#in_channels": len(task.sequences),
-        "started_network": {
-            "_target_": "heatmask.training.fine_tune.start_network",
-            "network": "$@network_def.to(@resolved_device)",
-            "seed": "@seed",
-            "weights": "@start_from",
-        },
-        "class_weights": {
-            "_target_": "heatmask.training.position.balance_classes",
-            "labels": slices,
-            **shape,
-        },
-        "position_prior": {
-            "_target_": "heatmask.training.position.PositionPrior",
-            "_disabled_": "$not @position_offset",
-            "positions": "$@train#dataset.positions",
-            "labels": slices,
-            "class_weights": "@class_weights",
-            **shape,
-        },
-        "loss_function": {
-            "_target_": "heatmask.training.position.PositionOffsetLoss",
-            "class_weights": "@class_weights",
-            "negatives": task.negatives,
-        },
-        "train#dataset#volumes": "$@table.select('train')",
-        "validate#dataset#volumes": "$@table.select('val')",
-        "validate#evaluator#additional_metrics": {
-            f"val_{score}": {
-                "_target_": "heatmask.training.metrics.SliceScore",
-                "score": score,
-                "negatives": task.negatives,
-                "output_transform": "$lambda output: (output['pred'], output['label'])",
-            }
-            for score in ("auroc", "macro_f1")
-        },
-        "settings": {
-            "labels": "$@table.digest",
-            "images": "$str(Path(@images).resolve())",
-            "split_seed": "@split_seed",
-            "patient_column": "@patient_column",
-            "start_from": "@start_from",
-            "class_names": "@class_names",
-            "sequences": "@sequences",
-            **settings,
-        },
     }
     if task.pictures:
-        changes["position_offset"] = False
-    for name, value in changes.items():
-        parser[name] = value
-    for name in _OF_THE_BUNDLES_DATA[1:]:  # MONAI asks every training config for dataset_dir
+        own["position_offset"] = False
+    for name in ("dataset_dir", "slice_labels", "patients", "pattern"):
         parser.config.pop(name, None)
-    parser["dataset_dir"] = "@images"
+        parser.config["settings"].pop(name, None)
+    for name, value in own.items():
+        parser[name] = value
     adapt_preprocessing(parser["preprocessing"], task, parser["image_size"])
 
 

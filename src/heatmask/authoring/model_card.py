@@ -2,65 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from heatmask.authoring.task import OwnTask
 
-_CARD = """\
-# {name}
-
-Pseudo-masks of {classes}, from a network that was trained on image-level labels alone. A first
-mask to be corrected by a radiologist; not a diagnosis, not a medical device.
-
-**Licence of the weights:** see [data_license.txt](data_license.txt). Configs and code: Apache-2.0.
-
-## Model
-
-The network of `{source}`{start}; what it is and where it comes from stands in that bundle's card.
-
-- **Input:** {images}.
-- **Output:** mask ({labels}) and heatmap on the image's own grid, probability of each class for
-  each slice and, as their maximum, for the volume.
-- **Which class:** {decision}
-- **Calibration:** one range of the raw heatmap for all classes, in `models/calibration.json`, from
-  the training images and their labels alone.
-
-## Training
-
-| | |
-| --- | --- |
-| data | {data} |
-| labels | image-level labels only; no mask is opened |
-| split | {split} |
-{counts}| seed, epochs | {seed}, {epochs}; the best is epoch {best} by validation loss |
-
-    {command}
-
-![Validation loss and AUROC by epoch](training.png)
-
-## Results
-
-Of slices, from the network alone. {weights}
-
-| | loss | AUROC | macro F1 |
-| --- | --- | --- | --- |
-{results}
-AUROC is the mean over the classes of one against all others; macro F1 is the mean over the labels
-that occur. How well the masks fit has not been measured: no reference mask was used.
-
-## Known failures
-
-{failures}
-- **Other images.** What differs from the training images in scanner, sequence or field of view gets
-  a mask that may mean nothing.
-
-## Use
-
-    heatmask segment IMAGE --bundle {name} -o OUT
-    python -m monai.bundle run --config_file configs/inference.json --input IMAGE --output_dir OUT
-
-`heatmask serve STUDIES` shows it in 3D Slicer, one segment for each class, as soon as this folder
-lies in `bundles/`.
-"""
+TEMPLATE = Path(__file__).with_suffix(".md")
 
 
 @dataclass(frozen=True)
@@ -101,7 +47,7 @@ def write_card(name: str, task: OwnTask, training: Training) -> str:
     """Return the card as Markdown."""
     labels = ["0 background", *(f"{k} {n}" for k, n in enumerate(task.class_names, start=1))]
     several = len(task.class_names) > 1
-    return _CARD.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         name=name,
         classes=", ".join(task.class_names),
         source=training.source,
