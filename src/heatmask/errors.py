@@ -10,9 +10,9 @@
       DeviceError    the device asked for is not there
       OutputError    a result cannot be written
 
-A message says what must hold, what came, and how to fix it. The command line and
-the server catch `HeatmaskError` once, at their edge, and print the message alone;
-anything else is a defect and keeps its traceback.
+A message says in plain sentences what is wrong, with the values that came, and how to mend it.
+The command line and the server catch `HeatmaskError` once, at their edge, and print the message
+alone; anything else is a defect and keeps its traceback.
 """
 
 import logging
