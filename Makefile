@@ -92,6 +92,7 @@ gpu-pack: $(READY)  ## one folder for a bare CUDA machine: gpu-pack/run.sh measu
 
 docs: $(READY)  ## write docs/reference anew, check the links between the pages
 	$(BIN)/python docs/write_attribution.py
+	$(BIN)/python docs/write_options.py
 	$(BIN)/python -m typer heatmask.cli utils docs --name heatmask --output docs/reference/cli.md
 	$(BIN)/python docs/check_links.py
 

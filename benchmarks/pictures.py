@@ -54,7 +54,9 @@ def draw_pictures(folder: Path, count: int, shape: tuple[int, int]) -> None:
 def measure_start(folder: Path) -> dict[str, float]:
     """Read the table and all pictures, and go through them once as an epoch does."""
     parser = read_bundle(find_bundle(BUNDLE), ("train",), {"sequences": [UNKNOWN]})
-    adapt_preprocessing(parser["preprocessing"], OwnTask(("x",), True, True, (UNKNOWN,)), SIZE)
+    adapt_preprocessing(
+        parser["preprocessing"]["options"], OwnTask(("x",), True, True, (UNKNOWN,)), SIZE
+    )
     preprocessing = parser.get_parsed_content("preprocessing")
     before, peak = _read_memory(), [0.0]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()

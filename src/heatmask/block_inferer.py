@@ -3,7 +3,7 @@
 MONAI's `sliding_window_inference` blends maps but not logits, and takes no attribution method.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from heatmask.attribution.batches import classify_in_batches
 from heatmask.attribution.explainer import Explanation
 from heatmask.device import use_full_float32
-from heatmask.errors import InputError, OptionError
+from heatmask.errors import InputError
 from heatmask.inferer import HeatmapInferer
+from heatmask.options import option
 
 
+@dataclass(eq=False)
 class BlockInferer(HeatmapInferer):
     """Explain a 3D classifier's decision on overlapping blocks of slices, and blend.
 
@@ -26,18 +28,8 @@ class BlockInferer(HeatmapInferer):
     deep inside of the block the slice lies. Everything else is as in `HeatmapInferer`; a batch is
     one of blocks. All-zero slices at the ends of a volume, or in between, are left out first.
 
-    Parameters
-    ----------
-    block_slices
-        Slices a block; None for one block with all of them.
-    overlap
-        Share of a block that the next one repeats, in [0, 1).
-    slice_spacing_mm
-        Distance of the slices that the network was trained on. Volumes with others, by their
-        affine, are brought to it, thin slices by their mean; each slice of the volume then gets
-        what the nearest of these got. None leaves the slices as they are.
-    options
-        As of `HeatmapInferer`.
+    Volumes of another `slice_spacing_mm`, by their affine, are brought to it, thin slices by their
+    mean; each slice of the volume then gets what the nearest of these got.
 
     Raises
     ------
@@ -45,27 +37,21 @@ class BlockInferer(HeatmapInferer):
         On call, if a volume is thinner than a block.
     """
 
-    def __init__(
-        self,
-        block_slices: int | None = 4,
-        overlap: float = 0.5,
-        slice_spacing_mm: float | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        whole = isinstance(block_slices, int) and not isinstance(block_slices, bool)
-        if block_slices is not None and (not whole or block_slices < 1):
-            raise OptionError(
-                f"block_slices must be a whole number from 1 or None, got {block_slices!r}."
-            )
-        if not 0 <= overlap < 1:
-            raise OptionError(f"overlap must lie in [0, 1), got {overlap!r}.")
-        if slice_spacing_mm is not None and not slice_spacing_mm > 0:
-            raise OptionError(
-                f"slice_spacing_mm must be greater than 0 or None, got {slice_spacing_mm!r}."
-            )
-        self.block_slices, self.overlap = block_slices, overlap
-        self.slice_spacing_mm = slice_spacing_mm
+    block_slices: int | None = option(
+        4, "Slices a block; None for one block with all of them.", low=1, optional=True
+    )
+    whole_volume: bool = option(
+        False, "One block with all slices in place of several.", in_panel=True
+    )
+    overlap: float = option(
+        0.5, "Share of a block that the next one repeats.", low=0.0, high=0.9, in_panel=True
+    )
+    slice_spacing_mm: float | None = option(
+        None,
+        "Distance of the slices that the network was trained on; None leaves them as they are.",
+        low=1e-3,
+        optional=True,
+    )
 
     @use_full_float32()
     def __call__(
@@ -108,7 +94,7 @@ class BlockInferer(HeatmapInferer):
         )
 
     def _get_depth(self, slices: Tensor) -> int:
-        return self.block_slices or len(slices)
+        return len(slices) if self.whole_volume else self.block_slices or len(slices)
 
     def _cut(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the blocks (M, C, H, W, depth) of slices, and which slices each holds."""

@@ -96,7 +96,8 @@ def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto")
     names = [asked] if method else [entry.name for entry in list_methods()]
     network = run_bundle(parser, "network").to(resolve_device(device))
     shape = choose_image_shape(metadata, _read(parser, "network_def", {}, build=False))
-    target_layer = _read(parser, "inferer#explainer#target_layer", None)
+    inferer = _read(parser, "inferer", None)
+    target_layer = inferer.explainer.options.get("target_layer") if inferer else None
     checks = inspect_network(network, shape, names, target_layer=target_layer)
     if checks[0].passed:  # there are logits to count
         named = list_class_names(_read(parser, "class_names", None), metadata)

@@ -5,6 +5,7 @@ loop is our own.
 """
 
 import contextlib
+from dataclasses import dataclass, field
 
 import torch
 from monai.data import MetaTensor
@@ -18,34 +19,25 @@ from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.device import use_full_float32
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import find_slice_axis
+from heatmask.options import check_options, option
 
 
+@dataclass(eq=False)
 class HeatmapInferer(Inferer):
     """Explain a classifier's decision on every slice of volumes.
 
     Parameters
     ----------
     slice_axis
-        Spatial axis of the volume along which the slices lie (0, 1 or 2; 2 is axial in RAS). A
-        volume of a single slice has only one (see `heatmask.geometry.find_slice_axis`).
-    batch_size
-        Slices a forward; changes memory and speed, not the result.
-    gate
-        Show a class only on slices where the classifier predicts it: for one class where
-        its probability is at least `gate_probability`, for several where it is the largest.
-        Without it a class is shown on every slice that is not all zero.
-    gate_probability
-        The probability that a one-class gate asks for, or the gate of `one_class`; in [0, 1].
+        A volume of a single slice has only one (see `heatmask.geometry.find_slice_axis`).
+    gate, gate_probability
+        For one class the gate asks for its probability, for several for the largest one. Without
+        the gate a class is shown on every slice that is not all zero.
     empty_value
         Heatmap value where a class is not shown: the low end of the bundle's calibration.
         All-zero slices are not run at all.
-    amp
-        Mixed precision: float16 on CUDA, bfloat16 on the CPU.
     explainer
-        The attribution method; None for the heatmap of a network that explains itself.
-    max_memory_gb
-        Memory that a batch may take, in 10^9 bytes; batches are smaller where `batch_size`
-        slices would need more.
+        The attribution method; by default the heatmap of a network that explains itself.
     none_logit
         With several classes: a slice may show none of them, which takes part in the softmax with
         the logit 0.
@@ -58,7 +50,6 @@ class HeatmapInferer(Inferer):
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.checks`).
-
     control
         A network of the same build whose attribution is shown in place of the classifier's, on
         the slices that the classifier lets through: with random weights it tells how much of a
@@ -69,43 +60,43 @@ class HeatmapInferer(Inferer):
     The inferer holds no state between calls, so that threads may share it.
     """
 
-    def __init__(
-        self,
-        slice_axis: int = 2,
-        batch_size: int = 16,
-        gate: bool = True,
-        gate_probability: float = 0.5,
-        empty_value: float = 0.0,
-        amp: bool = False,
-        explainer: Explainer | None = None,
-        max_memory_gb: float | None = None,
-        check: bool = True,
-        none_logit: bool = False,
-        one_class: bool = False,
-        control: nn.Module | None = None,
-    ) -> None:
+    slice_axis: int = option(
+        2,
+        "Axis of the volume along which the slices lie; 2 is axial in RAS.",
+        choices=(0, 1, 2),
+        in_panel=True,
+    )
+    batch_size: int = option(
+        16, "Slices a forward; changes memory and speed, not the result.", low=1
+    )
+    gate: bool = option(True, "Mask only slices predicted to hold the finding.", in_panel=True)
+    gate_probability: float = option(
+        0.5, "Probability that the gate asks for.", low=0.0, high=1.0, in_panel=True
+    )
+    empty_value: float = 0.0
+    amp: bool = option(
+        False, "Mixed precision: float16 on CUDA, bfloat16 on the CPU.", in_panel=True
+    )
+    explainer: Explainer = field(default_factory=lambda: Explainer("inherent"))
+    max_memory_gb: float | None = option(
+        None,
+        "Memory that a batch may take, in 10^9 bytes; batches are smaller where need be.",
+        low=0.0,
+        optional=True,
+    )
+    check: bool = True
+    none_logit: bool = option(False, "Whether a slice may show none of several classes.")
+    one_class: bool = option(False, "Whether a volume shows one of several classes at most.")
+    control: nn.Module | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if slice_axis not in (0, 1, 2):
-            raise OptionError(f"slice_axis must be 0, 1 or 2, got {slice_axis!r}.")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(
-                f"batch_size must be a whole number of at least 1, got {batch_size!r}."
-            )
-        if not 0 <= gate_probability <= 1:
-            raise OptionError(f"gate_probability must lie in [0, 1], got {gate_probability!r}.")
-        for name, value in {"gate": gate, "amp": amp}.items():
-            if value not in (True, False):  # "false" would count as true
-                raise OptionError(f"{name} must be true or false, got {value!r}.")
-        if one_class and none_logit:
+        check_options(self)
+        if self.one_class and self.none_logit:
             raise OptionError(
                 "one_class must not be given with none_logit: the gate says where there is none. "
                 "Leave one of them out."
             )
-        self.explainer, self.one_class = explainer or Explainer("inherent"), one_class
-        self.max_memory_gb, self.check, self.none_logit = max_memory_gb, check, none_logit
-        self.control = control
-        self.slice_axis, self.batch_size, self.gate = slice_axis, batch_size, gate
-        self.gate_probability, self.empty_value, self.amp = gate_probability, empty_value, amp
 
     @use_full_float32()
     def __call__(

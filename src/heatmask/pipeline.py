@@ -17,11 +17,19 @@ from monai.transforms import Compose
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from heatmask.bundle import describe_bundle, find_bundle, read_bundle, run_bundle
+from heatmask.bundle import (
+    describe_bundle,
+    find_bundle,
+    list_overrides,
+    read_bundle,
+    run_bundle,
+)
 from heatmask.device import place_network, resolve_device
 from heatmask.errors import Failures, raise_failures, reveal_reason
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.make import MaskSettings
+from heatmask.parts import Options, resolve_options
+from heatmask.report.writer import CaseWriter
 from heatmask.result import Provenance, Result, describe_versions
 from heatmask.transforms import HeatmapToMaskd
 
@@ -96,8 +104,12 @@ class Pipeline:
         bundle: str | Path,
         options: Mapping[str, Any] | None = None,
         device: str | torch.device = "auto",
+        network: nn.Module | None = None,
     ) -> "Pipeline":
         """Open a bundle by its name or folder, with some of its options set.
+
+        With `network`, one that is loaded already, the bundle's own is not read. Without the
+        option ``input`` there is nothing to `run`, and the pipeline is called with scans.
 
         Raises
         ------
@@ -105,7 +117,12 @@ class Pipeline:
             There is no such bundle, or an option or the weights are not what they must be.
         """
         settings = {"device": str(device), **(options or {})}
-        return run_bundle(read_bundle(find_bundle(bundle), options=settings), "evaluator")
+        parser = read_bundle(find_bundle(bundle), options=settings)
+        if network is not None:
+            parser["network"] = network
+        if not {"input", "dataset_dir"} & settings.keys():
+            parser["dataset"] = []
+        return run_bundle(parser, "evaluator")
 
     def __call__(self, scan: Any, case: str = "scan", reference: str | None = None) -> Result:
         """Explain one head and make its mask.
@@ -245,6 +262,30 @@ class Pipeline:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds[stage] = round(time.perf_counter() - start, 4)
+
+
+def make_pipeline(
+    options: Options,
+    preprocessing: Compose,
+    network: nn.Module,
+    inferer: HeatmapInferer,
+    postprocessing: Compose,
+    dataset: Sequence[Mapping[str, Any]] = (),
+) -> Pipeline:
+    """Return the pipeline of the bundle that is being run, with a record of its options."""
+    root = options["bundle_root"]
+    return Pipeline(
+        preprocessing,
+        network,
+        inferer,
+        postprocessing,
+        options.get("device", "auto"),
+        dataset,
+        CaseWriter(options.get("output_dir", "output")),
+        options.get("class_names", ()),
+        root,
+        {**list_overrides(root), **resolve_options(options)},
+    )
 
 
 def _track(cases: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

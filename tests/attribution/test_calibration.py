@@ -8,6 +8,8 @@ import pytest
 from heatmask.attribution.calibration import read_calibration, write_calibration
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import InputError, OptionError
+from heatmask.parts import find_calibration, offer_options
+from heatmask.serving.options import build_panel
 from heatmask.training.calibrate import list_explainers
 from helpers.project import PROJECT
 
@@ -60,12 +62,12 @@ def test_every_choice_offered_has_its_range(bundle: str) -> None:
         json.loads((BUNDLES / bundle / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("configs/inference", "configs/train", "models/calibration")
     )
-    offered = inference["displayable_configs"]["method"]
-    layers = inference["displayable_configs"]["target_layer"]
+    panel = build_panel(offer_options(BUNDLES / bundle, inference))
+    offered, layers = panel["method"].choices, panel["target_layer"].choices
     assert set(list_explainers(train["calibrated_methods"], train["calibrated_layers"])) == set(
         ranges
     )
-    assert (offered[0], layers[0]) == (inference["method"], inference["target_layer"])
+    assert (offered[0], layers[0]) == (inference["method"], "auto")
     for method in offered:
         for layer in layers:
             if method != "cam" or layer == "auto":  # CAM has weights for one layer alone
@@ -90,8 +92,9 @@ def test_the_bundle_asks_for_the_range_of_its_layer() -> None:
         read_bundle(bundle, options={"method": "grad_cam", "target_layer": layer})
         for layer in ("auto", "layer2", "conv1")
     ]
-    assert run_bundle(parsers[0], "calibration") != run_bundle(parsers[1], "calibration")
+    ranges = [find_calibration(run_bundle(parser, "options")) for parser in parsers[:2]]
+    assert ranges[0] != ranges[1]
     with pytest.raises(OptionError, match="calibration="):
-        run_bundle(parsers[2], "calibration")
-    parsers[2]["calibration"] = [0.0, 1.0]
-    assert run_bundle(parsers[2], "calibration") == [0.0, 1.0]
+        run_bundle(parsers[2], "inferer")
+    parsers[2]["calibration"] = [0.5, 1.0]
+    assert run_bundle(parsers[2], "inferer").empty_value == 0.5

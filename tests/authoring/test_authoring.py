@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nibabel as nib
@@ -15,8 +16,9 @@ from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from skimage.io import imsave
 from typer.testing import CliRunner
 
+from heatmask.attribution.calibration import write_calibration
 from heatmask.authoring.bundle import OwnBundle, adapt_inference
-from heatmask.authoring.config import adapt_preprocessing, adapt_training, choose_methods
+from heatmask.authoring.config import adapt_training, choose_methods
 from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
@@ -25,6 +27,9 @@ from heatmask.cli import app
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
+from heatmask.parts import offer_options
+from heatmask.serving.options import build_panel
+from heatmask.training.calibrate import list_explainers
 from helpers.planted import make_affine
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti
@@ -196,7 +201,7 @@ def test_the_classes_are_everywhere(name: str, request: pytest.FixtureRequest) -
     expected = {"0": "background", **{str(k): n for k, n in enumerate(names, start=1)}}
     assert formats["outputs"]["pred"]["channel_def"] == expected
     assert formats["outputs"]["pred"]["num_channels"] == len(names)
-    assert config["inferer"].get("none_logit", False) == (name == "pictures")
+    assert config.get("none_logit", False) == (name == "pictures")
     diagnosis = inspect_bundle(str(bundle), "inherent", "cpu")
     assert diagnosis.sound
 
@@ -242,11 +247,8 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
     for bundle in (pictures, volumes):
         train_config = read_json(bundle / "configs" / "train.json")
         config = read_json(bundle / "configs" / "inference.json")
-        steps = [
-            json.loads(json.dumps(c["preprocessing"]["transforms"]).replace('"@slice_axis"', "2"))
-            for c in (train_config, config)
-        ]
-        assert steps[0] == steps[1]
+        for name, value in train_config["preprocessing"]["options"].items():
+            assert value in (config[name], f"@{name}")
         for option in ("network_def", "sequences", "pixel_spacing_mm"):
             assert train_config[option] == config[option]
         assert train_config["position_offset"] == (bundle == volumes), "pictures have no position"
@@ -255,7 +257,9 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
     assert config["sequences"] == ["FLAIR"]
     assert read_json(pictures / "configs" / "inference.json")["sequences"] == ["unknown"]
     assert config["channels"] == config["sequences"]
-    assert "slice_axis" not in read_json(pictures / "configs/inference.json")["displayable_configs"]
+    assert "slice_axis" not in offer_options(
+        pictures, read_json(pictures / "configs" / "inference.json")
+    )
 
 
 def test_the_bundle_trains_again(volumes: Path, tmp_path: Path) -> None:
@@ -440,10 +444,12 @@ def test_several_other_sequences_are_the_users_to_choose(tmp_path: Path) -> None
         describe_task(table, ("FLAIR",))
 
 
-def test_preprocessing_without_the_steps(tmp_path: Path) -> None:
+def test_a_bundle_of_an_earlier_version_is_not_trained(tmp_path: Path) -> None:
     task = describe_task(make_table(tmp_path, *(f"{n}.png" for n in "abcd")), ("FLAIR",))
-    with pytest.raises(InputError, match=r"has no step LoadSequencesd, but LoadImaged"):
-        adapt_preprocessing({"transforms": [{"_target_": "LoadImaged"}]}, task, (8, 8))
+    parser = read_bundle(find_bundle(), ("train",))
+    parser["preprocessing"] = {"_target_": "Compose", "transforms": []}
+    with pytest.raises(InputError, match=r"must be one of this version: its preprocessing"):
+        adapt_training(parser, task)
 
 
 def test_damaged_test_volumes_are_named_before_training(tmp_path: Path) -> None:
@@ -473,33 +479,39 @@ def offer(methods: Any, layers: tuple[str, ...] = (), source: str = MANY) -> dic
         folder, OwnTask(("x",), True, False, ("FLAIR",)), None, parser.get(), folder, folder, False
     )
     adapted = adapt_inference(config, made)
-    panel = adapted["displayable_configs"]
-    if "calibrated_methods" in parser:
-        assert {*panel["method"]} == {*parser["calibrated_methods"]}
-        assert panel["target_layer"] == ["auto", *parser["calibrated_layers"]]
-        assert adapted["method"] == panel["method"][0]
-    return panel
+    if "calibrated_methods" not in parser:
+        return offer_options(folder, adapted)
+    explainers = list_explainers(parser["calibrated_methods"], parser["calibrated_layers"])
+    with TemporaryDirectory() as made_folder:
+        weights = Path(made_folder, "models", "model.pt")
+        write_calibration(dict.fromkeys(explainers, (0.0, 1.0)), weights)
+        panel = build_panel(offer_options(made_folder, adapted))
+    chosen = panel["method"]
+    assert {*chosen.choices, chosen.default} == {*parser["calibrated_methods"]}
+    assert panel["target_layer"].choices in ((), ("auto", *parser["calibrated_layers"]))
+    assert adapted["method"] == panel["method"].default
+    return {name: option.choices for name, option in panel.items()}
 
 
 def test_a_few_quick_methods_are_measured_and_offered() -> None:
-    wanted = ["guided_grad_cam", "grad_cam", "multi_stage_cam", "guided_backprop"]
+    wanted = ("guided_grad_cam", "guided_backprop", "multi_stage_cam", "grad_cam")
     assert offer(None)["method"] == wanted
-    assert offer(None)["target_layer"] == ["auto"]
     resnet = offer(None, source="brain_mri_resnet_attribution_segmentation")["method"]
     assert resnet[0] == "guided_backprop"
     assert set(resnet) == set(wanted)
 
 
 def test_all_methods_are_offered_on_request() -> None:
-    config = read_json(find_bundle(MANY) / "configs" / "inference.json")
-    assert offer("all") == config["displayable_configs"]
+    folder = find_bundle(MANY)
+    panel = build_panel(offer_options(folder, read_bundle(folder).get()))
+    assert {*offer("all")["method"]} == {*panel["method"].choices}
 
 
 def test_other_methods_are_offered_on_request() -> None:
     panel = offer(["saliency", "layer_cam"], ("stage2",))
-    assert panel["method"] == ["layer_cam", "saliency"]
-    assert panel["target_layer"] == ["auto", "stage2"]
-    assert offer("saliency")["method"] == ["saliency"]
+    assert panel["method"] == ("saliency", "layer_cam")
+    assert panel["target_layer"] == ("auto", "stage2")
+    assert offer("saliency")["method"] == ()
     with pytest.raises(OptionError, match=r"got 'grad_cat'\. Closest: grad_cam"):
         offer("grad_cat")
 

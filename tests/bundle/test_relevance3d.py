@@ -51,10 +51,10 @@ def test_thin_slices_get_what_thick_ones_get(phantom: Any, scan: Path, tmp_path:
     fine = write_nifti(tmp_path / "fine_flair.nii.gz", np.repeat(phantom.image, 5, 2), affine)
     thick, thin = run(scan, tmp_path), run(fine, tmp_path)
     torch.testing.assert_close(
-        thin["slice_probabilities"], thick["slice_probabilities"].repeat_interleave(5, 0)
+        thin.slice_probabilities, thick.slice_probabilities.repeat_interleave(5, 0)
     )
-    assert thin["mask"].shape[1:] == (*phantom.image.shape[:2], 5 * phantom.image.shape[2])
-    first, second = (np.asarray(r["mask"][0]) > 0 for r in (thick, thin))
+    assert thin.mask.shape[1:] == (*phantom.image.shape[:2], 5 * phantom.image.shape[2])
+    first, second = (np.asarray(r.mask[0]) > 0 for r in (thick, thin))
     assert first.any()
     overlap = 2 * (np.repeat(first, 5, 2) & second).sum()
     assert overlap / (5 * first.sum() + second.sum()) > 0.9
@@ -63,9 +63,9 @@ def test_thin_slices_get_what_thick_ones_get(phantom: Any, scan: Path, tmp_path:
 def test_less_memory_changes_nothing(scan: Path, tmp_path: Path) -> None:
     ample, little = run(scan, tmp_path), run(scan, tmp_path, max_memory_gb=0.6, batch_size=64)
     torch.testing.assert_close(
-        little["slice_probabilities"], ample["slice_probabilities"], atol=1e-5, rtol=1e-4
+        little.slice_probabilities, ample.slice_probabilities, atol=1e-5, rtol=1e-4
     )
-    assert (np.asarray(little["mask"]) == np.asarray(ample["mask"])).mean() > 0.9999
+    assert (np.asarray(little.mask) == np.asarray(ample.mask)).mean() > 0.9999
 
 
 def test_the_whole_volume_is_one_block(scan: Path, tmp_path: Path) -> None:

@@ -26,76 +26,38 @@ NETWORK = {
     "pooling": "top",
     "top_fraction": 0.001,
 }
-TRANSFORMS = "heatmask.transforms."
 
 
 def make_config() -> dict[str, Any]:
-    load = {
-        "_target_": "heatmask.data.load.LoadSequencesd",
-        "keys": "image",
-        "sequences": "@sequences",
+    parts = {
+        "options": ("bundle.read_options", {"bundle_root": "@bundle_root"}),
+        "network": ("parts.load_network", {"options": "@options", "network_def": "@network_def"}),
+        "preprocessing": ("parts.make_preprocessing", {"options": "@options"}),
+        "inferer": ("parts.make_inferer", {"options": "@options", "explainer": {}}),
+        "postprocessing": (
+            "parts.make_postprocessing",
+            {"options": "@options", "preprocessing": "@preprocessing"},
+        ),
+        "evaluator": (
+            "pipeline.make_pipeline",
+            {
+                name: f"@{name}"
+                for name in ("options", "network", "inferer", "preprocessing", "postprocessing")
+            },
+        ),
     }
-    orient = {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None}
-    resample = {
-        "_target_": TRANSFORMS + "ResampleInPlaned",
-        "keys": "image",
-        "pixel_spacing_mm": 2.0,
-        "slice_axis": "@slice_axis",
-    }
-    normalize = {"_target_": TRANSFORMS + "NormalizeHeadd", "keys": "image"}
-    preprocessing = [load, orient, resample, normalize]
-    postprocessing = [
-        {
-            "_target_": "Invertd",
-            "keys": "heatmap",
-            "transform": "@preprocessing",
-            "orig_keys": "image",
-            "nearest_interp": False,
-        },
-        {
-            "_target_": TRANSFORMS + "HeatmapToMaskd",
-            "keys": "heatmap",
-            "scan_key": "scan",
-            "slice_axis": "@slice_axis",
-            "calibration": [-6.0, 4.0],
-            "threshold_rule": "@threshold_rule",
-            "threshold_level": "@threshold_level",
-            "min_volume_mm3": "@min_volume_mm3",
-            "snap": "@snap",
-        },
-        {
-            "_target_": TRANSFORMS + "CalibrateHeatmapd",
-            "keys": "heatmap",
-            "calibration": [-6.0, 4.0],
-        },
-    ]
     return {
+        "bundle_root": ".",
         "sequences": ["FLAIR"],
-        "threshold_rule": "otsu",
-        "threshold_level": 0.0,
+        "size_mm": None,
+        "pixel_spacing_mm": 2.0,
+        "calibration": [-6.0, 4.0],
         "min_volume_mm3": 100.0,
-        "gate": True,
-        "gate_probability": 0.5,
         "snap": False,
-        "slice_axis": 2,
+        "class_names": ["tumour"],
         "device": "cpu",
-        "displayable_configs": {
-            "threshold_rule": ["level", "multi_otsu", "otsu"],
-            "threshold_level": 0.0,
-            "min_volume_mm3": 100.0,
-            "gate": True,
-            "snap": False,
-            "slice_axis": ["axial", "coronal", "sagittal"],
-        },
         "network_def": {"_target_": "heatmask.networks.gp_unet.GPUNet", **NETWORK},
-        "preprocessing": {"_target_": "Compose", "transforms": preprocessing},
-        "inferer": {
-            "_target_": "heatmask.inferer.HeatmapInferer",
-            "slice_axis": "@slice_axis",
-            "gate": "@gate",
-            "empty_value": -6.0,
-        },
-        "postprocessing": {"_target_": "Compose", "transforms": postprocessing},
+        **{n: {"_target_": f"heatmask.{target}", **given} for n, (target, given) in parts.items()},
     }
 
 

@@ -70,8 +70,8 @@ def explain_naively(volume: Tensor, axis: int, depth: int, step: int) -> tuple[T
 def test_against_one_slice_at_a_time(slices, depth, overlap, axis, batch_size, empty) -> None:
     volume = make_volume(slices, axis, empty)
     inferer = BlockInferer(
-        depth, overlap, slice_axis=axis, batch_size=batch_size, gate=False, check=False,
-        empty_value=EMPTY,
+        block_slices=depth, overlap=overlap, slice_axis=axis, batch_size=batch_size, gate=False,
+        check=False, empty_value=EMPTY,
     )  # fmt: skip
     if slices < depth:
         with pytest.raises(InputError, match=f"a block, {depth}; got {slices}"):
@@ -96,7 +96,7 @@ def test_the_whole_volume_is_one_block() -> None:
     volume = make_volume(11)
     network = Brightness()
     blocks = record_blocks(network)
-    result = BlockInferer(None, gate=False, check=False)(volume, network)
+    result = BlockInferer(block_slices=None, gate=False, check=False)(volume, network)
     assert blocks == [(1, 5, 6, 11)]
     torch.testing.assert_close(result["heatmap"], 2 * volume)
     expected = network(volume).sigmoid().expand(11, 1)
@@ -109,9 +109,11 @@ def test_only_blocks_with_a_prediction_are_explained() -> None:
     explainer = Explainer("occlusion", window=2, stride=1)
     network = Brightness()
     blocks = record_blocks(network)
-    result = BlockInferer(4, explainer=explainer, **options)(volume, network)
+    result = BlockInferer(block_slices=4, explainer=explainer, **options)(volume, network)
     count = len(blocks)
-    everything = BlockInferer(4, explainer=explainer, gate=False, **options)(volume, network)
+    everything = BlockInferer(block_slices=4, explainer=explainer, gate=False, **options)(
+        volume, network
+    )
     assert count < 0.8 * (len(blocks) - count)
     shown = result["shown"][0, :, 0]
     assert shown.any()
@@ -123,7 +125,9 @@ def test_only_blocks_with_a_prediction_are_explained() -> None:
 
 def test_gradients_reach_the_voxels_that_a_block_looks_at() -> None:
     volume = make_volume(9)
-    saliency = BlockInferer(3, 0, explainer=Explainer("saliency"), gate=False, check=False)
+    saliency = BlockInferer(
+        block_slices=3, overlap=0, explainer=Explainer("saliency"), gate=False, check=False
+    )
     result = saliency(volume, Brightness())
     brightest = volume[0, 0].flatten(0, 1).argmax(0)
     assert torch.equal(result["heatmap"][0, 0].flatten(0, 1).argmax(0), brightest)
@@ -131,8 +135,8 @@ def test_gradients_reach_the_voxels_that_a_block_looks_at() -> None:
 
 def test_the_memory_promised_is_kept_by_smaller_batches() -> None:
     volume = make_volume(20)
-    plenty = BlockInferer(4, batch_size=64, gate=False, check=False)
-    little = BlockInferer(4, batch_size=64, gate=False, check=False, max_memory_gb=0.5)
+    plenty = BlockInferer(block_slices=4, batch_size=64, gate=False, check=False)
+    little = BlockInferer(block_slices=4, batch_size=64, gate=False, check=False, max_memory_gb=0.5)
     for key, value in plenty(volume, Brightness()).items():
         torch.testing.assert_close(value, little(volume, Brightness())[key])
 
@@ -153,12 +157,12 @@ def test_thin_slices_are_brought_to_the_spacing_of_training(axis: int) -> None:
     thick, affine = make_volume(12, axis), np.eye(4)
     affine[axis, axis] = 5.0
     options = {"slice_axis": axis, "slice_spacing_mm": 5.0, "check": False, "empty_value": EMPTY}
-    expected = BlockInferer(4, **options)(MetaTensor(thick, affine), Brightness())
+    expected = BlockInferer(block_slices=4, **options)(MetaTensor(thick, affine), Brightness())
     affine[axis, axis] = 1.0
     thin = MetaTensor(thick.repeat_interleave(5, axis + 2), affine)
     network = Brightness()
     blocks = record_blocks(network)
-    result = BlockInferer(4, **options)(thin, network)
+    result = BlockInferer(block_slices=4, **options)(thin, network)
     assert {shape[-1] for shape in blocks} == {4}
     assert not expected["shown"].all()
     assert expected["shown"].any()
@@ -183,11 +187,11 @@ def test_resampling_keeps_a_constant_and_the_mean(count: int, wanted: int, value
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block_slices": 0}, "whole number from 1 or None, got 0"),
-        ({"block_slices": True}, "whole number from 1 or None, got True"),
-        ({"overlap": 1}, r"must lie in \[0, 1\), got 1"),
+        ({"block_slices": 0}, "whole number of at least 1 or none, got 0"),
+        ({"block_slices": True}, "whole number of at least 1 or none, got True"),
+        ({"overlap": 1}, "number from 0 to 0.9, got 1"),
         ({"slice_axis": 3}, "slice_axis"),
-        ({"slice_spacing_mm": 0}, "greater than 0 or None, got 0"),
+        ({"slice_spacing_mm": 0}, "at least 0.001 or none, got 0"),
     ],
 )
 def test_bad_options(options: dict[str, int], message: str) -> None:

@@ -11,9 +11,10 @@ from helpers.project import PROJECT
 DOCS = PROJECT / "docs"
 
 
-def test_the_method_reference_is_up_to_date() -> None:
-    page = runpy.run_path(str(DOCS / "write_attribution.py"))["write_page"]()
-    written = (DOCS / "reference" / "attribution.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["attribution", "options"])
+def test_the_reference_is_up_to_date(name: str) -> None:
+    page = runpy.run_path(str(DOCS / f"write_{name}.py"))["write_page"]()
+    written = (DOCS / "reference" / f"{name}.md").read_text(encoding="utf-8")
     assert written == page, "run `make docs`"
 
 

@@ -3,45 +3,77 @@
 import pytest
 
 from heatmask.errors import OptionError
-from heatmask.serving.options import Option, build_panel, read_options, to_config
+from heatmask.options import Option
+from heatmask.parts import offer_options
+from heatmask.serving.options import build_panel, read_options, show_option, to_config
 
 CONFIG = {
-    "threshold_rule": "otsu",
-    "min_volume_mm3": 100,
-    "gate": True,
+    "options": "@x",
+    "threshold_rule": "multi_otsu",
+    "min_volume_mm3": 100.0,
     "slice_axis": 1,
     "network_def": {"_target_": "torch.nn.Identity"},
-}
-SHOWN = {
-    "threshold_rule": ["level", "otsu"],
-    "min_volume_mm3": 5.0,
-    "gate": False,
-    "slice_axis": ["axial", "coronal", "sagittal"],
 }
 
 
 @pytest.fixture
-def panel() -> dict[str, Option]:
-    return build_panel(SHOWN, CONFIG)
+def panel(tmp_path) -> dict[str, Option]:
+    return build_panel(offer_options(tmp_path, CONFIG))
 
 
 def test_panel_shows_the_bundles_own_defaults_first(panel):
-    assert {name: option.panel_value for name, option in panel.items()} == {
-        "threshold_rule": ["otsu", "level"],
-        "min_volume_mm3": 100.0,
-        "gate": True,
+    assert {name: show_option(option) for name, option in panel.items()} == {
         "slice_axis": ["coronal", "axial", "sagittal"],
+        "gate": True,
+        "gate_probability": 0.5,
+        "amp": False,
+        "preset": ["default", "paper"],
+        "threshold_rule": ["multi_otsu", "otsu", "level"],
+        "threshold_level": 0.0,
+        "min_volume_mm3": 100.0,
+        "snap": True,
     }
+
+
+def test_methods_are_those_with_a_known_range(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "calibration.json").write_text(
+        '{"saliency": [0, 1], "grad_cam": [0, 1], "grad_cam:layer3": [0, 2]}'
+    )
+    panel = build_panel(offer_options(tmp_path, {**CONFIG, "method": "grad_cam"}))
+    assert show_option(panel["method"]) == ["grad_cam", "saliency"]
+    assert show_option(panel["target_layer"]) == ["auto", "layer3"]
+    assert "preset" not in panel
+
+
+def test_a_network_in_3d_has_the_options_of_blocks(tmp_path):
+    panel = build_panel(offer_options(tmp_path, {**CONFIG, "block_slices": 4, "overlap": 0.75}))
+    assert (panel["whole_volume"].default, panel["overlap"].default) == (False, 0.75)
+
+
+def test_every_option_says_what_it_is(panel):
+    assert all(option.help.endswith(".") for option in panel.values())
+
+
+def test_a_bundle_of_an_earlier_version_offers_what_its_config_has(tmp_path):
+    config = {name: value for name, value in CONFIG.items() if name != "options"}
+    offered = offer_options(tmp_path, config)
+    assert offered.keys() == {"threshold_rule", "min_volume_mm3", "slice_axis"}
 
 
 def test_empty_request_means_the_bundles_own_values(panel):
     values, warnings = read_options(panel, {"image": "x", "model": "y"})
-    assert to_config(values) == {name: CONFIG[name] for name in SHOWN}
+    assert (
+        to_config(values).items()
+        >= {
+            name: CONFIG[name] for name in ("threshold_rule", "min_volume_mm3", "slice_axis")
+        }.items()
+    )
     assert warnings == []
 
 
 def test_panel_sent_back_as_it_came_means_the_defaults(panel):
-    request = {name: option.panel_value for name, option in panel.items()}
+    request = {name: show_option(option) for name, option in panel.items()}
     assert read_options(panel, request) == read_options(panel, {})
 
 
@@ -65,16 +97,18 @@ def test_values_arrive_in_the_options_type(panel, name, value, expected):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("threshold_rule", "magic", "must be one of otsu, level"),
-        ("threshold_rule", ["magic"], "must be one of otsu, level"),
-        ("threshold_rule", 3, "must be one of otsu, level"),
-        ("min_volume_mm3", -1, "number from 0 to 1e"),
-        ("min_volume_mm3", "much", "number from 0 to 1e"),
-        ("min_volume_mm3", float("nan"), "number from 0 to 1e"),
-        ("min_volume_mm3", float("inf"), "number from 0 to 1e"),
-        ("min_volume_mm3", True, "number from 0 to 1e"),
-        ("min_volume_mm3", None, "number from 0 to 1e"),
-        ("min_volume_mm3", [], "number from 0 to 1e"),
+        ("threshold_rule", "magic", "must be one of multi_otsu, otsu, level"),
+        ("threshold_rule", ["magic"], "must be one of multi_otsu, otsu, level"),
+        ("threshold_rule", 3, "must be one of multi_otsu, otsu, level"),
+        ("min_volume_mm3", -1, "must be at least 0, got -1"),
+        ("min_volume_mm3", "much", "must be at least 0, got 'much'"),
+        ("min_volume_mm3", float("nan"), "must be at least 0"),
+        ("min_volume_mm3", float("inf"), "must be at least 0"),
+        ("min_volume_mm3", True, "must be at least 0"),
+        ("min_volume_mm3", None, "must be at least 0"),
+        ("min_volume_mm3", [], "must be at least 0"),
+        ("gate_probability", 1.5, "must be a number from 0 to 1"),
+        ("threshold_level", "inf", "must be a number, got inf"),
         ("gate", 1, "true or false"),
         ("gate", "yes", "true or false"),
         ("slice_axis", 2, "one of coronal, axial, sagittal"),
@@ -86,7 +120,7 @@ def test_wrong_types_and_ranges_are_refused(panel, name, value, message):
         read_options(panel, {name: value})
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", ["threshold_rule", "min_volume_mm3", "gate", "slice_axis"])
 @pytest.mark.parametrize("code", ["$__import__('os').getcwd()", "@network_def", "%x.json", " $1"])
 def test_text_that_the_config_parser_acts_on_is_refused(panel, name, code):
     with pytest.raises(OptionError, match="must not start with"):
@@ -97,20 +131,12 @@ def test_text_that_the_config_parser_acts_on_is_refused(panel, name, code):
 
 def test_what_is_no_option_is_left_out_and_named(panel):
     values, warnings = read_options(panel, {"network_def": "$boom()", "client_id": "$me"})
-    assert set(values) == set(SHOWN)
+    assert set(values) == set(panel)
     assert len(warnings) == 1
     assert "network_def" in warnings[0]
     assert "client_id" not in warnings[0]
 
 
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        ({"size": 1.0}, "must name top-level values"),
-        ({"threshold_rule": ["level"]}, "must be one of level, got 'otsu'"),
-        ({"network_def": 1.0}, "must be a bool, a number or a list"),
-    ],
-)
-def test_a_panel_that_does_not_fit_the_bundle_is_refused(shown, message):
-    with pytest.raises(OptionError, match=message):
-        build_panel(shown, CONFIG)
+def test_a_bundle_whose_own_value_is_no_choice_is_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"threshold_rule must be one of otsu.*, got 'best'"):
+        build_panel(offer_options(tmp_path, {**CONFIG, "threshold_rule": "best"}))

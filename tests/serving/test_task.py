@@ -262,7 +262,7 @@ def test_changed_weights_are_loaded_and_others_kept(bundle_folder):
 
 def test_missing_weights_are_an_error(task, scan, bundle_folder):
     (bundle_folder / "models/model.pt").unlink()
-    with pytest.raises(WeightsError, match="the file is gone"):
+    with pytest.raises(WeightsError, match="there is no file"):
         task(request_for(scan[0]))
 
 
@@ -432,6 +432,8 @@ class TestBundles:
         channels = {"0": "background", "1": "HGG"}
         metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = channels
         (bundle_folder / "configs/metadata.json").write_text(json.dumps(metadata))
+        config = make_config() | {"class_names": ["HGG"]}
+        (bundle_folder / "configs/inference.json").write_text(json.dumps(config))
         (bundle,) = find_bundles([bundle_folder], Failures())
         facts = run(HeatmapInferTask(bundle), scan[0])[2]
         assert facts["label_names"] == bundle.labels == {"HGG": 1}

@@ -58,6 +58,14 @@ def read_calibration(
     return known[key]
 
 
+def list_ranges(weights: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Return the methods whose range is known with these weights, and layers that they may take."""
+    path = Path(weights).with_name(FILE_NAME)
+    names = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    layers = dict.fromkeys(name.partition(":")[2] for name in names if name.count(":") == 1)
+    return [name for name in names if ":" not in name], list(layers)
+
+
 def write_calibration(
     ranges: Mapping[str, tuple[float, float]], weights: str | os.PathLike[str]
 ) -> Path:

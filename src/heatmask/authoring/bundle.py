@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,23 +133,13 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
             out[option] = copy.deepcopy(trained[option])
     out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
-    adapt_preprocessing(out["preprocessing"], task, trained["image_size"])
-    if "calibrated_methods" in trained:
-        _offer_methods(out, trained["calibrated_methods"], trained["calibrated_layers"])
-    if task.pictures:  # one plane, and it is the picture's
-        out["displayable_configs"].pop("slice_axis", None)
+    adapt_preprocessing(out, task, trained["image_size"])
+    methods = trained.get("calibrated_methods", ())
+    if methods and out.get("method") not in methods:
+        out["method"] = methods[0]
     if task.none_logit:
-        out["inferer"]["none_logit"] = True
+        out["none_logit"] = True
     return out
-
-
-def _offer_methods(config: dict[str, Any], methods: Sequence[str], layers: Sequence[str]) -> None:
-    """Let the options panel list the methods whose range is known; the first is the default."""
-    panel = config["displayable_configs"]
-    known = [name for name in panel["method"] if name in methods]
-    panel["method"] = known + [name for name in methods if name not in known]
-    panel["target_layer"] = ["auto", *layers]
-    config["method"] = panel["method"][0]
 
 
 def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turn a bundle's training config to a user's own task: classes, labels, images."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,12 @@ def adapt_training(
         parser.config["settings"].pop(name, None)
     for name, value in own.items():
         parser[name] = value
-    adapt_preprocessing(parser["preprocessing"], task, parser["image_size"])
+    if "options" not in parser["preprocessing"]:
+        raise InputError(
+            "The bundle must be one of this version: its preprocessing in train.json must have "
+            "options. Take a bundle that comes with Heatmask."
+        )
+    adapt_preprocessing(parser["preprocessing"]["options"], task, parser["image_size"])
 
 
 def choose_methods(
@@ -86,44 +91,19 @@ def choose_methods(
     parser["calibrated_methods"], parser["calibrated_layers"] = chosen, [*layers]
 
 
-def adapt_preprocessing(
-    preprocessing: Mapping[str, Any], task: OwnTask, image_size: Sequence[int]
-) -> None:
-    """Let a bundle's preprocessing take images of one slice, in place.
+def adapt_preprocessing(options: dict[str, Any], task: OwnTask, image_size: Sequence[int]) -> None:
+    """Let what a bundle reads be images of one slice, in place.
 
     Pictures have no pixel size to keep to: each is scaled to the size that the network was
     trained on. Their numbers are those of a screen, so that no background is looked for.
 
-    Raises
-    ------
-    InputError
-        The bundle has other steps than the shipped ones, so that this cannot be done.
+    Parameters
+    ----------
+    options
+        As `heatmask.parts.ReadSettings`.
     """
-    steps = preprocessing["transforms"]
-    loading = _find_step(steps, "LoadSequencesd")
-    loading["min_slices"] = 1
-    for name in ("needed", "required", "size_mm"):  # those of the bundle's own weights
-        loading.pop(name, None)
-    if not task.pictures:
-        return
-    steps[:] = [step for step in steps if not _is_step(step, "ZeroBackgroundd")]  # black is 0
-    place = steps.index(_find_step(steps, "ResampleInPlaned", "ResizeInPlaned", "Resized"))
-    steps[place] = {
-        "_target_": "heatmask.transforms.ResizeInPlaned",
-        "keys": "image",
-        "size": [*image_size],
-    }
-
-
-def _find_step(steps: Sequence[dict[str, Any]], *names: str) -> dict[str, Any]:
-    for step in steps:
-        if _is_step(step, *names):
-            return step
-    raise InputError(
-        f"The bundle's preprocessing has no step {' or '.join(names)}, but "
-        f"{', '.join(str(s.get('_target_')) for s in steps)}. Take a bundle of this project."
-    )
-
-
-def _is_step(step: Mapping[str, Any], *names: str) -> bool:
-    return str(step.get("_target_", "")).rpartition(".")[2] in names
+    for name in ("needed", "required"):  # of the bundle's own weights
+        options.pop(name, None)
+    options |= {"min_slices": 1, "size_mm": None}
+    if task.pictures:
+        options["image_size"] = [*image_size]

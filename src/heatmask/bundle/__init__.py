@@ -7,6 +7,7 @@ from heatmask.bundle.config import (
     find_bundle_root,
     list_overrides,
     read_bundle,
+    read_options,
     run_bundle,
 )
 from heatmask.bundle.evidence import BundleInfo, list_bundles, order_bundles
@@ -34,5 +35,6 @@ __all__ = [
     "order_bundles",
     "pick_bundle",
     "read_bundle",
+    "read_options",
     "run_bundle",
 ]

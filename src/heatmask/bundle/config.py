@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 CONFIG_SYMBOLS = ("$", "@", "%")
 """First characters that MONAI's config parser acts on: expression, reference, macro."""
-_PLACES = ("_meta_", "bundle_root", "input", "dataset_dir", "output_dir")
+_PLACES = ("_meta_", "bundle_root", "input", "dataset_dir", "output_dir", "dataset", "network")
 """What says where a run takes place, and not what is done; a report names these itself."""
+_PLAIN = (dict, list, str, int, float, type(None))
+_RUN = (
+    "input", "dataset_dir", "pattern", "output_dir", "device", "weights", "class_names",
+    "calibration",
+)  # fmt: skip
+"""Options of a run beside those of the parts."""
 _ABSENT = object()
 Kind = TypeVar("Kind")
 
@@ -79,6 +85,28 @@ def find_bundle_root() -> str:
     return str(folder.parent if folder.name == "configs" else folder)
 
 
+def read_options(bundle_root: str | Path) -> dict[str, Any]:
+    """Return what the config that is being run sets of its options, by name.
+
+    An option is a top-level id whatever the bundle's file says of it, so that ``--gate false``
+    reaches it. Called from a config, as its parser is found on the stack. `weights` are the
+    bundle's own by default.
+    """
+    from monai.bundle import ConfigParser
+
+    from heatmask.options import name_options
+    from heatmask.parts import list_parts
+
+    running = _find_caller(ConfigParser)
+    if running is None:
+        raise OptionError("read_options must be called from a bundle's config, and was not.")
+    config = running.get()
+    names = {*name_options(list_parts(config)), *_RUN} & config.keys()
+    values = {name: running.ref_resolver.get_resolved_content(name) for name in names}
+    weights = str(Path(bundle_root) / "models" / "model.pt")
+    return {"bundle_root": str(bundle_root), "weights": weights, **values}
+
+
 def describe_bundle(bundle_root: str | Path | None) -> tuple[str, str]:
     """Return name and version of the bundle in a folder; empty texts without one."""
     if bundle_root is None:
@@ -88,28 +116,25 @@ def describe_bundle(bundle_root: str | Path | None) -> tuple[str, str]:
     return Path(bundle_root).resolve().name, str(metadata.get("version", ""))
 
 
-def list_overrides(
-    bundle_root: str | Path, parameters: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def list_overrides(bundle_root: str | Path) -> dict[str, Any]:
     """Return what the config that is being run sets otherwise than the bundle's own, by id.
 
     It does not matter who set it: `heatmask`, `monai.bundle run`, a further config file or a
     program. Places are left out. Called from a config, as its parser is found on the stack.
-    `parameters` are returned with it.
     """
     from monai.bundle import ConfigParser
 
     running = _find_caller(ConfigParser)
     if running is None:
-        return dict(parameters or {})
+        return {}
     own = ConfigParser()
     own.read_config(str(Path(bundle_root) / "configs" / "inference.json"))
     own.parse()
     changes: dict[str, Any] = {}
     for name, value in running.get().items():
-        if name not in _PLACES:
+        if name not in _PLACES and isinstance(value, _PLAIN):
             changes |= _list_changes(name, own.get().get(name, _ABSENT), value)
-    return {**changes, **(parameters or {})}
+    return changes
 
 
 def _find_caller(kind: type[Kind]) -> Kind | None:
@@ -138,7 +163,7 @@ def _are_alike(old: list[Any], new: list[Any]) -> bool:
 
 
 def _check_option(name: str, value: Any, parser: "ConfigParser") -> None:
-    known = list(parser.get())
+    known = list(dict.fromkeys([*parser.get(), *_list_further(parser)]))
     parent = name.rpartition("#")[0]
     if parent and parent in parser:
         known = [f"{parent}#{n}" for n in _list_below(parent, parser)]
@@ -154,6 +179,16 @@ def _check_option(name: str, value: Any, parser: "ConfigParser") -> None:
         )
 
 
+def _list_further(parser: "ConfigParser") -> list[str]:
+    """Return the options of a bundle that its config may leave out."""
+    if "options" not in parser:
+        return []
+    from heatmask.options import name_options
+    from heatmask.parts import list_parts
+
+    return [*sorted(name_options(list_parts(parser.get()))), *_RUN]
+
+
 def _list_below(name: str, parser: "ConfigParser") -> list[str]:
     """Return what can be set below an item of a config: what is there, and further arguments."""
     item = parser[name]
@@ -164,19 +199,24 @@ def _list_below(name: str, parser: "ConfigParser") -> list[str]:
     from heatmask.attribution import Explainer
     from heatmask.attribution.registry import get_method
 
-    target = locate(str(item.get("_target_", "")))
+    target = Explainer if name == "inferer#explainer" else locate(str(item.get("_target_", "")))
     found = [*item, *_list_arguments(target)]
     if target is Explainer:
-        found += get_method(run_bundle(parser, f"{name}#method")).options
+        method = item.get("method", parser.get("method", "inherent"))
+        found += get_method(method if "@" not in method else parser["method"]).options
     return list(dict.fromkeys(found))
 
 
 def _list_arguments(target: Any) -> list[str]:
-    """Return the arguments of a callable; of a class that hands some on, its parent's too."""
+    """Return the arguments of a callable.
+
+    Of one that hands some on, also those of its parent class, or of what it makes.
+    """
     if not callable(target):
         return []
     arguments = inspect.signature(target).parameters.values()
     names = [a.name for a in arguments if a.kind is not inspect.Parameter.VAR_KEYWORD]
-    if inspect.isclass(target) and len(names) < len(arguments):
-        names += _list_arguments(target.__base__)
+    if len(names) < len(arguments):
+        made = inspect.signature(target).return_annotation
+        names += _list_arguments(target.__base__ if inspect.isclass(target) else made)
     return names

@@ -9,6 +9,10 @@ import typer
 from rich.markup import escape
 
 from heatmask.cli.common import Device, Options, Pattern, console, read_axis, read_options
+from heatmask.masks.settings import MaskSettings
+from heatmask.options import list_options
+
+_HELP = {name: option.help for name, option in list_options(MaskSettings).items()}
 
 ChosenBundle = Annotated[
     str | None,
@@ -50,23 +54,14 @@ def segment(
     bundle: ChosenBundle = None,
     pattern: Pattern = None,
     device: Device = "auto",
-    threshold_rule: Annotated[
-        str | None, typer.Option(help="otsu, multi_otsu (stricter) or level.")
-    ] = None,
-    threshold_level: Annotated[
-        float | None,
-        typer.Option(help="Heatmap value for the rule level, in logits: 0 is even odds."),
-    ] = None,
-    min_volume_mm3: Annotated[
-        float | None, typer.Option(help="Objects smaller than this are dropped.")
-    ] = None,
+    threshold_rule: Annotated[str | None, typer.Option(help=_HELP["threshold_rule"])] = None,
+    threshold_level: Annotated[float | None, typer.Option(help=_HELP["threshold_level"])] = None,
+    min_volume_mm3: Annotated[float | None, typer.Option(help=_HELP["min_volume_mm3"])] = None,
     gate: Annotated[
         bool | None,
         typer.Option("--gate/--no-gate", help="Mask only slices predicted to hold a tumour."),
     ] = None,
-    snap: Annotated[
-        bool | None, typer.Option("--snap/--no-snap", help="Fit the mask's border to the scan.")
-    ] = None,
+    snap: Annotated[bool | None, typer.Option("--snap/--no-snap", help=_HELP["snap"])] = None,
     slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
     options: Options = None,
 ) -> None:

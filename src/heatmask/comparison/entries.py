@@ -10,6 +10,8 @@ from heatmask.attribution.registry import get_method, list_methods
 from heatmask.bundle import find_bundle, list_folders, read_bundle
 from heatmask.comparison.store import digest, digest_file
 from heatmask.errors import InputError, OptionError
+from heatmask.options import take_options
+from heatmask.parts import ReadSettings, offer_options, resolve_options
 
 CONFIGS = ("inference", "evaluate")
 RANDOM = "random"
@@ -137,7 +139,8 @@ def read_methods(bundle: Path) -> tuple[str, list[str]]:
     """Return a bundle's own method, and all that it offers."""
     config = read_bundle(bundle).get()
     own = str(config.get("method", "inherent"))
-    return own, list(config["displayable_configs"].get("method", [own]))
+    offered = offer_options(bundle, config)
+    return own, list(offered["method"].choices) if "method" in offered else [own]
 
 
 def is_single_pass(method: str) -> bool:
@@ -164,9 +167,9 @@ def read_entry(entry: Entry, options: Mapping[str, Any]) -> Any:
 
 def digest_entry(entry: Entry, parser: Any) -> str:
     """Return a digest of what decides the raw heatmap: weights, method, preparation, inference."""
-    config = parser.get()
-    used = _collect(config, ("network_def", "preprocessing", "inferer"))
-    weights = Path(parser.get_parsed_content("weights"))
+    options = parser.get_parsed_content("options")
+    used = _collect(parser.get(), ("network_def", "inferer")) | resolve_options(options)
+    weights = Path(options["weights"])
     calibration = weights.with_name("calibration.json")
     return digest(
         {
@@ -180,7 +183,7 @@ def digest_entry(entry: Entry, parser: Any) -> str:
 
 def digest_preparation(parser: Any) -> str:
     """Return a digest of what reads and prepares the scans."""
-    return digest(_collect(parser.get(), ("preprocessing",)))
+    return digest(take_options(parser.get_parsed_content("options"), ReadSettings))
 
 
 def _collect(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Explanations:
     @property
     def slice_axis(self) -> int:
         """The axis of the slices in RAS orientation."""
-        return int(self.parser.get_parsed_content("slice_axis"))
+        return int(self.parser.get_parsed_content("options").get("slice_axis", 2))
 
     def find_key(self, subject: Subject) -> str:
         """Return what the heatmap of a subject is kept under."""

@@ -15,6 +15,7 @@ from heatmask.evaluation.heatmaps import score_heatmap
 from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.evaluation.surface import score_surface
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
+from heatmask.parts import offer_options
 from heatmask.transforms import HeatmapToMaskd
 
 OWN = "own"
@@ -57,7 +58,8 @@ class Scoring(Kept[Subject]):
         self.explanations, self.subjects = explanations, subjects
         self.store, self.levels = explanations.store, levels
         # The paper's steps work on logits, which the networks with a preset have.
-        offered = 4 if "preset" in explanations.parser.get() else 3
+        options = offer_options(explanations.entry.bundle, explanations.parser.get())
+        offered = 4 if "preset" in options else 3
         self.rules = LABEL_FREE_RULES[: 2 if explanations.entry.control else offered]
         # A control's range depends on all scans.
         among = subjects.subjects if explanations.entry.control else ()

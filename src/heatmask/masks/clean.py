@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from heatmask.errors import OptionError
+from heatmask.masks.settings import KEEP
 
-KEEP = ("strongest", "largest", "all")
 Mask = NDArray[np.bool_]
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from heatmask.errors import OptionError
+from heatmask.masks.settings import THRESHOLD_RULES, check_calibration
 
-THRESHOLD_RULES = ("otsu", "multi_otsu", "level")
 _BINS = 256
 
 
@@ -55,13 +55,6 @@ def threshold_heatmap(
         center = threshold_multiotsu(classes=3, hist=(counts, centers))[-1]
     # The whole bin belongs to the lower class; above its centre a flat background may lie.
     return float(center + (high - low) / _BINS / 2)
-
-
-def check_calibration(calibration: tuple[float, float]) -> None:
-    """Refuse a range whose high end is not above its low end."""
-    low, high = calibration
-    if not low < high:
-        raise OptionError(f"calibration must be (low, high) with low < high, got {calibration}.")
 
 
 def _count_values(

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatmask.bundle import read_bundle
-from heatmask.errors import Failures, InputError, WeightsError
-from heatmask.networks.weights import load_weights
+from heatmask.bundle import read_bundle, run_bundle
+from heatmask.device import place_network
+from heatmask.errors import Failures, InputError
+from heatmask.options import Option
+from heatmask.parts import offer_options
 from heatmask.pipeline import Pipeline
-from heatmask.serving.options import Option, build_panel
+from heatmask.serving.options import build_panel
 
 REQUIRED_FILES = (
     "configs/inference.json",
@@ -52,10 +54,9 @@ class ServedBundle:
         self.version = str(metadata.get("version", ""))
         self.description = str(metadata.get("description", ""))
         self.labels = read_labels(metadata)
-        self._parser = read_bundle(folder)
-        check_class_names(self.labels, self._parser.get("class_names", list(self.labels)))
-        shown = self._parser.get("displayable_configs", {})
-        self.panel: dict[str, Option] = build_panel(shown, self._parser.config)
+        config = read_bundle(folder).get()
+        check_class_names(self.labels, config.get("class_names", list(self.labels)))
+        self.panel: dict[str, Option] = build_panel(offer_options(folder, config))
         self._networks: dict[torch.device, tuple[int, nn.Module]] = {}
 
     @property
@@ -69,28 +70,9 @@ class ServedBundle:
         text = (self.folder / "docs/data_license.txt").read_text(encoding="utf-8")
         return " ".join(text.strip().split("\n\n")[0].split())
 
-    def build_pipeline(self, options: Mapping[str, Any], device: torch.device) -> Pipeline:
-        """Build the pipeline with these values of the config's top level.
-
-        Every option of the panel must be given, so that none is left over from the request
-        before. Not safe from several threads.
-        """
-        network = self.load_network(device)
-        self._parser.update(dict(options))
-        preprocessing, inferer, postprocessing = (
-            self._parser.get_parsed_content(name)
-            for name in ("preprocessing", "inferer", "postprocessing")
-        )
-        return Pipeline(
-            preprocessing,
-            network,
-            inferer,
-            postprocessing,
-            device,
-            class_names=list(self.labels),
-            bundle_root=self.folder,
-            options=options,
-        )
+    def open(self, options: Mapping[str, Any], device: torch.device) -> Pipeline:
+        """Return the pipeline with these options; it shares the network with the others."""
+        return Pipeline.from_bundle(self.folder, options, device, self.load_network(device))
 
     def load_network(self, device: torch.device) -> nn.Module:
         """Return the network with its weights on `device`.
@@ -102,17 +84,10 @@ class ServedBundle:
         WeightsError
             The weights are missing or do not fit (they are loaded strictly).
         """
-        if not self.weights_path.is_file():
-            raise WeightsError(
-                f"{self.name} must have its weights in {self.weights_path}, and the file is gone. "
-                "Restore it."
-            )
-        changed_ns = self.weights_path.stat().st_mtime_ns
-        known_ns, network = self._networks.get(device, (0, nn.Identity()))
-        if known_ns != changed_ns:
-            # Not lazy: the parser would hand out the network that is on another device.
-            network = self._parser.get_parsed_content("network_def", lazy=False)
-            network = load_weights(network, self.weights_path).to(device)
+        changed_ns = self.weights_path.stat().st_mtime_ns if self.weights_path.is_file() else -1
+        known_ns, network = self._networks.get(device, (-1, nn.Identity()))
+        if changed_ns == -1 or known_ns != changed_ns:
+            network = place_network(run_bundle(read_bundle(self.folder), "network"), device)
             self._networks[device] = (changed_ns, network)
         return network
 

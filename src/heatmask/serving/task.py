@@ -28,10 +28,11 @@ from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.options import Option
 from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
-from heatmask.serving.options import Option, read_options, to_config
+from heatmask.serving.options import read_options, show_option, to_config
 from heatmask.serving.studies import find_scan, read_siblings
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class HeatmapInferTask(InferTask):
             labels=bundle.labels,
             dimension=3,
             description=bundle.description,
-            config={name: option.panel_value for name, option in self._panel.items()},
+            config={name: show_option(option) for name, option in self._panel.items()},
         )
 
     def info(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class HeatmapInferTask(InferTask):
         extension, dtype = read_result_format(request)
         path = read_image_path(request)
         with self._lock, lock_device(device, self._lock_folder):
-            pipeline = self._bundle.build_pipeline(to_config(values), device)
+            pipeline = self._bundle.open(to_config(values), device)
             result = pipeline(*list_scans(path))
         summary = summarise_result(result)
         file = write_mask(result.mask, result.scan, extension, dtype)
@@ -132,7 +133,8 @@ def build_device_option(default: str) -> Option:
     if torch.cuda.is_available():
         choices += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     resolve_device(default)  # Says clearly what is wrong with a device that is not there
-    return Option("device", default, (default, *(c for c in choices if c != default)))
+    others = tuple(choice for choice in choices if choice != default)
+    return Option("device", default, "Where the network runs.", (default, *others))
 
 
 def read_result_format(request: Mapping[str, Any]) -> tuple[str, str]:

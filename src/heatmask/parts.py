@@ -1,0 +1,203 @@
+"""The standard parts of a bundle, made from its options.
+
+A bundle's ``inference.json`` names these; what it sets at its top level are the options.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Compose, Invertd, Orientationd
+from torch import nn
+
+from heatmask.attribution.calibration import list_ranges, read_calibration
+from heatmask.attribution.explainer import Explainer
+from heatmask.block_inferer import BlockInferer
+from heatmask.data.cases import Listing, list_cases
+from heatmask.data.load import LoadSequencesd
+from heatmask.inferer import HeatmapInferer
+from heatmask.masks.settings import MaskSettings
+from heatmask.networks.weights import load_weights
+from heatmask.options import Option, check_options, list_options, option, take_options
+from heatmask.transforms import (
+    CalibrateHeatmapd,
+    HeatmapToMaskd,
+    NormalizeHeadd,
+    ResampleInPlaned,
+    ResizeInPlaned,
+    SmoothHeatmapd,
+    ZeroBackgroundd,
+)
+
+Options = Mapping[str, Any]
+"""What a bundle's config sets, by name."""
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """What the network gets of a head: see `heatmask.data.load.LoadSequencesd`.
+
+    With `image_size` the images are pictures, which have no pixel size: each slice is scaled to it,
+    and black is the background.
+    """
+
+    sequences: Sequence[str] = ("FLAIR",)
+    channels: Sequence[str] | None = None
+    needed: str | None = None
+    required: str | None = None
+    min_slices: int = 2
+    size_mm: Sequence[float] | None = (70.0, 400.0)
+    image_size: Sequence[int] | None = None
+    pixel_spacing_mm: float = option(2.0, "Pixel size that the network was trained on.", low=0.01)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """How the classifier is explained."""
+
+    method: str = option("inherent", "The attribution method.", in_panel=True)
+    target_layer: str | Sequence[str] = option(
+        "auto", "Layer that the method looks at; auto for the method's own.", in_panel=True
+    )
+    blur_mm: float = option(
+        0.0,
+        "Standard deviation of a blur of the heatmap within its slices.",
+        low=0.0,
+        in_panel=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def layer(self) -> str | Sequence[str] | None:
+        """The target layer; None for the method's own."""
+        return None if self.target_layer == "auto" else self.target_layer
+
+
+def list_parts(options: Options) -> tuple[type, ...]:
+    """Return the classes whose fields are the options of a bundle; only 3D ones set a block."""
+    inferer = BlockInferer if "block_slices" in options else HeatmapInferer
+    return ReadSettings, ExplainSettings, inferer, MaskSettings
+
+
+def list_all_options(options: Options) -> dict[str, Option]:
+    """Return every option of a bundle by name, each with the bundle's own default."""
+    found = list_options(*list_parts(options))
+    return {n: replace(o, default=options[n]) if n in options else o for n, o in found.items()}
+
+
+def offer_options(folder: str | Path, config: Options) -> dict[str, Option]:
+    """Return the options of a bundle that a viewer offers, by name.
+
+    The methods are those with a known range (`heatmask.attribution.calibration`). The preset is for
+    networks that explain themselves and are explained by nothing else.
+
+    Parameters
+    ----------
+    folder, config
+        Of the bundle, the latter as it is written in ``inference.json``.
+    """
+    offered = {name: o for name, o in list_all_options(config).items() if o.in_panel}
+    if "options" not in config:  # a bundle trained with Heatmask 0.1 spells out all it has
+        offered = {name: o for name, o in offered.items() if name in config}
+    methods, layers = list_ranges(Path(folder) / "models" / "model.pt")
+    explained = set(methods) - {"inherent"}
+    left_out = ["preset"] if explained else ["method", "target_layer", "blur_mm"]
+    left_out += ["slice_axis"] if config.get("image_size") else []
+    choices = {"method": methods, "target_layer": ["auto", *layers]}
+    return {
+        name: replace(o, choices=tuple(choices.get(name, o.choices)))
+        for name, o in offered.items()
+        if name not in left_out
+    }
+
+
+def resolve_options(options: Options) -> dict[str, Any]:
+    """Return the value of every option, for the report."""
+    values = {name: found.default for name, found in list_all_options(options).items()}
+    return {**values, "calibration": list(find_calibration(options))}
+
+
+def find_calibration(options: Options) -> tuple[float, float]:
+    """Return the range (low, high) of the raw heatmap: as set, or that of the method."""
+    if "calibration" in options:
+        low, high = options["calibration"]
+        return low, high
+    explain = ExplainSettings(**take_options(options, ExplainSettings))
+    low, high = read_calibration(options["weights"], explain.method, explain.layer)
+    return low, high
+
+
+def load_network(options: Options, network_def: nn.Module) -> nn.Module:
+    """Return the classifier with the bundle's weights."""
+    return load_weights(network_def, options["weights"])
+
+
+def make_preprocessing(options: Options) -> Compose:
+    """Return the steps from ``{"image": scans}`` to the network's volume and ``scan``."""
+    read = ReadSettings(**take_options(options, ReadSettings))
+    load = LoadSequencesd(
+        "image",
+        read.sequences,
+        channels=read.channels,
+        needed=read.needed,
+        required=read.required,
+        min_slices=read.min_slices,
+        size_mm=read.size_mm,
+    )
+    orient = Orientationd("image", axcodes="RAS", labels=None)
+    if read.image_size is not None:
+        return Compose(
+            [load, orient, ResizeInPlaned("image", read.image_size), NormalizeHeadd("image")]
+        )
+    resample = ResampleInPlaned("image", read.pixel_spacing_mm, options.get("slice_axis", 2))
+    zero = ZeroBackgroundd(["image", "scan"])
+    return Compose([load, zero, orient, resample, NormalizeHeadd("image")])
+
+
+def make_inferer(
+    options: Options, explainer: Mapping[str, Any] | None = None, **settings: Any
+) -> HeatmapInferer:
+    """Return what explains the network.
+
+    Parameters
+    ----------
+    explainer
+        Further arguments of `Explainer`, such as options of the method.
+    settings
+        Further arguments of the inferer.
+    """
+    explain = ExplainSettings(**take_options(options, ExplainSettings))
+    method = {"method": explain.method, "target_layer": explain.layer, **(explainer or {})}
+    inferer = BlockInferer if "block_slices" in options else HeatmapInferer
+    given = {"empty_value": find_calibration(options)[0], **take_options(options, inferer)}
+    return inferer(explainer=Explainer(**method), **{**given, **settings})
+
+
+def make_masker(options: Options, **settings: Any) -> HeatmapToMaskd:
+    """Return the step from the heatmap on the scan's grid to the mask, with settings changed."""
+    given = {**take_options(options, MaskSettings), "calibration": find_calibration(options)}
+    return HeatmapToMaskd(
+        "heatmap", slice_axis=options.get("slice_axis", 2), **{**given, **settings}
+    )
+
+
+def make_postprocessing(options: Options, preprocessing: Compose) -> Compose:
+    """Return the steps from the heatmap on the network's grid to heatmap and mask on the scan's."""
+    back = Invertd("heatmap", preprocessing, orig_keys="image", nearest_interp=False)
+    blur_mm = ExplainSettings(**take_options(options, ExplainSettings)).blur_mm
+    smooth = [SmoothHeatmapd("heatmap", blur_mm, options.get("slice_axis", 2))] if blur_mm else []
+    display = CalibrateHeatmapd("heatmap", find_calibration(options))
+    return Compose([*smooth, back, make_masker(options), display])
+
+
+def list_dataset(options: Options) -> Listing[dict[str, Any]]:
+    """Return the cases below ``input``, or ``dataset_dir``, which are two names of one option."""
+    read = ReadSettings(**take_options(options, ReadSettings))
+    path, pattern = options.get("dataset_dir"), options.get("pattern")
+    return list_cases(path, pattern, read.sequences, options.get("input"))
