@@ -1,4 +1,4 @@
-"""Attribution beside their lower bound: the forwards and backwards that any code would have to run."""
+"""Attribution beside its lower bound: forwards and backwards that any code would have to run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Speed and memory of Heatmask, ours and a peer in turn in one process: `make bench`.
 
 The volume is a synthetic brain of 256 x 256 x 32 voxels (1 x 1 x 5 mm) with a lesion, the
-network is the bundle's own; attribution has inputs of its own (`attribution_inputs.py`). Ratios hold
-from machine to machine, milliseconds do not.
+network is the bundle's own; attribution has inputs of its own (`attribution_inputs.py`). Ratios
+hold from machine to machine, milliseconds do not.
 """
 
 import tempfile
