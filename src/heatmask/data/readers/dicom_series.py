@@ -5,6 +5,9 @@ loaded. Order, spacing and completeness come from ImagePositionPatient along the
 ImageOrientationPatient (DICOM PS3.3, C.7.6.2.1.1). InstanceNumber and
 SpacingBetweenSlices are not trusted: series with every second slice removed, or numbered
 against the axis, are common.
+
+By hand, and not by ITK's or highdicom's readers of a series: ITK stacks slices across a gap with
+a warning on the console, highdicom needs all pixels, and neither names the file that is at fault.
 """
 
 from dataclasses import dataclass
