@@ -17,28 +17,35 @@ from heatmask.errors import OptionError
 def train(
     data: Annotated[
         Path | None,
-        typer.Argument(help="Folder with patients.csv, slice_labels.csv and a folder a patient."),
+        typer.Argument(
+            help="Folder with patients.csv, slice_labels.csv and a folder for each patient."
+        ),
     ] = None,
     bundle: Bundle = DEFAULT_BUNDLE,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Own task: CSV with image, label, and if need be slice, patient, split."),
+        typer.Option(
+            help="Your own task: CSV with image and label, and where needed slice, patient, split."
+        ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Own task: folder that the paths in LABELS begin in.")
+        Path | None,
+        typer.Option(help="Your own task: folder that the paths in LABELS are relative to."),
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option(help="Own task: the classes in their order, a,b,c; default: as in LABELS."),
+        typer.Option(
+            help="Your own task: the classes in order, a,b,c; default: those of LABELS, sorted."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Own task: folder of the new bundle.")
+        Path | None, typer.Option("--output", "-o", help="Your own task: folder of the new bundle.")
     ] = None,
     fine_tune: Annotated[
         bool,
         typer.Option(
             "--fine-tune/--from-scratch",
-            help="Own task: start from the bundle's weights, whose licence then holds on.",
+            help="Your own task: start from the bundle's weights; their licence then applies too.",
         ),
     ] = False,
     run_dir: Annotated[
@@ -105,7 +112,7 @@ def derive_labels(
         Path, typer.Argument(help="Folder searched for masks (BraTS, Decathlon), or one mask.")
     ],
     output: Annotated[Path, typer.Argument(help="The CSV to write; it must not exist.")],
-    seed: Annotated[int, typer.Option(help="Of the split by patient, in the column split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
 ) -> None:
     """Make slice labels from reference masks: a use of masks, noted in every line.
 
