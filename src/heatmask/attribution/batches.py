@@ -87,14 +87,9 @@ def explain(
     if check:
         require_sound(explainer, network, images.shape[1:])
     explanation = explain_in_batches(
-        explainer,
-        network,
-        images,
-        class_idx,
-        batch_size,
-        max_memory_gb=max_memory_gb,
-        progress=progress,
-    )
+        explainer, network, images, class_idx, batch_size,
+        max_memory_gb=max_memory_gb, progress=progress,
+    )  # fmt: skip
     _warn_of_nothing(explainer, images, explanation.attribution)
     if isinstance(images, MetaTensor):
         attribution = convert_to_dst_type(explanation.attribution, images, dtype=torch.float32)[0]
@@ -172,14 +167,11 @@ def explain_present_channels(
     parts, order = [], []
     for channels in present.unique(dim=0):
         members = (present == channels).all(dim=1).nonzero().flatten()
+        on_these = network if channels.all() else _fix_absent(network, channels)
+        chosen = images[members][:, channels]
         parts.append(
             explain_in_batches(
-                explainer,
-                network if channels.all() else _fix_absent(network, channels),
-                images[members][:, channels],
-                class_idx,
-                batch_size=batch_size,
-                max_memory_gb=max_memory_gb,
+                explainer, on_these, chosen, class_idx, batch_size, max_memory_gb=max_memory_gb
             )
         )
         order.append(members)

@@ -1,9 +1,7 @@
 """Find the layers that a method looks at, and hold their activations."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +10,6 @@ from heatmask.attribution.frozen import TorchScript
 from heatmask.errors import MethodError, OptionError
 
 NO_SCRIPT = "Layers of TorchScript cannot be seen: give the network as it was before torch.jit."
-
-Maps = list[tuple[str, torch.Size]]
-"""Name and spatial size of the maps that modules give, in the order of calls."""
 
 
 def find_layer(network: nn.Module, target_layer: str) -> nn.Module:
@@ -104,82 +99,60 @@ class LayerTap:
         return hold
 
 
-@contextmanager
-def watch_maps(
-    network: nn.Module, images: Tensor, hold: Callable[[Tensor], Tensor | None] | None = None
-) -> Iterator[Maps]:
-    """Note the name and spatial size of every map that a module gives, in the order of calls.
-
-    A map has the axes of the images and at least 2 positions along each. Passed by are scripted
-    modules, which take no hooks, and parametrizations, which give weights.
-
-    Parameters
-    ----------
-    hold
-        Called with each map; what it returns, if anything, takes the map's place.
-    """
-    maps: Maps = []
-
-    def note(name: str):  # type: ignore[no-untyped-def]  # torch types hooks loosely
-        def hook(module: nn.Module, inputs: object, output: object) -> Tensor | None:
-            if _is_floating(output) and output.ndim == images.ndim:
-                size = output.shape[2:]
-                if min(size) > 1:
-                    maps.append((name, size))
-                    return hold(output) if hold else None
-            return None
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name))
-        for name, module in network.named_modules()
-        if name and _takes_hooks(name, module)
-    ]
-    try:
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _is_floating(output: object) -> TypeGuard[Tensor]:
-    return isinstance(output, Tensor) and output.is_floating_point()
-
-
-def _takes_hooks(name: str, module: nn.Module) -> bool:
-    return not isinstance(module, torch.jit.ScriptModule) and "parametrizations" not in name
-
-
 def find_stages(network: nn.Module, images: Tensor) -> tuple[str, ...]:
     """Return the layer with the last map of each spatial size, in the order of calls.
 
     Of a ResNet these are the stem and ``layer1`` to ``layer4``; the last is where Grad-CAM
-    looks. Maps on which the logits do not depend, as those of a decoder beside the classifier,
-    do not count. Only the first image is run.
+    looks. A map has the axes of the images and at least 2 positions along each. Maps on which
+    the logits do not depend, as those of a decoder beside the classifier, do not count. Only the
+    first image is run.
 
     Raises
     ------
     MethodError
         No layer gives a map on which the logits depend.
     """
+    maps: list[tuple[str, torch.Size]] = []  # in the order of calls
     marks: list[Tensor] = []
 
-    def mark(output: Tensor) -> Tensor:
+    def mark(output: object, name: str) -> Tensor | None:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        if output.ndim != images.ndim or min(output.shape[2:]) < 2:
+            return None
+        maps.append((name, output.shape[2:]))
         marks.append(torch.zeros((), dtype=output.dtype, device=output.device, requires_grad=True))
         return output + marks[-1]
 
+    # Scripted modules take no hooks, and parametrizations give weights.
+    handles = [
+        module.register_forward_hook(lambda _, inputs, output, name=name: mark(output, name))
+        for name, module in network.named_modules()
+        if name
+        and "parametrizations" not in name
+        and not isinstance(module, torch.jit.ScriptModule)
+    ]
     # Which marks the logits depend on stands in the graph itself: nothing has to be saved for a
     # backward pass, so that this takes no more memory than a forward.
     nothing_saved = torch.autograd.graph.saved_tensors_hooks(
         lambda _: None, lambda _: torch.empty(0)
     )
-    with torch.enable_grad(), nothing_saved, watch_maps(network, images, mark) as maps:
-        reached = _list_leaves(network(images[:1]))
+    try:
+        with torch.enable_grad(), nothing_saved:
+            reached = _list_leaves(network(images[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
     matter = [id(leaf) in reached for leaf in marks]
     if not any(matter):  # autograd cannot follow the network at all
         matter = [True] * len(maps)
-    stages = _list_stages(maps, matter)
+    stages: dict[torch.Size, str] = {}
+    seen: set[str] = set()
+    for (name, size), matters in zip(reversed(maps), reversed(matter), strict=True):
+        # A layer that is called again later is none: `LayerTap` holds its last call.
+        if name not in seen and matters:
+            stages.setdefault(size, name)
+        seen.add(name)
     if not stages:
         scripted = any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
         raise MethodError(
@@ -187,7 +160,7 @@ def find_stages(network: nn.Module, images: Tensor) -> tuple[str, ...]:
             f"axis, on which the logits depend, for images of {tuple(images.shape[2:])}. "
             f"{NO_SCRIPT if scripted else 'Give target_layer, or larger images.'}"
         )
-    return stages
+    return tuple(reversed(stages.values()))
 
 
 def _list_leaves(result: Tensor) -> set[int]:
@@ -204,17 +177,3 @@ def _list_leaves(result: Tensor) -> set[int]:
         seen |= new
         nodes += new
     return leaves
-
-
-def _list_stages(maps: Maps, matter: Sequence[bool]) -> tuple[str, ...]:
-    """Of each size the layer called last whose map matters, in the order of calls.
-
-    A layer that is called again later is none: `LayerTap` holds its last call.
-    """
-    stages: dict[torch.Size, str] = {}
-    seen: set[str] = set()
-    for (name, size), matters in zip(reversed(maps), reversed(matter), strict=True):
-        if name not in seen and matters:
-            stages.setdefault(size, name)
-        seen.add(name)
-    return tuple(reversed(stages.values()))

@@ -38,8 +38,8 @@ from heatmask.attribution.frozen import find_bare, recall
 from heatmask.attribution.registry import get_method, list_methods
 from heatmask.errors import MethodError
 
-Need = tuple[str, str]
-"""A check by its name, and what it is about: a layer, a method or a package."""
+Need = tuple[Callable[[Subject, str], Check], str]
+"""A check, and what it is about: a layer, a method or a package."""
 
 PREFERRED = (
     "inherent", "grad_cam", "guided_backprop", "integrated_gradients", "saliency",
@@ -47,23 +47,12 @@ PREFERRED = (
 )  # fmt: skip
 """What to advise, in this order, in place of a method that is refused."""
 
-_CHECKS: dict[str, Callable[[Subject, str], Check]] = {
-    "logits": check_logits,
-    "determinism": check_determinism,
-    "batch": check_batch,
-    "input gradient": check_input_gradient,
-    "layer": check_layer,
-    "layer gradient": check_layer_gradient,
-    "relu": check_relu,
-    "heatmap": check_heatmap,
-    "package": check_package,
-    "completeness": check_completeness,
-    "conservation": check_conservation,
-}
 _POOLED = "the logits are a linear layer of a map's means"
 
-_BASIC: tuple[Need, ...] = (("logits", ""), ("determinism", ""), ("batch", ""))
+_BASIC: tuple[Need, ...] = ((check_logits, ""), (check_determinism, ""), (check_batch, ""))
 """Without these no other number means anything."""
+
+_INVARIANTS = {"completeness": check_completeness, "conservation": check_conservation}
 
 
 def inspect_network(
@@ -198,51 +187,55 @@ class _Inspection:
         method, wanted = explainer.method, explainer.method.needs
         yield from _BASIC
         if "zennit" in wanted:
-            yield "package", "zennit"
+            yield check_package, "zennit"
         if "heatmap" in wanted:
-            yield "heatmap", ""
+            yield check_heatmap, ""
         if "gradients" in wanted and ("relu" in wanted or "layer" not in wanted):
-            yield "input gradient", ""
+            yield check_input_gradient, ""
         if "layer" in wanted:
             for layer in self.list_layers(explainer):
-                yield "layer gradient" if layer and "gradients" in wanted else "layer", layer
+                by_gradient = layer and "gradients" in wanted
+                yield check_layer_gradient if by_gradient else check_layer, layer
         if "relu" in wanted:
-            yield "relu", ""
+            yield check_relu, ""
         if "pooled head" in wanted:
-            yield "pooled head", method.name
-        yield from ((invariant, method.name) for invariant in sorted(method.invariants))
+            yield self.check_pooled_head, method.name
+        yield from ((_INVARIANTS[name], method.name) for name in sorted(method.invariants))
 
     def list_layers(self, explainer: Explainer) -> tuple[str, ...]:
         """Return the layers to check; where there is none, an empty name, whose check failed."""
         try:
             found = explainer.find_layers(self.network, self.image)
         except NETWORK_ERRORS as failure:
-            self.known[self.image_shape, "layer", ""] = fail("target layer", str(failure))
+            self.known[self.image_shape, check_layer.__name__, ""] = fail(
+                "target layer", str(failure)
+            )
             return ("",)
         # Of those found, the earliest: from there the gradient passes the others.
         return found if explainer.options["target_layer"] else found[:1]
 
     def look(self, need: Need) -> Check:
-        kind = self.image_shape[0], len(self.image_shape)
-        for key in ((kind, *need), (self.image_shape, *need)):
+        make, detail = need
+        kind, what = (self.image_shape[0], len(self.image_shape)), (make.__name__, detail)
+        for key in ((kind, *what), (self.image_shape, *what)):
             if key in self.known:
                 return self.known[key]
-        check = self.make(*need)
-        self.known[(kind if check.passed else self.image_shape, *need)] = check
-        return check
-
-    def make(self, name: str, detail: str) -> Check:
+        name = make.__name__.removeprefix("check_").replace("_", " ")
         try:
-            if name == "pooled head":
-                failure = self.try_method(detail)
-                return conclude(name, int(bool(failure)), 0, failure or _POOLED)
-            return _CHECKS[name](self.subject, detail)
+            check = make(self.subject, detail)
         except MethodError as failure:
-            return fail(name, str(failure))
+            check = fail(name, str(failure))
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as failure:  # torch cannot differentiate it, and says why
-            return fail(name, f"{name} stops: {failure}")
+            check = fail(name, f"{name} stops: {failure}")
+        self.known[(kind if check.passed else self.image_shape, *what)] = check
+        return check
+
+    def check_pooled_head(self, subject: Subject, detail: str) -> Check:
+        """The logits must be a linear layer of the last map's means, or the method says no."""
+        failure = self.try_method(detail)
+        return conclude("pooled head", int(bool(failure)), 0, failure or _POOLED)
 
     def find_failure(self, explainer: Explainer) -> Check | None:
         checks = map(self.look, self.list_needs(explainer))
