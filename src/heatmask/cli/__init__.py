@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from heatmask import __version__
-from heatmask.cli.bundles import bundles
+from heatmask.cli.bundles import bundles, export
 from heatmask.cli.common import console
 from heatmask.cli.experiments import compare, evaluate, retrain
 from heatmask.cli.methods import check, methods
@@ -42,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, segment, serve, bundles,
+    demo, segment, serve, bundles, export,
     evaluate, compare, retrain, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)

@@ -1,5 +1,6 @@
 """The command that lists the bundles."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,20 @@ def bundles(
         for bundle in found:
             if bundle.folder.parent == place:
                 show_bundle(bundle)
+
+
+def export(
+    bundle: Annotated[str, typer.Argument(help="Name of a bundle, or the path of its folder.")],
+    folder: Annotated[Path, typer.Argument(help="The new folder; it must not exist.")],
+) -> None:
+    """Copy a bundle to give away, with every option written out.
+
+    A bundle leaves out options that have their default. The copy names them all, so that it gives
+    the same masks when a later version has other defaults.
+    """
+    from heatmask.bundle.export import export_bundle
+
+    console.print(f"Bundle: {escape(str(export_bundle(bundle, folder)))}", soft_wrap=True)
 
 
 def show_bundle(bundle: "BundleInfo") -> None:

@@ -47,7 +47,7 @@ def start_server(
         folder.
     bundles
         Folder of bundles, by default `heatmask.bundle.list_places`. The best for most of the
-        studies becomes the first model, which viewers run unless told otherwise.
+        studies becomes the first model, which viewers run unless another is chosen.
     pattern
         Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
         head, of the first sequence that the bundles take.
