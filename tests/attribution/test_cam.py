@@ -1,4 +1,4 @@
-"""The CAM family: closed forms and plain loops in float64, Captum and MONAI, and the laws."""
+"""The CAM family: closed forms and plain loops in float64, Captum and MONAI, and the invariants."""
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -388,7 +388,7 @@ def test_all_classes_at_once_are_class_by_class_and_batches_image_by_image(
 
 
 @pytest.mark.parametrize("name", [name for name in CAMS if name != "score_cam"])
-def test_batch_law_in_float32(name: str, scans: dict[int, Tensor]) -> None:
+def test_batches_change_nothing_in_float32(name: str, scans: dict[int, Tensor]) -> None:
     torch.manual_seed(0)
     network = resnet18(spatial_dims=2, n_input_channels=1, num_classes=2, widen_factor=0.125)
     images = torch.cat([scans[2], 40 * scans[2]])

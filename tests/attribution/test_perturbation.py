@@ -1,4 +1,4 @@
-"""The perturbation family: closed forms and plain loops in float64, Captum, and the laws."""
+"""The perturbation family: closed forms and plain loops in float64, Captum, and the invariants."""
 
 import itertools
 import logging

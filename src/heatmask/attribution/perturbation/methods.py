@@ -2,8 +2,8 @@
 
 They need forward passes only, so any network will do, and their unit is plain: how far the
 logit drops without the part. All classes come from the same forwards: Captum's give the same
-numbers where windows end at the border, but run each class apart, 3 times as long for three
-classes (`benchmarks/beside_captum.py`), and windows in which there is nothing too.
+numbers where windows end at the border, but run each class apart, 2 to 3 times as long for
+three classes (`benchmarks/beside_captum.py`), and windows in which there is nothing too.
 
 References
 ----------
