@@ -22,7 +22,7 @@ from heatmask.geometry import (
     find_slice_axis,
     order_as_stored,
 )
-from heatmask.masks.make import MaskSettings, make_mask
+from heatmask.masks.make import MaskSettings, make_label_map
 
 
 class ResampleInPlane(InvertibleTransform):
@@ -216,9 +216,7 @@ class SmoothHeatmapd(MapTransform):
 class HeatmapToMaskd(MapTransform):
     """Turn a raw heatmap (K, X, Y, Z) on the scanner's grid into a uint8 label map.
 
-    Class k of the heatmap becomes label k + 1, background is 0; where classes overlap the
-    one with the higher heatmap wins. See `heatmask.masks.make.make_mask` for the steps and
-    `MaskSettings` for the options.
+    See `heatmask.masks.make` for the steps and `MaskSettings` for the options.
 
     Parameters
     ----------
@@ -273,14 +271,7 @@ class HeatmapToMaskd(MapTransform):
         # Rounded: a rotated 1 mm grid gives 0.9999999 mm, and a reach of 2 mm would lose a voxel.
         spacing: Any = tuple(round(float(s), 4) for s in scan.pixdim)
         image, maps = scan[0].numpy(force=True), heatmap.numpy(force=True)
-        labels = np.zeros(maps.shape[1:], np.uint8)
-        best = np.full(maps.shape[1:], -np.inf, np.float32) if len(maps) > 1 else None
-        for label, channel in enumerate(maps, start=1):
-            mask = make_mask(channel, image, spacing, axis, shown[:, label - 1], self.settings)
-            if best is not None:
-                mask &= channel > best
-                best[mask] = channel[mask]
-            labels[mask] = label
+        labels = make_label_map(maps, image, spacing, axis, shown, self.settings)
         return convert_to_dst_type(labels[None], heatmap, dtype=torch.uint8)[0]
 
 

@@ -11,7 +11,31 @@ from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
 
-__all__ = ["MaskSettings", "make_mask"]
+__all__ = ["MaskSettings", "make_label_map", "make_mask"]
+
+
+def make_label_map(
+    heatmaps: NDArray[np.float32],
+    scan: NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    slice_axis: int,
+    shown: NDArray[np.bool_],
+    settings: MaskSettings,
+) -> NDArray[np.uint8]:
+    """Return the label map (X, Y, Z) of the heatmaps (K, X, Y, Z) of K classes.
+
+    Class k becomes label k + 1, background is 0; where classes overlap the one with the higher
+    heatmap wins. `shown` has a column for each class; the others as `make_mask`.
+    """
+    labels = np.zeros(heatmaps.shape[1:], np.uint8)
+    best = np.full(labels.shape, -np.inf, np.float32) if len(heatmaps) > 1 else None
+    for label, heatmap in enumerate(heatmaps, start=1):
+        mask = make_mask(heatmap, scan, spacing_mm, slice_axis, shown[:, label - 1], settings)
+        if best is not None:
+            mask &= heatmap > best
+            best[mask] = heatmap[mask]
+        labels[mask] = label
+    return labels
 
 
 def make_mask(

@@ -1,6 +1,5 @@
 """The host's data store, with the user's own scans kept out of its reach."""
 
-import os
 import re
 import shutil
 import time
@@ -12,8 +11,9 @@ from monailabel.datastore.local import DataModel, LocalDatastore
 
 from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.readers.reference import read_reference
-from heatmask.errors import InputError, OutputError
+from heatmask.errors import InputError
 from heatmask.evaluation.segmentation import match_voxels
+from heatmask.files import write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +-]*")
 
@@ -73,7 +73,8 @@ class LinkedDatastore(LocalDatastore):
         target = Path(self._datastore.label_path(label_tag), self._filename(image_id, extension))
         self._init_from_datastore_file()  # Batch inference writes it from a process of its own
         with FileLock(self._lock_file):
-            _replace(target, label_filename)
+            with write_atomically(target) as draft:
+                shutil.copyfile(label_filename, draft)
             info = {**(label_info or {}), "ts": int(time.time()), "name": target.name}
             labels = self._datastore.objects[image_id].labels
             labels[label_tag] = DataModel(info=info, ext=extension)
@@ -84,21 +85,6 @@ class LinkedDatastore(LocalDatastore):
         check_image(self, image_id)
         extension = self._datastore.objects[image_id].image.ext
         return Path(self._datastore.image_path(), self._filename(image_id, extension))
-
-
-def _replace(target: Path, source: str) -> None:
-    """Put a copy of a file in a place, whole or not at all."""
-    draft = target.with_name(f"{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, draft)
-        os.replace(draft, target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OutputError(
-            f"The label must be written to {target}, and was not: {error.strerror}. An earlier "
-            "one is kept. Check space and permissions."
-        ) from error
 
 
 def check_label(label: Path, image: Path) -> None:
