@@ -1,7 +1,7 @@
 """Which method and smoothing rest on what the classifier needs? Asked without any mask.
 
 The default method of a bundle with plain classifier is chosen by this table: the deletion
-contrast (`heatmask.evaluation.faithfulness`) over the slices of the validation patients that
+contrast (`heatmask.experiments.faithfulness`) over the slices of the validation patients that
 the classifier calls positive. `--random` gives the control: the same method on random weights,
 judged by the trained classifier.
 """
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from heatmask.attribution import Explainer, list_methods
 from heatmask.attribution.batches import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
-from heatmask.evaluation.faithfulness import measure_deletion_contrast
+from heatmask.experiments.faithfulness import measure_deletion_contrast
 from heatmask.networks.weights import load_weights
 from heatmask.training.engine import seed_network
 from heatmask.transforms import SmoothHeatmapd

@@ -50,10 +50,6 @@ class HeatmapInferer(Inferer):
     check
         Refuse a method that would be wrong on the network, before the first volume (see
         `heatmask.attribution.checks`).
-    control
-        A network of the same build whose attribution is shown in place of the classifier's, on
-        the slices that the classifier lets through: with random weights it tells how much of a
-        mask the classifier has no part in (Adebayo et al. 2018, arXiv 1810.03292).
 
     Notes
     -----
@@ -87,7 +83,6 @@ class HeatmapInferer(Inferer):
     check: bool = True
     none_logit: bool = option(False, "Whether a slice may show none of several classes.")
     one_class: bool = option(False, "Whether a volume shows one of several classes at most.")
-    control: nn.Module | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -187,9 +182,8 @@ class HeatmapInferer(Inferer):
         Only slices that will be shown are explained, unless that costs no more than the logits.
         """
         look_first = self.gate and not self.explainer.method.in_one_forward
-        shows = network if self.control is None else self.control
         with self._autocast(slices):
-            if not look_first and shows is network:
+            if not look_first:
                 everything = torch.ones(len(slices), dtype=torch.bool, device=slices.device)
                 explanation = self._explain(slices, network, everything)
                 return explanation.logits, explanation.attribution, everything
@@ -197,7 +191,7 @@ class HeatmapInferer(Inferer):
             explained = self._predict(logits, present)[2].any(dim=1)
             if not explained.any():
                 return logits, logits.new_zeros(0, logits.shape[1], *slices.shape[2:]), explained
-            return logits, self._explain(slices, shows, explained).attribution, explained
+            return logits, self._explain(slices, network, explained).attribution, explained
 
     def _get_image_shape(self, slices: Tensor) -> torch.Size:
         """Return the shape (C, ...) of what the network gets of slices (N, C, H, W)."""

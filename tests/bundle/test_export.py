@@ -32,8 +32,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_every_bundle_has_every_part(bundle_dir: Path) -> None:
-    configs = {"evaluate.json", "inference.json", "logging.conf", "metadata.json",
-               "multi_gpu_train.json", "train.json"}  # fmt: skip
+    configs = {
+        "inference.json", "logging.conf", "metadata.json", "multi_gpu_train.json", "train.json",
+    }  # fmt: skip
     assert {p.name for p in (bundle_dir / "configs").iterdir()} == configs
     assert {"README.md", "data_license.txt", "training.png"} <= {
         p.name for p in (bundle_dir / "docs").iterdir()

@@ -19,7 +19,10 @@ from PIL import Image
 from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
-from heatmask.errors import HeatmaskError, InputError
+from heatmask.errors import InputError
+from heatmask.experiments.cases import Place
+from heatmask.experiments.evaluate import evaluate
+from heatmask.experiments.results import Comparison
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
 from heatmask.training.curve import draw_curves
@@ -339,8 +342,7 @@ def test_an_evaluation_takes_pictures_and_volumes(
     """One config for both layouts; a class is told of every volume with tumour slices."""
     small = {
         "weights": str(kinds_run / "model.pt"), "method": "saliency", "pixel_spacing_mm": 4.5,
-        "network_def#features": [4, 8], "network_def#gate_features": [4, 8], "device": "cpu",
-        "output_dir": str(tmp_path), "split": "val",
+        "network_def#features": [4, 8], "network_def#gate_features": [4, 8],
     }  # fmt: skip
     with pytest.raises(InputError, match=r"column.* mask"):
         score(small, pictures)
@@ -349,8 +351,8 @@ def test_an_evaluation_takes_pictures_and_volumes(
         flair = nib.load(heads / name / f"{name}-t2f.nii.gz")
         mask = (flair.get_fdata() > 900).astype(np.uint8)
         write_nifti(heads / name / f"{name}-seg.nii.gz", mask, flair.affine)
-    with pytest.raises(HeatmaskError, match="needs a T1-Gd scan; got FLAIR"):
-        score(small, heads)
+    (reason,) = score(small, heads).cases.left_out.values()
+    assert "needs a T1-Gd scan; got FLAIR" in reason
     shutil.copy(heads / "P2" / "P2-t2f.nii.gz", heads / "P2" / "P2-t1c.nii.gz")
     evaluation = score({**small, "gate_probability": 0.0}, heads)
     (note,) = evaluation.notes
@@ -358,18 +360,15 @@ def test_an_evaluation_takes_pictures_and_volumes(
         r"CNN, saliency: volumes by the class predicted: "
         r"((meningioma|glioma|pituitary tumour) \d(, )?)+\.", note
     )  # fmt: skip
-    probabilities = np.array(evaluation.slices.probabilities)
+    probabilities = evaluation.classifiers[0].any_class
     assert 0 < probabilities.max() <= 1
     closed = score({**small, "gate_probability": 1.0}, heads)
-    assert closed.notes == ("CNN, saliency: volumes by the class predicted: none 2.",)
-    np.testing.assert_allclose(closed.slices.probabilities, probabilities, atol=1e-6)
+    assert closed.notes == ["CNN, saliency: volumes by the class predicted: none 2."]
+    np.testing.assert_allclose(closed.classifiers[0].any_class, probabilities, atol=1e-6)
 
 
-def score(options: dict[str, object], data: Path) -> object:
-    (evaluation,) = run_bundle(
-        read_bundle(TYPES, ("inference", "evaluate"), {**options, "dataset_dir": str(data)})
-    )
-    return evaluation
+def score(options: dict[str, object], data: Path) -> Comparison:
+    return evaluate(TYPES, Place(str(data), split="val", device="cpu"), options)
 
 
 def test_curves_have_a_panel_for_what_was_logged(kinds_run: Path, tmp_path: Path) -> None:

@@ -106,10 +106,9 @@ def write_bundle(output: Path, made: OwnBundle) -> Path:
 
 def _write_files(folder: Path, made: OwnBundle) -> None:
     source = made.source
-    shutil.copytree(source / "configs", folder / "configs")
-    if made.task.pictures or len(made.task.class_names) > 1:
-        # It scores one class on volumes, in the layout of the project's own data.
-        (folder / "configs" / "evaluate.json").unlink(missing_ok=True)
+    # What earlier bundles say there of their evaluation is read no more.
+    unread = shutil.ignore_patterns("evaluate.json")
+    shutil.copytree(source / "configs", folder / "configs", ignore=unread)
     for name, change in (("inference", adapt_inference), ("metadata", adapt_metadata)):
         config = _read_json(source / "configs" / f"{name}.json")
         _write_json(folder / "configs" / f"{name}.json", change(config, made))

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,12 @@ from rich.markup import escape
 from heatmask.bundle import DEFAULT_BUNDLE
 from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError, raise_failures
+
+if TYPE_CHECKING:
+    from heatmask.experiments.cases import Cases
+
+_OF_THE_DATA = ("reference_pattern", "slice_labels", "patients", "labels")
+"""Options of `evaluate` that say where the data are, and are none of the bundle's."""
 
 
 def evaluate(
@@ -34,7 +40,7 @@ def evaluate(
     device: Device = "auto",
     options: Options = None,
 ) -> None:
-    """Score a bundle on patients with reference masks, beside floors without learning.
+    """Score a bundle on patients with reference masks, beside baselines without learning.
 
     Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
     (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
@@ -42,25 +48,25 @@ def evaluate(
     per picture, in per_picture.csv. What cannot be scored is named at the end, with exit
     status 1, and stops no other.
     """
+    _check_installed()
     from rich.markdown import Markdown
 
-    from heatmask.bundle import find_bundle, read_bundle, run_bundle
+    from heatmask.bundle import find_bundle
+    from heatmask.experiments.cases import Place
+    from heatmask.experiments.evaluate import evaluate
+    from heatmask.experiments.evaluation import write_evaluation
 
-    settings: dict[str, Any] = {"dataset_dir": str(data), "output_dir": str(output)}
-    settings |= {"split": split, "device": device}
-    if pattern:
-        settings["pattern"] = pattern
-    if weights:
-        settings["weights"] = str(weights[0])
-        settings["further_weights"] = [str(path) for path in weights[1:]]
-    configs = ("inference", "evaluate")
-    parser = read_bundle(find_bundle(bundle), configs, {**settings, **read_options(options)})
-    folder = Path(parser.get_parsed_content("output_dir"))
-    evaluation = run_bundle(parser, "scorer").score(folder)
-    console.print(Markdown((folder / "evaluation.md").read_text("utf-8")))
-    files = f"evaluation.md, evaluation.png, per_{evaluation.unit}.csv"
-    console.print(f"Written to {escape(str(folder))}: {files}")
-    raise_failures(evaluation.left_out, evaluation.n_asked, f"{evaluation.unit}s")
+    chosen = read_options(options)
+    tables: dict[str, Any] = {n: str(chosen.pop(n)) for n in _OF_THE_DATA if n in chosen}
+    place = Place(str(data), split=split, pattern=pattern, device=device, **tables)
+    first, *further = weights or (None,)
+    chosen |= {"weights": str(first)} if first else {}
+    comparison = evaluate(find_bundle(bundle), place, chosen, [str(path) for path in further])
+    paths = write_evaluation(comparison, output)
+    console.print(Markdown((output / "evaluation.md").read_text("utf-8")))
+    names = ", ".join(sorted(path.name for path in paths if path.suffix != ".json"))
+    console.print(f"Written to {escape(str(output))}: {names}")
+    _raise_left_out(comparison.cases, "picture" if comparison.cases.pictures else "patient")
 
 
 def compare(
@@ -103,17 +109,18 @@ def compare(
     """Compare bundles, attribution methods and thresholds on masks, with every control.
 
     Writes report.html (one file, also for a phone), rows.csv, compare.csv and summary.json: Dice,
-    outlines, pointing, floors, random weights, a U-Net on a few masks, retraining on filtered
+    outlines, pointing, baselines, random weights, a U-Net on a few masks, retraining on filtered
     images, classification, confidence and faithfulness. What is computed is kept in CACHE under
     the hash of weights, settings, data and code: a run that stopped goes on, and a second one
     computes nothing. What cannot be scored is named at the end, with exit status 1, and stops
     no other.
     """
-    from heatmask.comparison.agenda import PARTS, Request
-    from heatmask.comparison.gather import compare
-    from heatmask.comparison.page import write_report
-    from heatmask.comparison.sentences import summarise
-    from heatmask.comparison.work import Place
+    _check_installed()
+    from heatmask.experiments.cases import Place
+    from heatmask.experiments.gather import compare
+    from heatmask.experiments.page import write_report
+    from heatmask.experiments.plan import PARTS, Request
+    from heatmask.experiments.sentences import summarise
 
     unknown = sorted({*(without or ())} - {*PARTS})
     if unknown:
@@ -127,9 +134,7 @@ def compare(
     for line in summarise(comparison):
         console.print(f"  {escape(line)}")
     console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
-    subjects = comparison.subjects
-    items = "pictures" if subjects.pictures else "volumes"
-    raise_failures(subjects.left_out, subjects.n_asked, items)
+    _raise_left_out(comparison.cases, comparison.cases.unit)
 
 
 def retrain(
@@ -157,14 +162,15 @@ def retrain(
     retraining.png. A classifier that does as well on the hottest part needs no more; one that
     does as well without it does not need it.
     """
+    _check_installed()
     from rich.table import Table
 
-    from heatmask.comparison.gather import retrain
-    from heatmask.comparison.page import write_retraining
-    from heatmask.comparison.retraining import QUANTILES
-    from heatmask.comparison.sentences import describe_retraining, judge_retraining
-    from heatmask.comparison.tables import tabulate_outcomes
-    from heatmask.comparison.work import Place
+    from heatmask.experiments.cases import Place
+    from heatmask.experiments.gather import retrain
+    from heatmask.experiments.page import write_retraining
+    from heatmask.experiments.retraining import QUANTILES
+    from heatmask.experiments.sentences import describe_retraining, judge_retraining
+    from heatmask.experiments.tables import tabulate_outcomes
 
     folder = cache or output / "cache"
     place = Place(str(data.resolve()), str(folder.resolve()), pattern=pattern, device=device)
@@ -178,3 +184,17 @@ def retrain(
         console.print(f"  {escape(line)}")
     paths = write_retraining(comparison, output)
     console.print(f"Written: {', '.join(escape(str(path)) for path in paths)}")
+
+
+def _check_installed() -> None:
+    """Refuse to begin without the libraries that only experiments need."""
+    from importlib.util import find_spec
+
+    if not all(map(find_spec, ("jinja2", "joblib"))):
+        raise OptionError(
+            "Experiments need further libraries: python -m pip install 'heatmask[experiments]'."
+        )
+
+
+def _raise_left_out(cases: "Cases", unit: str) -> None:
+    raise_failures(cases.left_out, cases.n_asked, f"{unit}s")

@@ -1,4 +1,1 @@
-"""Scores of masks and of slice probabilities, floors without learning, tables and figures.
-
-`protocol.evaluate_cases` scores, `report.write_evaluation` writes down.
-"""
+"""Metrics of masks, slices and classes, with intervals over patients."""

@@ -66,7 +66,7 @@ def bootstrap_clusters(
         Indices (M,) of observations, some of them repeated, to a number; NaN where it is not
         defined, as an AUROC of one class. Such resamples are left out.
     clusters
-        (N,), the cluster of each observation: any values that can be told apart.
+        (N,), the cluster of each observation: any values that differ.
     n, seed
         As `bootstrap_mean`.
 

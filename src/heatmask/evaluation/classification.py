@@ -1,10 +1,12 @@
-"""How well slice probabilities tell tumour from no tumour, and how much of it is position.
+"""How well a classifier does: slices with and without a tumour, and classes of pictures.
 
 Tumours are rare at both ends of a stack, so that a classifier may score well by knowing only
 where a slice lies. Two numbers tell: the AUROC among slices of the same tenth of the stack, and
 the AUROC of a table that knows the position and nothing else.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy.stats import rankdata
 from sklearn import metrics
 
 from heatmask.errors import InputError
+from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
 
 NAN = float("nan")
 
@@ -94,16 +97,16 @@ def position_only_auroc(
 def expected_calibration_error(
     labels: ArrayLike, probabilities: ArrayLike, n_bins: int = 10
 ) -> float:
-    """Mean distance between the probability told and the rate seen, weighted by slices.
+    """Mean distance between the predicted probability and the observed rate, weighted by slices.
 
     Naeini et al., AAAI 2015, with bins of equal width over the probability of tumour (Guo et
     al., 2017, bin the confidence of the predicted class). No slice at all: NaN.
     """
-    true, told = _check_probabilities(labels, probabilities)
+    true, given = _check_probabilities(labels, probabilities)
     if true.size == 0:
         return NAN
-    bins = np.minimum((told * n_bins).astype(int), n_bins - 1)  # 1.0 falls in the last bin
-    gap = np.bincount(bins, weights=told - true, minlength=n_bins)
+    bins = np.minimum((given * n_bins).astype(int), n_bins - 1)  # 1.0 falls in the last bin
+    gap = np.bincount(bins, weights=given - true, minlength=n_bins)
     return float(np.abs(gap).sum() / true.size)
 
 
@@ -114,18 +117,86 @@ def score_slices(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float
     -------
     dict
         ``auroc`` and ``average_precision`` (NaN where one class is missing), ``f1`` (NaN without
-        any tumour, told or true), ``accuracy`` (NaN without slices), ``ece``.
+        any tumour, predicted or true), ``accuracy`` (NaN without slices), ``ece``.
     """
-    true, told = _check_probabilities(labels, probabilities)
-    said = (told >= 0.5).astype(int)
+    true, given = _check_probabilities(labels, probabilities)
+    predicted = (given >= 0.5).astype(int)
     both = _has_both(true)
     return {
-        "auroc": slice_auroc(true, told),
-        "average_precision": float(metrics.average_precision_score(true, told)) if both else NAN,
-        "f1": float(metrics.f1_score(true, said)) if (true | said).any() else NAN,
-        "accuracy": float(metrics.accuracy_score(true, said)) if true.size else NAN,
-        "ece": expected_calibration_error(true, told),
+        "auroc": slice_auroc(true, given),
+        "average_precision": float(metrics.average_precision_score(true, given)) if both else NAN,
+        "f1": float(metrics.f1_score(true, predicted)) if (true | predicted).any() else NAN,
+        "accuracy": float(metrics.accuracy_score(true, predicted)) if true.size else NAN,
+        "ece": expected_calibration_error(true, given),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """Scores of a classifier whose answer is the class of the largest probability.
+
+    Attributes
+    ----------
+    macro_f1
+        Mean of `f1` over the classes, interval over clusters.
+    accuracy
+        Share of right answers, interval over clusters.
+    f1
+        (K,), NaN for a class that neither occurs nor is predicted; `macro_f1` leaves it out.
+    confusion
+        (K, K) counts: the row is the true class, the column the predicted one.
+    ece
+        Calibration error of the largest probability (Guo et al., 2017).
+    """
+
+    macro_f1: Interval
+    accuracy: Interval
+    f1: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    ece: float
+
+    @property
+    def commonest(self) -> float:
+        """Accuracy of always answering the class that is commonest here."""
+        return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
+
+
+def score_classes(
+    class_idx: ArrayLike, probabilities: ArrayLike, clusters: Sequence[str], n: int = 1_000
+) -> ClassScores:
+    """Score the class probabilities of N pictures.
+
+    Parameters
+    ----------
+    class_idx
+        (N,), the true class, 0 to K - 1; N is at least 1.
+    probabilities
+        (N, K) in [0, 1].
+    clusters
+        (N,), what the bootstrap draws: the picture's patient, or what comes near to it.
+    n
+        Draws of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        The shapes do not fit, a class is not one of K, or a probability lies outside [0, 1].
+    """
+    true, given = np.asarray(class_idx), np.asarray(probabilities, float)
+    _check_classes(true, given, clusters)
+    predicted, classes = given.argmax(axis=1), range(given.shape[1])
+    right = true == predicted
+
+    def find_f1(chosen: NDArray[np.int64]) -> float:
+        return float(_score_f1(true[chosen], predicted[chosen], classes, "macro"))
+
+    return ClassScores(
+        macro_f1=bootstrap_clusters(find_f1, clusters, n),
+        accuracy=bootstrap_clusters(lambda i: float(np.mean(right[i])), clusters, n),
+        f1=np.asarray(_score_f1(true, predicted, classes, None)),
+        confusion=metrics.confusion_matrix(true, predicted, labels=classes),
+        ece=expected_calibration_error(right, given.max(axis=1)),
+    )
 
 
 def _has_both(labels: NDArray[np.int64]) -> bool:
@@ -135,29 +206,29 @@ def _has_both(labels: NDArray[np.int64]) -> bool:
 def _check_pairs(
     labels: ArrayLike, scores: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    true, told = np.asarray(labels), np.asarray(scores, float)
-    if true.ndim != 1 or true.shape != told.shape:
+    true, given = np.asarray(labels), np.asarray(scores, float)
+    if true.ndim != 1 or true.shape != given.shape:
         raise InputError(
-            f"Labels and scores must be lists of one length, got {true.shape} and {told.shape}. "
+            f"Labels and scores must be lists of one length, got {true.shape} and {given.shape}. "
             "Give one of each per slice."
         )
     if not np.isin(true, (0, 1)).all():
         raise InputError(f"Slice labels must be 0 or 1, got {np.unique(true).tolist()[:5]}.")
-    if not np.isfinite(told).all():
+    if not np.isfinite(given).all():
         raise InputError("Scores must be finite, got NaN or infinity. Check the network's output.")
-    return true.astype(int), told
+    return true.astype(int), given
 
 
 def _check_probabilities(
     labels: ArrayLike, probabilities: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    true, told = _check_pairs(labels, probabilities)
-    if told.size and not (told.min() >= 0 and told.max() <= 1):
+    true, given = _check_pairs(labels, probabilities)
+    if given.size and not (given.min() >= 0 and given.max() <= 1):
         raise InputError(
-            f"Probabilities must lie in [0, 1], got {told.min():.3g} to {told.max():.3g}. "
+            f"Probabilities must lie in [0, 1], got {given.min():.3g} to {given.max():.3g}. "
             "Put logits through a sigmoid first."
         )
-    return true, told
+    return true, given
 
 
 def _find_bins(positions: ArrayLike, n_bins: int, n_slices: int) -> NDArray[np.int64]:
@@ -168,3 +239,22 @@ def _find_bins(positions: ArrayLike, n_bins: int, n_slices: int) -> NDArray[np.i
             "Slice i of n lies at (i + 0.5) / n."
         )
     return (where * n_bins).astype(int)
+
+
+def _score_f1(
+    true: NDArray, predicted: NDArray, classes: range, average: str | None
+) -> float | NDArray[np.float64]:
+    return metrics.f1_score(true, predicted, labels=classes, average=average, zero_division=NAN)
+
+
+def _check_classes(true: NDArray, given: NDArray[np.float64], clusters: Sequence[str]) -> None:
+    if true.ndim != 1 or given.ndim != 2 or not true.size == len(given) == len(clusters) > 0:
+        raise InputError(
+            "Each picture must have one class, K probabilities and one cluster, got shapes "
+            f"{true.shape} and {given.shape} and {len(clusters)} clusters."
+        )
+    if not np.isin(true, range(given.shape[1])).all():
+        raise InputError(
+            f"Classes must be 0 to {given.shape[1] - 1} with {given.shape[1]} probabilities, got "
+            f"{np.unique(true).tolist()[:5]}."
+        )

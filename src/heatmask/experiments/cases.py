@@ -1,0 +1,282 @@
+"""What masks are scored on: volumes or pictures with a reference mask, labels and a cluster."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from heatmask.data.label_table import LabelledImage, LabelTable, read_label_table, read_references
+from heatmask.data.labels import LabelledVolume, list_labelled_volumes
+from heatmask.data.paths import is_picture
+from heatmask.data.readers.reference import read_reference
+from heatmask.data.tables.csv_table import read_table
+from heatmask.errors import InputError, OptionError, list_reasons
+from heatmask.evaluation.segmentation import check_same_shape, match_voxels
+from heatmask.geometry import find_array_axis, find_ras_slice_axis
+
+Volumes = Sequence[LabelledVolume | LabelledImage]
+GROUP = "group"
+"""Column of labels.csv that stands for patients where these are only guessed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data are, and where results are kept.
+
+    Attributes
+    ----------
+    data
+        Folder with patients.csv, slice_labels.csv and a folder a patient; or, of 2D pictures, with
+        labels.csv (image, mask, label, split).
+    cache
+        Folder of the store; empty for none.
+    split, given
+        The split that is reported on, and the one whose masks rule (b) may use.
+    pattern
+        File names of the scans, as `heatmask.data.cases.find_studies` takes it.
+    device
+        As the bundles' configs take it.
+    reference_pattern
+        File name of the reference mask beside a volume.
+    slice_labels, patients, labels
+        The tables, below `data` or elsewhere.
+    unusable
+        Cases to leave out, each with the reason: see `heatmask.experiments.usable`.
+    """
+
+    data: str
+    cache: str = ""
+    split: str = "test"
+    given: str = "val"
+    pattern: str | None = None
+    device: str = "auto"
+    reference_pattern: str = "*-seg.nii.gz"
+    slice_labels: str = "slice_labels.csv"
+    patients: str = "patients.csv"
+    labels: str = "labels.csv"
+    unusable: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the data are 2D pictures."""
+        return (Path(self.data) / self.labels).is_file()
+
+    def check_splits(self) -> None:
+        """Refuse masks that would judge themselves, with an `OptionError`."""
+        if self.split == self.given:
+            raise OptionError(
+                "The split reported on and the one whose masks rule (b) may use must differ, or "
+                f"the masks would judge themselves; both are {self.split!r}. Change --split or "
+                "--given."
+            )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume or picture.
+
+    Attributes
+    ----------
+    name
+        One that no other case has.
+    cluster
+        What the bootstrap draws: the patient, or the group of a picture.
+    image
+        What the bundle's preprocessing takes.
+    reference
+        File of the human's mask.
+    labels
+        Of a volume: 0 or 1 of each slice. Of a picture: its class, from 0, alone.
+    """
+
+    name: str
+    cluster: str
+    image: Any = field(hash=False)
+    reference: Path
+    labels: tuple[int, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """The scans, then the reference."""
+        scans = self.image.values() if not isinstance(self.image, str) else [self.image]
+        return [*map(Path, scans), self.reference]
+
+    def load_reference(self, scan: MetaTensor) -> NDArray[np.bool_]:
+        """Return the mask (X, Y, Z) on the voxels of its scan (1, X, Y, Z), True inside.
+
+        Raises
+        ------
+        InputError
+            It is no mask (see `heatmask.data.readers.reference`) or not one of this scan,
+            or the slices of the scan are not those that have labels.
+        """
+        count = scan.shape[1 + find_slices(scan)]
+        if count != len(self.labels):
+            raise InputError(
+                f"Each slice must have one label; the scan has {count} slices and "
+                f"{len(self.labels)} labels. Correct its lines in slice_labels.csv."
+            )
+        mask, affine = read_reference(self.reference)
+        if not is_picture(self.reference):
+            return match_voxels(mask, affine, scan.shape[1:], np.asarray(scan.affine))
+        check_same_shape(np.asarray(scan[0]), mask)
+        return mask
+
+
+def find_slices(scan: MetaTensor) -> int:
+    """Return the array axis of a scan's axial slices, or the only one of a single slice."""
+    affine = np.asarray(scan.affine)
+    return find_array_axis(affine, find_ras_slice_axis(scan.shape[1:], affine, 2))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """All cases of a split.
+
+    Attributes
+    ----------
+    split
+        Its name.
+    cases
+        Those that are scored, in the order of the tables.
+    left_out
+        Why the others are not, by name: counted and named in the report.
+    classes
+        What a picture may show; empty for volumes.
+    training_labels
+        Slice labels of the training volumes, for the baselines that know the position alone.
+    """
+
+    split: str
+    cases: tuple[Case, ...]
+    left_out: Mapping[str, str] = field(hash=False)
+    classes: tuple[str, ...] = ()
+    training_labels: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def n_asked(self) -> int:
+        """How many the split has, with those left out."""
+        return len(self.cases) + len(self.left_out)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether these are single 2D pictures: scored in pixels, by class."""
+        return bool(self.classes)
+
+    @property
+    def unit(self) -> str:
+        """What a case is, in one word."""
+        return "picture" if self.pictures else "volume"
+
+    @cached_property
+    def clusters(self) -> list[str]:
+        """The cluster of each case."""
+        return [case.cluster for case in self.cases]
+
+    def leave_out(self, reasons: Mapping[str, str]) -> "Cases":
+        """Return the cases without those that cannot be scored.
+
+        Raises
+        ------
+        InputError
+            None is left.
+        """
+        problems = {c.name: reasons[c.name] for c in self.cases if reasons.get(c.name)}
+        kept = tuple(case for case in self.cases if case.name not in problems)
+        left_out = {**self.left_out, **problems}
+        if not kept:
+            raise InputError(
+                f"Some cases of the split {self.split!r} must have a reference mask that can be "
+                f"used; none of {self.n_asked} has. Check the split, --set reference_pattern or "
+                f"the column mask.{list_reasons(left_out)}"
+            )
+        return replace(self, cases=kept, left_out=left_out)
+
+
+def list_volumes(
+    place: Place, sequences: Sequence[str], split: str, pattern: str | None
+) -> list[LabelledVolume]:
+    """Return the volumes of a split whose slices have labels, with or without a mask."""
+    data = Path(place.data)
+    labels, patients = data / place.slice_labels, data / place.patients
+    return list_labelled_volumes(data, pattern, labels, patients, split, sequences)
+
+
+def list_cases(place: Place, sequences: Sequence[str], classes: Sequence[str], split: str) -> Cases:
+    """Return the cases of a split, without those that have no reference mask.
+
+    Parameters
+    ----------
+    sequences
+        What the bundle takes.
+    classes
+        What the table of pictures calls the bundle's classes, in their order.
+
+    Raises
+    ------
+    InputError
+        A table is not what it must be, or no case is left.
+    """
+    if place.pictures:
+        return _list_pictures(place, read_pictures(place, classes), split)
+    found, problems = [], {}
+    for volume in list_volumes(place, sequences, split, place.pattern):
+        masks = sorted(volume.path.parent.glob(place.reference_pattern))
+        if len(masks) != 1:
+            problems[volume.patient] = (
+                f"It must have one reference mask {place.reference_pattern} beside the scan; "
+                f"there are {len(masks)}."
+            )
+        reference = masks[0] if len(masks) == 1 else Path()
+        found.append(
+            Case(volume.patient, volume.patient, volume.image, reference, volume.slice_labels)
+        )
+    training = tuple(v.slice_labels for v in list_volumes(place, sequences, "train", None))
+    cases = Cases(split, tuple(found), {}, training_labels=training)
+    return cases.leave_out({**problems, **dict(place.unusable)})
+
+
+def read_pictures(place: Place, classes: Sequence[str]) -> LabelTable:
+    """Return the table of pictures."""
+    path, patients = Path(place.data) / place.labels, find_patient_column(place)
+    return read_label_table(path, place.data, classes, patient_column=patients)
+
+
+def find_patient_column(place: Place) -> str:
+    """Return which column of the table of pictures tells patients apart."""
+    columns = read_table(Path(place.data) / place.labels, ("image",)).columns
+    return GROUP if GROUP in columns else "patient"
+
+
+def _list_pictures(place: Place, table: LabelTable, split: str) -> Cases:
+    references = read_references(Path(place.data) / place.labels, place.data)
+    images = table.select(split)
+    root = os.path.commonpath([image.path.parent for image in images]) if images else ""
+    found, problems = [], {}
+    for image in images:
+        name, (label,) = image.path.relative_to(root).as_posix(), image.list_labels(1)
+        if not label:
+            problems[name] = f"It must show one of {', '.join(table.class_names)}; it shows none."
+        if image.path not in references:
+            problems[name] = "It has no reference mask in the table."
+        reference = references.get(image.path, Path())
+        found.append(Case(name, image.patient, image.image, reference, ((label or 0) - 1,)))
+    cases = Cases(split, tuple(found), {}, table.class_names)
+    return cases.leave_out({**problems, **dict(place.unusable)})
+
+
+def keep_usable(volumes: Volumes, cases: Cases) -> Volumes:
+    """Return the volumes of a split that are among its cases."""
+    images = [case.image for case in cases.cases]
+    return tuple(volume for volume in volumes if volume.image in images)
+
+
+def name_split(split: str) -> str:
+    """Return what a split's cases are called in sentences."""
+    return {"val": "validation patients", "test": "test patients"}.get(split, f"split {split}")

@@ -1,0 +1,189 @@
+"""Everything that is measured on one case: of a heatmap's masks by rule, and of the heatmap."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
+from heatmask.experiments.cases import Case, Cases, find_slices
+from heatmask.experiments.heatmaps import Explanations, Heatmap, measure_range
+from heatmask.experiments.metrics import score_heatmap, score_surface
+from heatmask.experiments.store import Kept, digest, digest_code, digest_file
+from heatmask.geometry import find_ras_slice_axis, order_as_stored
+from heatmask.transforms import HeatmapToMaskd
+
+OWN = "own"
+RULES: dict[str, dict[str, Any]] = {
+    OWN: {},
+    "not snapped": {"snap": False, "preset": "default"},
+    "multi-Otsu": {"threshold_rule": "multi_otsu"},
+    "paper": {"preset": "paper"},
+}
+"""Rules that look at no mask: what each changes of the bundle's own settings."""
+N_LEVELS = 20
+"""Levels that the rules (b) and (c) choose from, evenly over the heatmap's range."""
+TOLERANCE = 2.0
+"""Of surface Dice, in mm or pixels."""
+_PIXEL_EDGES = (10.0, 10.0, 10.0)  # So that a pixel is 1 ml, and `score_mask` counts pixels
+
+Scores = dict[str, Any]
+
+
+class Scoring(Kept[Case]):
+    """Scores of one entry.
+
+    Parameters
+    ----------
+    explanations
+        The entry's heatmaps.
+    cases
+        Those of one split; a control's range is measured on their heatmaps.
+    brief
+        Overlap alone: no outlines, no scores of the heatmap, no levels.
+    """
+
+    def __init__(self, explanations: Explanations, cases: Cases, brief: bool = False) -> None:
+        self.explanations, self.cases, self.store = explanations, cases, explanations.store
+        self.control, self.brief = bool(explanations.entry.control), brief
+        self.rules = list(RULES)[: 2 if self.control else 4]
+        if "preset" not in explanations.parser.get():
+            self.rules = self.rules[:3]  # The paper's steps work on logits
+        if brief:
+            self.rules = [rule for rule in self.rules if rule != "multi-Otsu"]
+        self._range: tuple[float, float] | None = None
+
+    def find_key(self, item: Case) -> str:
+        """Return what the scores of a case are kept under; a control's range depends on all."""
+        among = self.cases.cases if self.control else (item,)
+        keys = [self.explanations.find_key(case) for case in (item, *among)]
+        return digest([keys, digest_file(item.reference), item.labels, digest_code(__name__)])
+
+    def _compute(self, item: Case) -> Scores:
+        """Score the masks of every rule, and the heatmap.
+
+        Returns
+        -------
+        dict
+            ``rules``: by name of the rule, what `score_whole` returns; ``probabilities``: by slice,
+            in the file's order; ``predicted``: whether each class is; ``confidence``: the mean
+            probability of what is shown, 0 where
+            nothing is; ``seconds``. If not brief, ``heatmap``: what `score_heatmap` returns, of
+            the highest class; ``slice_dice``: by rule, the Dice of each slice that holds a
+            lesion; of trained weights ``levels``: the Dice at each level.
+        """
+        data, heatmap = self.explanations.prepare(item), self.explanations.explain(item)
+        masker, low, high = self._prepare_masker()
+        filled = heatmap.fill(data["image"], self.explanations.slice_axis, low)
+        data |= {"heatmap": filled, "shown": heatmap.shown}
+        result = self.explanations.pipeline.bring_to_scan(data)
+        scan, axis = result["scan"], find_slices(result["scan"])
+        reference = item.load_reference(scan)
+        masks = {rule: make_mask(result, masker, **RULES[rule]) > 0 for rule in self.rules}
+        affine, pictures = np.asarray(scan.affine), self.cases.pictures
+        scores: Scores = {
+            "rules": {
+                rule: score_whole(
+                    mask, reference, affine, axis, pictures, rule == OWN and not self.brief
+                )
+                for rule, mask in masks.items()
+            },
+            **describe_classes(heatmap, result["scan"], self.explanations.slice_axis),
+        }
+        if not self.brief:
+            highest = np.asarray(result["heatmap"]).max(axis=0)
+            scores["heatmap"] = score_heatmap(highest, reference, low)
+            scores["slice_dice"] = {r: score_slices(m, reference, axis) for r, m in masks.items()}
+        if not self.brief and not self.control:
+            levels = make_levels(result, masker, low, high)
+            scores["levels"] = [score_dice(mask > 0, reference) for mask in levels]
+        return scores
+
+    def _prepare_masker(self) -> tuple[HeatmapToMaskd, float, float]:
+        """Return the bundle's step from heatmap to mask, and the range that it works with."""
+        masker = self.explanations.pipeline.masker
+        if self.control:
+            every = (self.explanations.explain(case) for case in self.cases.cases)
+            self._range = self._range or measure_range(list(every))
+            masker.settings = replace(masker.settings, calibration=self._range)
+        return masker, *masker.settings.calibration
+
+
+def make_mask(result: Mapping[str, Any], masker: HeatmapToMaskd, **changes: Any) -> NDArray:
+    """Return the label map (X, Y, Z) of a heatmap with some settings changed."""
+    settings = masker.settings
+    try:
+        masker.settings = replace(settings, **changes)
+        data: Any = dict(result)  # whose keys are words
+        return np.asarray(masker(data)["mask"][0])
+    finally:
+        masker.settings = settings
+
+
+def make_levels(
+    result: Mapping[str, Any], masker: HeatmapToMaskd, low: float, high: float
+) -> Iterator[NDArray]:
+    """Yield the masks at `N_LEVELS` levels above `low`, up to just below `high`."""
+    for step in range(N_LEVELS):
+        level = low + (high - low) * (step + 0.5) / N_LEVELS
+        yield make_mask(result, masker, threshold_rule="level", threshold_level=level)
+
+
+def score_whole(
+    mask: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    affine: NDArray,
+    slice_axis: int,
+    pictures: bool,
+    outline: bool = True,
+) -> Scores:
+    """Return overlap, sizes and, if asked, distances of one mask; ml and mm, of pictures pixels."""
+    edges: Sequence[float] = measure_spacing_mm(affine).tolist()
+    found = score_mask(mask, reference, _PIXEL_EDGES if pictures else edges, slice_axis)
+    unit = (1.0, 1.0, 1.0) if pictures else edges
+    return {
+        "dice": found["dice"],
+        "iou": found["iou"],
+        "mask_size": found["mask_ml"],
+        "reference_size": found["reference_ml"],
+        "false_size": found["tumour_free_slices_ml"],
+        **(score_surface(mask, reference, unit, TOLERANCE) if outline else {}),
+    }
+
+
+def score_dice(mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Return the Dice of a mask, NaN where both are empty."""
+    sizes = np.count_nonzero(mask) + np.count_nonzero(reference)
+    return 2 * np.count_nonzero(mask & reference) / sizes if sizes else float("nan")
+
+
+def score_slices(
+    mask: NDArray[np.bool_], reference: NDArray[np.bool_], slice_axis: int
+) -> list[float]:
+    """Return the Dice of each slice that holds a lesion."""
+    slices = (np.moveaxis(part, slice_axis, 0) for part in (mask, reference))
+    return [score_dice(ours, theirs) for ours, theirs in zip(*slices, strict=True) if theirs.any()]
+
+
+def describe_classes(heatmap: Heatmap, scan: Any, slice_axis: int) -> Scores:
+    """Return what the classifier predicts: see `Scoring`."""
+    affine = np.asarray(scan.affine)
+    axis = find_ras_slice_axis(scan.shape[1:], affine, slice_axis)
+    stored = order_as_stored(heatmap.probabilities, affine, axis)
+    shown = heatmap.probabilities[heatmap.shown]
+    return {
+        "probabilities": np.asarray(stored, float).tolist(),
+        "predicted": [bool(one) for one in heatmap.predicted.any(axis=0)],
+        "confidence": float(shown.mean()) if shown.size else 0.0,
+        "seconds": heatmap.seconds,
+    }
+
+
+def find_best_level(by_case: Sequence[Scores], clusters: Sequence[str]) -> int:
+    """Return the number of the level with the highest mean Dice over clusters."""
+    dice = np.array([scores["levels"] for scores in by_case])
+    names = np.array(clusters)
+    means = [np.nanmean(dice[names == name], axis=0) for name in dict.fromkeys(clusters)]
+    return int(np.nanmean(means, axis=0).argmax())
