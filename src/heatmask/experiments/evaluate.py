@@ -13,14 +13,19 @@ from rich.progress import track
 from heatmask.errors import Failures
 from heatmask.evaluation.classification import slice_auroc
 from heatmask.experiments.baselines import BaselineScoring
-from heatmask.experiments.cases import GROUP, Cases, Place, find_patient_column
+from heatmask.experiments.cases import GROUP, Cases, Place, find_patient_column, list_cases
 from heatmask.experiments.classifier import make_classifier
-from heatmask.experiments.entries import Entry, name_network, read_config, read_methods
+from heatmask.experiments.entries import (
+    Entry,
+    list_label_words,
+    name_network,
+    read_config,
+    read_methods,
+)
 from heatmask.experiments.heatmaps import Explanations
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.rows import Found, make_baselines, make_rows
 from heatmask.experiments.scores import OWN, Scoring
-from heatmask.experiments.work import read_cases
 from heatmask.networks.weights import load_weights
 
 RIGHT_CLASS = "right class only"
@@ -62,7 +67,8 @@ def evaluate(
     method = str(options.get("method", read_methods(bundle)[0]))
     explanations = Explanations(Entry(bundle, method), options, None)
     name = name_network(bundle, explanations.parser.get())
-    cases = read_cases(bundle, place, place.split)
+    sequences = explanations.parser.get_parsed_content("sequences")
+    cases = list_cases(place, sequences, list_label_words(bundle), place.split)
     networks = {
         name + f", network {number}" * (number > 1): Scoring(network, cases, brief=True)
         for number, network in enumerate(_list_networks(explanations, further_weights), start=1)

@@ -87,6 +87,7 @@ class Explanations(Kept[Case]):
         chosen = {"method": entry.method} if "method" in read_config(entry.bundle) else {}
         self.parser = read_bundle(entry.bundle, options={**options, **chosen})
         self.parser.update({"dataset": [], "writer": None})
+        self.parser.parse()  # So that what it includes is in its content
         self._prepared: tuple[Case | None, dict[str, Any]] = (None, {})
 
     @cached_property
@@ -102,11 +103,6 @@ class Explanations(Kept[Case]):
     def slice_axis(self) -> int:
         """The axis of the slices in RAS orientation."""
         return int(self.parser.get_parsed_content("slice_axis"))
-
-    @property
-    def sequences(self) -> list[str]:
-        """What the bundle takes."""
-        return list(self.parser.get_parsed_content("sequences"))
 
     @cached_property
     def preparation(self) -> str:
