@@ -262,9 +262,9 @@ def test_another_postprocessing_is_scored_anew(heads: Path, report: Path, tmp_pa
     (case, *_) = list_items(task, place)
     assert open_kept(task, place).is_done(case)
     path = bundle / "configs" / "inference.json"
-    text = path.read_text(encoding="utf-8")
-    assert '"nearest_interp": false' in text
-    path.write_text(text.replace('"nearest_interp": false', '"nearest_interp": true'), "utf-8")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["postprocessing"] = {"_target_": "heatmask.parts.make_masker", "options": "@options"}
+    path.write_text(json.dumps(config), encoding="utf-8")
     assert not open_kept(task, place).is_done(case)
 
 

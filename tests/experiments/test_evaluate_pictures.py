@@ -84,7 +84,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "slice_axis": 2,
         "sequences": ["T1-Gd"],
         "class_names": list(NAMES),
-        "displayable_configs": {},
         "preprocessing": {
             "_target_": "heatmask.data.load.LoadSequencesd",
             "sequences": "@sequences", "min_slices": 1,

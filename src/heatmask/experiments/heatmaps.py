@@ -102,7 +102,7 @@ class Explanations(Kept[Case]):
     @property
     def slice_axis(self) -> int:
         """The axis of the slices in RAS orientation."""
-        return int(self.parser.get_parsed_content("slice_axis"))
+        return self.pipeline.inferer.slice_axis
 
     @cached_property
     def preparation(self) -> str:
@@ -113,10 +113,15 @@ class Explanations(Kept[Case]):
     @cached_property
     def digest(self) -> str:
         """Digest of what decides the results but for the scan."""
-        weights = Path(self.parser.get_parsed_content("weights"))
+        weights = Path(self._find_weights())
         files = [weights, weights.with_name("calibration.json")]
         found = [digest_file(path) for path in files if path.is_file()]
         return digest([self.preparation, found, self.entry.control])
+
+    def _find_weights(self) -> str:
+        if "options" in self.parser:
+            return str(self.parser.get_parsed_content("options")["weights"])
+        return str(self.parser.get_parsed_content("weights"))  # of Heatmask 0.1
 
     def find_key(self, item: Case) -> str:
         """Return what the heatmap of a case is kept under."""

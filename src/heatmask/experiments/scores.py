@@ -13,6 +13,7 @@ from heatmask.experiments.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.experiments.metrics import score_heatmap, score_surface
 from heatmask.experiments.store import Kept, digest, digest_code, digest_file
 from heatmask.geometry import find_ras_slice_axis, order_as_stored
+from heatmask.parts import offer_options
 from heatmask.transforms import HeatmapToMaskd
 
 OWN = "own"
@@ -49,7 +50,8 @@ class Scoring(Kept[Case]):
         self.explanations, self.cases, self.store = explanations, cases, explanations.store
         self.control, self.brief = bool(explanations.entry.control), brief
         self.rules = list(RULES)[: 2 if self.control else 4]
-        if "preset" not in explanations.parser.get():
+        bundle, config = explanations.entry.bundle, explanations.parser.get()
+        if "preset" not in offer_options(bundle, config):
             self.rules = self.rules[:3]  # The paper's steps work on logits
         if brief:
             self.rules = [rule for rule in self.rules if rule != "multi-Otsu"]
