@@ -57,12 +57,13 @@ test-slow: $(DEV)  ## only the slow tests
 test-all: lint test test-slow  ## lint, all tests, and the tests again on Python 3.12
 	$(MAKE) test VENV=.venv312 PYTHON="$(or $(PYTHON312),python3.12)"
 
-lint: $(DEV)  ## ruff, mypy, the dependency rules between the modules, links
+lint: $(DEV)  ## ruff, mypy, the dependency rules between the modules, links, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
+	$(BIN)/python docs/check_words.py
 
 format: $(DEV)  ## put the code into ruff's format, repair what it can
 	$(BIN)/ruff format .

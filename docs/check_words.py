@@ -19,7 +19,7 @@ INSTEAD = {
     r"told": "predicted (a class), or read from, recognised, given",
     r"floors?(?! ?\()": "baseline (a method to compare with), lower bound (of time)",
     r"laws?": "property, invariant",
-    r"preflight|doctor": "check",
+    r"preflight|(?<!\")doctor": "check",  # the command keeps its earlier name as another one
     r"oracles?": "reference implementation, upper bound",
     r"verdicts?": "conclusion",
     r"glossary": "terms",

@@ -94,8 +94,8 @@ def _outline_skin(space: Space) -> Array:
 
 def _outline_brain(space: Space, skin: Array, rng: np.random.Generator) -> Array:
     """Cerebrum under the vault, temporal lobes, cerebellum and brain stem."""
-    floor = -(space.z + 20 + 0.12 * space.y)
-    cerebrum = np.maximum(skin + rng.uniform(12, 14.5), floor)
+    base = -(space.z + 20 + 0.12 * space.y)
+    cerebrum = np.maximum(skin + rng.uniform(12, 14.5), base)
     temporal = measure_pair(space, (41, 20, -26), (24, 37, 21))
     cerebellum = measure_pair(space, (17, -50, -38), (42, 36, 28))
     stem = measure_pair(space, (0, -10, -50), (15, 14, 60))
