@@ -204,6 +204,11 @@ def test_where_nothing_can_be_scored_it_is_refused(bundle: Path, archive: Path, 
         run(bundle, archive, split=split)
 
 
+def test_a_bundle_of_one_class_is_not_scored_on_pictures(archive: Path, bundle_dir: Path) -> None:
+    with pytest.raises(InputError, match="by class, and the bundle has tumour alone"):
+        run(bundle_dir, archive)
+
+
 def test_a_picture_without_a_class_is_left_out(bundle: Path, archive: Path) -> None:
     change_table(archive, "masks/b/0.png,bright", "masks/b/0.png,none")
     with (archive / "labels.csv").open("a", encoding="utf-8") as table:

@@ -224,6 +224,11 @@ def list_cases(place: Place, sequences: Sequence[str], classes: Sequence[str], s
         A table is not what it must be, or no case is left.
     """
     if place.pictures:
+        if len(classes) < 2:
+            raise InputError(
+                f"Pictures are scored by class, and the bundle has {classes[0]} alone. Give "
+                "volumes with patients.csv and slice_labels.csv, or a bundle of several classes."
+            )
         return _list_pictures(place, read_pictures(place, classes), split)
     found, problems = [], {}
     for volume in list_volumes(place, sequences, split, place.pattern):
