@@ -82,7 +82,7 @@ class ExplainSettings:
 def list_parts(options: Options) -> tuple[type, ...]:
     """Return the classes whose fields are the options of a bundle; only 3D ones set a block."""
     inferer = BlockInferer if "block_slices" in options else HeatmapInferer
-    return ReadSettings, ExplainSettings, inferer, MaskSettings
+    return ReadSettings, ExplainSettings, MaskSettings, inferer
 
 
 def list_all_options(options: Options) -> dict[str, Option]:

@@ -63,14 +63,9 @@ def test_info_lists_the_model_for_slicer(server):
     assert model["type"] == "segmentation"
     assert model["labels"] == {"tumour": 1}
     assert list(model["config"]) == [
-        "threshold_rule",
-        "threshold_level",
-        "min_volume_mm3",
-        "gate",
-        "snap",
-        "slice_axis",
-        "device",
-    ]
+        "preset", "threshold_rule", "threshold_level", "min_volume_mm3", "snap",
+        "slice_axis", "gate", "gate_probability", "amp", "device",
+    ]  # fmt: skip
     assert model["config"]["device"][0] == "cpu"
     assert info["labels"] == ["tumour"]
     assert info["datastore"]["total"] == 2
@@ -212,7 +207,7 @@ def test_batch_inference_stores_original_labels_and_names_a_damaged_scan(server,
     assert names == {"p1-flair.nrrd", "p2-flair.nrrd"}
     end = next(line for line in status["details"] if "images failed" in line)
     assert "1 of 3 images failed, the labels of the others are stored. a-cut: " in end
-    assert "must be complete" in end
+    assert "is cut off or damaged" in end
 
 
 @pytest.mark.parametrize(
