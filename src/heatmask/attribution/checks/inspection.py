@@ -206,6 +206,8 @@ class _Inspection:
         """Return the layers to check; where there is none, an empty name, whose check failed."""
         try:
             found = explainer.find_layers(self.network, self.image)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except NETWORK_ERRORS as failure:
             self.known[self.image_shape, check_layer.__name__, ""] = fail(
                 "target layer", str(failure)
