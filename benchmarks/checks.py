@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from heatmask.attribution import explain
 from heatmask.networks.gp_unet import GPUNet
 
-METHODS = ("saliency", "guided_backprop", "integrated_gradients", "grad_cam", "eigen_cam")
+METHODS = ("saliency", "guided_backprop", "deep_lift", "grad_cam", "eigen_cam")
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ResNet-18, 128 x 128": (
         lambda: resnet18(spatial_dims=2, n_input_channels=1, num_classes=2),

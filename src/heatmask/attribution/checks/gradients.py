@@ -170,13 +170,16 @@ def _judge(name: str, what: str, error: float | None, subject: Subject, advice: 
 
 def _run_nudged(subject: Subject, images: Tensor, layer: str, nudge: Nudge) -> Tensor:
     """Return the logits when something is added to what the layer gives."""
-    network, calls = subject.copy(), count()
+    network, calls = subject.hooked, count()
     tap = LayerTap(network, [layer])
 
     def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return output + nudge(next(calls), output.detach())
 
-    find_layer(network, layer).register_forward_hook(add)
-    logits = subject.call(network, images)
+    handle = find_layer(network, layer).register_forward_hook(add)
+    try:
+        logits = subject.call(network, images)
+    finally:
+        handle.remove()
     _ = tap.activations  # refuses a layer that was not called
     return logits

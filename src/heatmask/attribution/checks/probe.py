@@ -79,6 +79,11 @@ class Subject:
         return self.call(self.network, self.images if images is None else images)
 
     @cached_property
+    def hooked(self) -> nn.Module:
+        """A copy for hooks that only look at a layer, or are removed."""
+        return self.copy()
+
+    @cached_property
     def single(self) -> tuple[nn.Module, Tensor]:
         """The network in single precision and the bright image alone, for what is costly."""
         return self.copy().float(), self.images[1:].float()
