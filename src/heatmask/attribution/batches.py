@@ -148,15 +148,13 @@ def explain_present_channels(
     Parameters
     ----------
     explainer, network, class_idx, batch_size, max_memory_gb
-        As `explain_in_batches`; the class is that of all images.
-        Where a channel is absent, a baseline must be one for all channels and images.
+        As `explain_in_batches`; one class for all images and, where a channel is absent, one
+        baseline for all channels and images.
 
     Raises
     ------
-    OptionError
-        The baseline is not.
     HeatmaskError
-        As `explain_in_batches`.
+        As `explain_in_batches`; or the baseline is not.
     """
     present = images.flatten(2).ne(0).any(dim=2)
     present |= ~present.any(dim=1, keepdim=True)  # an empty image, and no absent sequence
