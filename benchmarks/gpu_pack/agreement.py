@@ -11,6 +11,7 @@ from timing import measure_call, settle
 
 from heatmask.attribution.memory import measure_peak
 from heatmask.pipeline import Pipeline
+from heatmask.result import Result
 from pipeline import build_pipeline
 
 HEATMAP_BAR, DICE_BAR = 1e-4, 0.999
@@ -20,6 +21,8 @@ VARIANTS = {"float32": False, "amp": True}
 """Whether amp is on."""
 
 Case = dict[str, Any]
+Compared = tuple[Case, Result]
+"""A case, and what came of it on the CPU."""
 Row = dict[str, Any]
 
 
@@ -39,24 +42,23 @@ def read_scans(folder: Path, most: int | None = None) -> dict[str, Case]:
 
 
 def measure_on_cpu(
-    bundle: Path, cases: Mapping[str, Case], repeats: int, results: dict[str, Case]
+    bundle: Path, cases: Mapping[str, Case], repeats: int, results: dict[str, Compared]
 ) -> Iterator[Row]:
     """Yield a row for each scan, and keep its result as what the device is held against."""
     pipeline = build_pipeline(bundle, "cpu")
     for name, case in cases.items():
         found, figures = measure_pipeline(pipeline, case, repeats)
-        results[name] = {**found, "given": case["image"]}
+        results[name] = case, found
         yield {"bundle": bundle.name, "variant": "cpu", "scan": name, **figures}
 
 
 def compare_variant(
-    bundle: Path, variant: str, results: Mapping[str, Case], device: str, repeats: int
+    bundle: Path, variant: str, results: Mapping[str, Compared], device: str, repeats: int
 ) -> Iterator[Row]:
     """Yield a row for each scan: time, memory, and how far the result is from the CPU's."""
     amp = VARIANTS[variant]
     pipeline = build_pipeline(bundle, device, amp=amp)
-    for name, expected in results.items():
-        case = {"case": name, "image": expected["given"]}
+    for name, (case, expected) in results.items():
         found, figures = measure_pipeline(pipeline, case, repeats)
         agreement = compare_results(expected, found)
         missed = [] if amp else list_missed(f"{bundle.name}, {variant}, {name}", agreement)
@@ -64,7 +66,7 @@ def compare_variant(
         yield {**place, **figures, **agreement, "missed": missed}
 
 
-def measure_pipeline(pipeline: Pipeline, case: Case, repeats: int) -> tuple[Case, Row]:
+def measure_pipeline(pipeline: Pipeline, case: Case, repeats: int) -> tuple[Result, Row]:
     """Return the result of a case, and how long it took and what it held of the GPU's memory."""
     figures: Row = {}
     if pipeline.device.type == "cuda":
@@ -78,20 +80,20 @@ def measure_pipeline(pipeline: Pipeline, case: Case, repeats: int) -> tuple[Case
     figures["explain_ms"] = round(median(measure_call(explain) for _ in range(repeats)), 2)
     figures["prepare_ms"] = round(result.seconds["read and prepare"] * 1e3)
     figures["mask_ms"] = round(result.seconds["make mask"] * 1e3)
-    figures["slices"] = len(result["slice_probabilities"])
+    figures["slices"] = len(result.slice_probabilities)
     return result, figures
 
 
-def compare_results(expected: Case, found: Case) -> Row:
+def compare_results(expected: Result, found: Result) -> Row:
     """Return how far two results of one scan differ."""
-    exact, other = (np.asarray(result["heatmap"], np.float64) for result in (expected, found))
-    masks = [np.asarray(result["mask"]) for result in (expected, found)]
-    probabilities = expected["slice_probabilities"] - found["slice_probabilities"]
+    exact, other = (np.asarray(result.heatmap, np.float64) for result in (expected, found))
+    masks = [np.asarray(result.mask) for result in (expected, found)]
+    probabilities = expected.slice_probabilities - found.slice_probabilities
     return {
         "heatmap": float(np.abs(exact - other).max() / np.abs(exact).max()),
         "heatmap_mean": float(np.abs(exact - other).mean() / np.abs(exact).max()),
         "probability": float(probabilities.abs().max()),
-        "slices_shown_differ": int((expected["shown"] != found["shown"]).sum()),
+        "slices_shown_differ": int((expected.shown != found.shown).sum()),
         "dice": overlap(*masks),
         "mask_voxels": [int((mask > 0).sum()) for mask in masks],
     }

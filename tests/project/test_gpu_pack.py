@@ -121,19 +121,20 @@ def test_a_difference_is_seen(load) -> None:
     agreement = load("agreement")
     mask = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
     mask[0, 1:3] = 1
-    expected = {
-        "heatmap": torch.linspace(-1, 4, 64).view(1, 4, 4, 4), "mask": mask,
-        "slice_probabilities": torch.tensor([[0.2]]), "shown": torch.tensor([[False]]),
-    }  # fmt: skip
+    expected = SimpleNamespace(
+        heatmap=torch.linspace(-1, 4, 64).view(1, 4, 4, 4), mask=mask,
+        slice_probabilities=torch.tensor([[0.2]]), shown=torch.tensor([[False]]),
+    )  # fmt: skip
     same = agreement.compare_results(expected, expected)
     assert (same["heatmap"], same["probability"], same["dice"]) == (0, 0, 1)
     assert agreement.list_missed("x", same) == []
-    other = {**expected, "heatmap": expected["heatmap"] + 0.4, "mask": mask * 2}
+    changes = {"heatmap": expected.heatmap + 0.4, "mask": mask * 2}
+    other = SimpleNamespace(**{**vars(expected), **changes})
     found = agreement.compare_results(expected, other)
     assert found["heatmap"] == pytest.approx(0.1)
     assert found["dice"] == 0  # another label is no overlap
     assert len(agreement.list_missed("x", found)) == 2
-    nan = {**expected, "heatmap": expected["heatmap"] * float("nan")}
+    nan = SimpleNamespace(**{**vars(expected), "heatmap": expected.heatmap * float("nan")})
     assert agreement.list_missed("x", agreement.compare_results(expected, nan))
 
 
