@@ -27,7 +27,7 @@ from heatmask.attribution import Explainer
 from heatmask.attribution.batches import explain_in_batches
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
-from heatmask.evaluation.bootstrap import Interval, bootstrap_mean, paired_difference
+from heatmask.experiments.bootstrap import Interval, bootstrap_mean
 from heatmask.training.slices import SliceDataset
 
 RESNET = "brain_mri_resnet_attribution_segmentation"
@@ -163,7 +163,7 @@ def compare(records: dict[str, Record], window: int, with_masks: bool) -> str:
         f"maxima within {window // 2} pixels: {format_interval(bootstrap_mean(near))}",
     ]
     if with_masks:
-        difference = paired_difference(fast.hits, full.hits)
+        difference = bootstrap_mean(np.subtract(fast.hits, full.hits))
         lines.append(f"accuracy, coarse to fine minus full: {format_interval(difference, '+')}")
     return "; ".join(lines)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import accuracy_score, f1_score
 
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 
 
 def main(

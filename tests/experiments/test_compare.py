@@ -20,9 +20,9 @@ from heatmask.attribution import Explainer, register, registry
 from heatmask.cli import app
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments import few_masks, retraining, usable
 from heatmask.experiments.baselines import BaselineScoring
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import Place
 from heatmask.experiments.controls import list_stages, make_control, show_control
 from heatmask.experiments.entries import Entry, is_single_pass, make_plan

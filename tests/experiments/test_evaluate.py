@@ -15,7 +15,7 @@ from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError
-from heatmask.evaluation.classification import slice_auroc
+from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.cases import Place
 from heatmask.experiments.evaluate import evaluate
 from heatmask.experiments.evaluation import write_evaluation

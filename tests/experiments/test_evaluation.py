@@ -16,10 +16,10 @@ from scipy import ndimage
 from sklearn import metrics
 
 from heatmask.errors import InputError, OutputError
-from heatmask.evaluation.classification import score_classes
 from heatmask.evaluation.segmentation import score_mask
 from heatmask.experiments.baselines import BASELINES, find_inner_head, score_baselines
 from heatmask.experiments.cases import Case, Cases
+from heatmask.experiments.classification import score_classes
 from heatmask.experiments.entries import Entry
 from heatmask.experiments.evaluate import RIGHT_CLASS, tabulate
 from heatmask.experiments.evaluation import (

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
 from heatmask.errors import InputError, OptionError
-from heatmask.evaluation.bootstrap import bootstrap_cluster_mean, bootstrap_clusters
+from heatmask.experiments.bootstrap import bootstrap_cluster_mean, bootstrap_clusters
 from heatmask.experiments.faithfulness import measure_deletion, measure_insertion
 from heatmask.experiments.filtered import (
     Condition,

@@ -1,1 +1,1 @@
-"""Metrics of masks, slices and classes, with intervals over patients."""
+"""Metrics that more than the experiments need: of a mask, and of a ranking of slices."""

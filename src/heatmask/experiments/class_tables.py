@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from heatmask.evaluation.bootstrap import bootstrap_clusters
-from heatmask.evaluation.classification import score_classes, score_slices, slice_auroc
+from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.bootstrap import bootstrap_clusters
+from heatmask.experiments.classification import score_classes, score_slices
 from heatmask.experiments.classifier import Classifier
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.statistics import measure_risk_coverage

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
-from heatmask.evaluation.classification import (
+from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
+from heatmask.experiments.cases import Cases
+from heatmask.experiments.classification import (
     ClassScores,
     DecileAuroc,
     auroc_within_position_deciles,
     compute_relative_positions,
     score_classes,
-    slice_auroc,
 )
-from heatmask.experiments.cases import Cases
 
 
 @dataclass(frozen=True, eq=False)

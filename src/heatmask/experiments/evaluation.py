@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.evaluation.bootstrap import Interval
-from heatmask.evaluation.classification import score_slices
 from heatmask.evaluation.segmentation import EMPTY_RULE
 from heatmask.experiments.baselines import RIM_SHARE
+from heatmask.experiments.bootstrap import Interval
+from heatmask.experiments.classification import score_slices
 from heatmask.experiments.evaluate import RIGHT_CLASS
 from heatmask.experiments.evaluation_figure import draw_evaluation
 from heatmask.experiments.files import format_csv, render, write_files

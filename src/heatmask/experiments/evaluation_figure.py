@@ -8,8 +8,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from heatmask.evaluation.bootstrap import Interval
-from heatmask.evaluation.classification import slice_auroc
+from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.figures import BASELINE, FAINT, INK, METHOD, MUTED
 from heatmask.experiments.results import Comparison, Row
 

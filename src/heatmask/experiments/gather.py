@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from heatmask.errors import HeatmaskError, InputError
-from heatmask.evaluation.bootstrap import Interval
+from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.cases import Cases, Place
 from heatmask.experiments.entries import (
     Entry,

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from heatmask.evaluation.bootstrap import Interval, bootstrap_clusters
-from heatmask.evaluation.classification import auroc_within_position_deciles, slice_auroc
+from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import name_split
+from heatmask.experiments.classification import auroc_within_position_deciles
 from heatmask.experiments.filtered import Condition
 from heatmask.experiments.retraining import TRAIN, WHOLE, Trial
 

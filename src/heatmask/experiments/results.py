@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.evaluation.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
-from heatmask.evaluation.classification import compute_relative_positions, position_only_auroc
+from heatmask.experiments.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.experiments.cases import Cases
+from heatmask.experiments.classification import compute_relative_positions, position_only_auroc
 from heatmask.experiments.classifier import Classifier
 from heatmask.experiments.entries import RANDOM, Entry, Refusal, list_draws
 from heatmask.experiments.outcomes import Outcome

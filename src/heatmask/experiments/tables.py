@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.evaluation.bootstrap import Interval
+from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.entries import list_draws
 from heatmask.experiments.faithfulness import MAX_SLICES
 from heatmask.experiments.files import read_text

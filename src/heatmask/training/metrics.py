@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from heatmask.errors import OptionError
-from heatmask.evaluation.classification import slice_auroc
+from heatmask.evaluation.auroc import slice_auroc
 from heatmask.training.position import add_none_logit
 from heatmask.training.slices import SliceDataset
 

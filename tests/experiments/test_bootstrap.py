@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from heatmask.errors import InputError
-from heatmask.evaluation.bootstrap import bootstrap_clusters, bootstrap_mean, paired_difference
+from heatmask.experiments.bootstrap import bootstrap_clusters, bootstrap_mean
 
 VALUES = np.random.default_rng(5).beta(2, 3, size=24)
 
@@ -41,36 +41,15 @@ def test_one_patient_has_no_interval():
     assert np.isnan([interval.low, interval.high]).all()
 
 
-def test_pairing_removes_what_the_patients_share():
-    """A shift by 0.1 in every patient is certain, however different the patients are."""
-    paired = paired_difference(VALUES + 0.1, VALUES)
-    alone = bootstrap_mean(VALUES)
-    assert paired == pytest.approx((0.1, 0.1, 0.1))
-    assert alone.high - alone.low > 0.05
-
-
-def test_difference_changes_sign_with_the_order():
-    other = VALUES[::-1]
-    assert paired_difference(VALUES + 0.2, other).mean == pytest.approx(0.2)
-    assert paired_difference(other, VALUES + 0.2).mean == pytest.approx(-0.2)
-
-
 def test_nan_is_refused_and_counted():
     with pytest.raises(InputError, match="finite values, got 2 of 3 that are NaN"):
         bootstrap_mean([0.1, np.nan, np.inf])
-    with pytest.raises(InputError, match="got 1 of 2"):
-        paired_difference([0.1, 0.2], [np.nan, 0.3])
 
 
 @pytest.mark.parametrize("values", [[], [[0.1, 0.2]]])
 def test_other_than_a_list_of_numbers_is_refused(values):
     with pytest.raises(InputError, match="one value per patient"):
         bootstrap_mean(values)
-
-
-def test_unequal_lengths_are_refused():
-    with pytest.raises(InputError, match="same patients, got 3 and 2"):
-        paired_difference([1, 2, 3], [1, 2])
 
 
 # --- statistics of many observations a patient ----------------------------------------------

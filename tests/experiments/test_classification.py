@@ -1,18 +1,15 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
 
 from heatmask.errors import InputError
-from heatmask.evaluation.classification import (
+from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.classification import (
     auroc_within_position_deciles,
     compute_relative_positions,
     expected_calibration_error,
     position_only_auroc,
     score_slices,
-    slice_auroc,
 )
 
 
@@ -44,12 +41,6 @@ def test_auroc_equals_counting_pairs(slices):
     assert slice_auroc(labels, -probabilities) == pytest.approx(
         1 - slice_auroc(labels, probabilities)
     )
-
-
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_has_no_auroc(label):
-    assert np.isnan(slice_auroc([label] * 4, [0.1, 0.2, 0.3, 0.4]))
-    assert np.isnan(slice_auroc([], []))
 
 
 def test_deciles_equal_counting_pairs_in_each(slices):
@@ -154,12 +145,3 @@ def test_bad_input_is_refused(labels, scores, message):
 def test_bad_positions_are_refused(positions):
     with pytest.raises(InputError, match=r"2 numbers in \[0, 1\)"):
         auroc_within_position_deciles([0, 1], [0.1, 0.2], positions)
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.2, 0.5, 1.0])), min_size=2))
-def test_auroc_is_that_of_scikit_learn_ties_and_all(pairs: list[tuple[int, float]]) -> None:
-    labels, scores = map(np.array, zip(*pairs, strict=True))
-    if labels.min() == labels.max():
-        assert np.isnan(slice_auroc(labels, scores))
-    else:
-        assert slice_auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))

@@ -111,20 +111,6 @@ def bootstrap_cluster_mean(
     return Interval(mean, *(float(end) for end in np.percentile(found, (2.5, 97.5))))
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, n: int = 10_000, seed: int = 0) -> Interval:
-    """Return the mean of ``a - b`` over patients with its interval, as `bootstrap_mean` does.
-
-    Both are (P,), in the same order of patients. Lengths that differ raise `InputError`.
-    """
-    first, second = _check_values(a), _check_values(b)
-    if first.shape != second.shape:
-        raise InputError(
-            "A paired difference needs both methods on the same patients, got "
-            f"{first.size} and {second.size} values. Keep the patients that both have."
-        )
-    return bootstrap_mean(first - second, n, seed)
-
-
 def _check_values(values: ArrayLike) -> np.ndarray:
     numbers = np.asarray(values, float)
     if numbers.ndim != 1 or numbers.size == 0:
