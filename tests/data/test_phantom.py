@@ -1,6 +1,5 @@
 """The synthetic head: the same seed is the same head, and its lesion is where it says."""
 
-import re
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +14,7 @@ from heatmask.data.phantom import (
     make_phantom,
     write_phantom,
 )
-from heatmask.errors import OptionError, OutputError
+from heatmask.errors import OutputError
 
 SHAPE, SPACING_MM = (112, 128, 30), (2.0, 2.0, 5.0)
 SEEDS = (PHANTOM_DEMO_SEED, 1000, 1003)
@@ -132,29 +131,6 @@ def test_phantom_train_seeds_leave_out_demo() -> None:
     assert len(PHANTOM_STUDY_SEEDS) >= 100
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, True, "7", None])
-def test_phantom_bad_seed(seed: object) -> None:
-    with pytest.raises(OptionError, match=r"seed must be an integer of at least 0, got"):
-        make_phantom(seed)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 1), (64, 64, 2000), (64.0, 64.0, 20.0), 64])
-def test_phantom_bad_shape(shape: object) -> None:
-    with pytest.raises(OptionError, match="shape must be three integers from 8 to 1024"):
-        make_phantom(1, shape)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("spacing_mm", [(1, 1), (1, 0, 5), (1, -1, 5), (1, 1, np.nan), "abc"])
-def test_phantom_bad_spacing(spacing_mm: object) -> None:
-    with pytest.raises(OptionError, match="spacing_mm must be three lengths above 0"):
-        make_phantom(1, (16, 16, 8), spacing_mm)  # type: ignore[arg-type]
-
-
-def test_phantom_infinite_spacing() -> None:
-    with pytest.raises(OptionError, match="spacing_mm must be three lengths"):
-        make_phantom(1, (16, 16, 8), (1, 1, np.inf))
-
-
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_write_phantom_reads_back(tmp_path: Path, ending: str) -> None:
     phantom = make_phantom(2, (24, 30, 12), (7.0, 6.0, 12.0))
@@ -171,22 +147,8 @@ def test_write_phantom_reads_back(tmp_path: Path, ending: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([image_path.name, lesion_path.name])
 
 
-def test_write_phantom_other_ending_writes_nothing(tmp_path: Path) -> None:
-    phantom = make_phantom(2, (16, 16, 8), (12, 14, 20))
-    with pytest.raises(OptionError, match=re.escape("must end in .nii or .nii.gz")):
-        write_phantom(phantom, tmp_path / "scan.nii.gz", tmp_path / "lesion.png")
-    assert not list(tmp_path.iterdir())
-
-
 def test_write_phantom_folder_that_cannot_be_made(tmp_path: Path) -> None:
     phantom = make_phantom(2, (16, 16, 8), (12, 14, 20))
     (tmp_path / "no").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_phantom(phantom, tmp_path / "no" / "scan.nii", tmp_path / "no" / "lesion.nii")
-
-
-def test_write_phantom_one_path_for_both(tmp_path: Path) -> None:
-    phantom = make_phantom(2, (16, 16, 8), (12, 14, 20))
-    with pytest.raises(OptionError, match="two different files"):
-        write_phantom(phantom, tmp_path / "scan.nii", tmp_path / "scan.nii")
-    assert not list(tmp_path.iterdir())

@@ -78,12 +78,6 @@ def test_even_labels_give_no_offset() -> None:
     assert (PositionPrior([0.1, 0.5, 0.9], [0.5, 0.5, 0.5])([0.0, 0.5, 1.0]) == 0).all()
 
 
-@pytest.mark.parametrize(("positions", "labels"), [([], []), ([0.5], [1, 0])])
-def test_a_prior_without_matching_labels(positions: list[float], labels: list[int]) -> None:
-    with pytest.raises(InputError, match=r"needs a label for each position"):
-        PositionPrior(positions, labels)
-
-
 def test_the_loss_in_closed_form() -> None:
     logits = torch.tensor([[1.0], [-2.0], [0.3]], requires_grad=True)
     target = torch.tensor([[1.0, 0.5], [0.0, -1.0], [1.0, 2.0]])

@@ -239,18 +239,20 @@ def _count(sequences: Iterable[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(sequences).items()))
 
 
-def _list_by_sequence(scans: Iterable[Scan]) -> str:
-    by_sequence: dict[str, list[str]] = {}
+def _sort_by_sequence(scans: Iterable[Scan]) -> dict[str, list[Scan]]:
+    by_sequence: dict[str, list[Scan]] = {}
     for scan in scans:
-        by_sequence.setdefault(scan.clue.sequence, []).append(get_name(scan.path))
-    return ", ".join(list_names(names, kind) for kind, names in sorted(by_sequence.items()))
+        by_sequence.setdefault(scan.clue.sequence, []).append(scan)
+    return by_sequence
+
+
+def _list_by_sequence(scans: Iterable[Scan]) -> str:
+    by_sequence = sorted(_sort_by_sequence(scans).items())
+    return ", ".join(list_names([get_name(s.path) for s in those], k) for k, those in by_sequence)
 
 
 def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]) -> str:
-    by_sequence: dict[str, list[Scan]] = {}
-    for group in groups:
-        for sequence, scan in group.items():
-            by_sequence.setdefault(sequence, []).append(scan)
+    by_sequence = _sort_by_sequence(scan for group in groups for scan in group.values())
     patterns = {sequence: _suggest_pattern(scans) for sequence, scans in by_sequence.items()}
     found = ", ".join(
         f"{len(scans)} {sequence} ({patterns[sequence]})" for sequence, scans in by_sequence.items()

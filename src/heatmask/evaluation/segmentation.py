@@ -46,11 +46,11 @@ def score_mask(
     Raises
     ------
     InputError
-        If the shapes differ, a map is not of whole numbers, or the spacing does not fit.
+        If the shapes differ, or a map is not of whole numbers.
     """
     check_same_shape(mask, reference)
     found, true = as_foreground(mask, "mask"), as_foreground(reference, "reference")
-    voxel_ml = _measure_voxel_ml(spacing_mm, found.ndim)
+    voxel_ml = prod(spacing_mm) / 1000
     n_both, n_either = np.count_nonzero(found & true), np.count_nonzero(found | true)
     in_plane = tuple(axis for axis in range(true.ndim) if axis != slice_axis)
     found_per_slice = np.count_nonzero(found, axis=in_plane)
@@ -140,12 +140,3 @@ def _describe_grid(shape: Sequence[int], affine: NDArray[np.float64]) -> str:
 
 def _is_identity(affine: NDArray[np.float64]) -> bool:
     return bool(np.allclose(np.abs(affine), np.eye(4)))
-
-
-def _measure_voxel_ml(spacing_mm: Sequence[float], n_axes: int) -> float:
-    if len(spacing_mm) != n_axes or not all(0 < s < float("inf") for s in spacing_mm):
-        raise InputError(
-            f"spacing_mm must hold {n_axes} positive lengths in mm, got {tuple(spacing_mm)}. "
-            "Take it from the volume's affine."
-        )
-    return prod(spacing_mm) / 1000

@@ -1,18 +1,11 @@
 """MONAI's ResNet by its depth, in the only form whose gradients are right."""
 
-from monai.networks.nets import ResNet
+from monai.networks import nets
 from torch import nn
 
 from heatmask.errors import OptionError
 
-_LAYERS = {
-    10: ("basic", (1, 1, 1, 1)),
-    18: ("basic", (2, 2, 2, 2)),
-    34: ("basic", (3, 4, 6, 3)),
-    50: ("bottleneck", (3, 4, 6, 3)),
-    101: ("bottleneck", (3, 4, 23, 3)),
-    152: ("bottleneck", (3, 8, 36, 3)),
-}
+_DEPTHS = (10, 18, 34, 50, 101, 152)
 
 
 def make_resnet(
@@ -44,13 +37,10 @@ def make_resnet(
     OptionError
         There is no such depth.
     """
-    if depth not in _LAYERS:
-        raise OptionError(f"depth must be one of {', '.join(map(str, _LAYERS))}, got {depth!r}.")
-    block, layers = _LAYERS[depth]
-    return ResNet(
-        block=block,
-        layers=list(layers),
-        block_inplanes=[64, 128, 256, 512],
+    if depth not in _DEPTHS:
+        raise OptionError(f"depth must be one of {', '.join(map(str, _DEPTHS))}, got {depth!r}.")
+    make = getattr(nets, f"resnet{depth}")
+    return make(
         spatial_dims=spatial_dims,
         n_input_channels=in_channels,
         num_classes=num_classes,

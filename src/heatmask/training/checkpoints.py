@@ -60,29 +60,6 @@ class KeepBest:
         save_whole({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, self.path)
 
 
-class SaveEpochs:
-    """Write a checkpoint after each epoch, and only then remove the one before.
-
-    MONAI's saver removes first and writes in place, so that a kill in between leaves
-    nothing to resume from.
-    """
-
-    def __init__(self, state: Mapping[str, Any], folder: str | Path) -> None:
-        self.state, self.folder = state, Path(folder)
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to a trainer."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Save."""
-        path = self.folder / f"checkpoint_epoch={engine.state.epoch}.pt"
-        save_whole({name: item.state_dict() for name, item in self.state.items()}, path)
-        for older in self.folder.glob("checkpoint_epoch=*.pt"):
-            if older != path:
-                older.unlink()
-
-
 def run_resumable(
     trainer: Engine,
     state: Mapping[str, Any],
@@ -125,8 +102,21 @@ def run_resumable(
             return
         CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
     if writes:
-        SaveEpochs(everything, folder).attach(trainer)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch, everything, Path(folder))
     trainer.run()
+
+
+def _save_epoch(trainer: Engine, state: Mapping[str, Any], folder: Path) -> None:
+    """Write a checkpoint, and only then remove the one before.
+
+    MONAI's saver removes first and writes in place, so that a kill in between leaves
+    nothing to resume from.
+    """
+    path = folder / f"checkpoint_epoch={trainer.state.epoch}.pt"
+    save_whole({name: item.state_dict() for name, item in state.items()}, path)
+    for older in folder.glob("checkpoint_epoch=*.pt"):
+        if older != path:
+            older.unlink()
 
 
 def _claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> None:

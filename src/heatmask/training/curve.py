@@ -1,9 +1,5 @@
-"""The training curve of one run or several, from their TensorBoard logs.
+"""The training curve of one run or several, from their TensorBoard logs."""
 
-``python -m heatmask.training.curve PICTURE RUN [RUN ...]``
-"""
-
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,9 +43,3 @@ def draw_curves(runs: Sequence[str | Path], picture: str | Path) -> None:
         panels[0].legend(frameon=False, fontsize=9)
     with write_atomically(picture) as draft:
         figure.savefig(draft, dpi=130)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    draw_curves(sys.argv[2:], sys.argv[1])

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.errors import InputError
-
 
 class PositionPrior:
     """Log-odds of each class at each relative height of the stack.
@@ -54,11 +52,6 @@ class PositionPrior:
     ) -> None:
         at = torch.as_tensor(positions, dtype=torch.float32)
         label = torch.as_tensor(labels, dtype=torch.float32)
-        if at.shape != label.shape or at.numel() == 0:
-            raise InputError(
-                "The position prior needs a label for each position, got "
-                f"{tuple(at.shape)} positions and {tuple(label.shape)} labels."
-            )
         self.bins = bins
         shares = _share_labels(label, num_classes)
         counts = torch.zeros(bins, num_classes + 1).index_add_(0, self._to_bin(at), shares) + 0.5
