@@ -476,7 +476,7 @@ def offer(methods: Any, layers: tuple[str, ...] = (), source: str = MANY) -> dic
     config = read_json(folder / "configs" / "inference.json")
     choose_methods(parser, config.get("method", "inherent"), methods, layers)
     made = OwnBundle(
-        folder, OwnTask(("x",), True, False, ("FLAIR",)), None, parser.get(), folder, folder, False
+        folder, OwnTask(("x",), True, False, ("FLAIR",)), None, parser.get(), folder, folder
     )
     adapted = adapt_inference(config, made)
     if "calibrated_methods" not in parser:

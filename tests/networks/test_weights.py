@@ -27,9 +27,9 @@ def assert_same_state(first: nn.Module, second: nn.Module) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     network = make_network(seed=1)
-    save_weights(network.state_dict(), tmp_path / "deep" / "model.pt", half=False)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
     other = make_network(seed=2).train()
-    loaded = load_weights(other, tmp_path / "deep" / "model.pt")
+    loaded = load_weights(other, tmp_path / "model.pt")
     assert loaded is other
     assert not loaded.training
     assert_same_state(network, loaded)

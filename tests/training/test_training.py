@@ -595,7 +595,7 @@ def test_a_score_that_is_not_known() -> None:
 def test_what_fits_is_taken_and_the_rest_is_drawn(tmp_path: Path) -> None:
     options = {"features": (4, 6), "norm": "batch"}
     trained = seed_network(GPUNet(**options), 5)
-    save_weights(trained.state_dict(), tmp_path / "model.pt", half=False)
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
     fresh = seed_network(GPUNet(**options, num_classes=3), 1)
     started = start_network(GPUNet(**options, num_classes=3), 1, tmp_path / "model.pt")
     for name, value in started.state_dict().items():

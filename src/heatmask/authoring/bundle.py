@@ -48,7 +48,6 @@ class OwnBundle:
     train_config : its training config as adapted, without paths of this machine
     weights : the checkpoint; the calibration lies beside it
     curve : picture of the training curve
-    fine_tuned : whether training began from the source's weights
     """
 
     source: Path
@@ -57,7 +56,6 @@ class OwnBundle:
     train_config: Mapping[str, Any]
     weights: Path
     curve: Path
-    fine_tuned: bool
 
 
 def check_output(output: str | Path) -> Path:
@@ -146,7 +144,7 @@ def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, An
     out, task, training = copy.deepcopy(dict(metadata)), made.task, made.training
     names, version = ", ".join(task.class_names), "0.1.0"
     images = "2D images" if task.pictures else "volumes"
-    channels = {str(i): _describe_channel(s) for i, s in enumerate(task.sequences)}
+    channels = {str(i): "image" if s == UNKNOWN else s for i, s in enumerate(task.sequences)}
     labels = {"0": "background"} | {str(k): n for k, n in enumerate(task.class_names, start=1)}
     out |= {
         "version": version,
@@ -179,13 +177,9 @@ def _adapt_formats(
     output |= {"num_channels": len(labels) - 1, "channel_def": dict(labels)}
 
 
-def _describe_channel(sequence: str) -> str:
-    return "image" if sequence == UNKNOWN else sequence
-
-
 def _license_data(made: OwnBundle) -> str:
     text = DATA_LICENSE.format(data=made.training.data)
-    if made.fine_tuned:
+    if made.training.fine_tuned:
         inherited = (made.source / "docs" / "data_license.txt").read_text(encoding="utf-8")
         text += INHERITED_LICENSE.format(bundle=made.source.name, text=inherited)
     return text

@@ -93,7 +93,6 @@ def train_own_bundle(data: OwnData) -> Path:
         train_config=train_config,
         weights=run_dir / "model.pt",
         curve=run_dir / "training.png",
-        fine_tuned=data.fine_tune,
     )
     return write_bundle(output, made)
 

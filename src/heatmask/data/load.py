@@ -95,8 +95,6 @@ class LoadSequencesd(MapTransform):
         _check_subset(self.sequences, self.channels)
         self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
-        if len(self.keys) != 1:
-            raise OptionError(f"keys must be one key, got {self.keys}.")
         if not isinstance(min_slices, int) or isinstance(min_slices, bool) or min_slices < 1:
             raise OptionError(f"min_slices must be a whole number from 1, got {min_slices!r}.")
 

@@ -101,11 +101,12 @@ def match_voxels(
     shift_mm = np.linalg.norm(((placed - theirs) @ corners)[:3], axis=0).max()
     if moved.shape == tuple(shape) and shift_mm <= 0.1 * measure_spacing_mm(theirs).min():
         return moved
+    is_identity = bool(np.allclose(np.abs(ours), np.eye(4)))
     apart = f", up to {shift_mm:.4g} mm apart" * (moved.shape == tuple(shape))
     raise InputError(
         f"A mask must lie on the voxels of its scan: {_describe_grid(mask.shape, ours)} for a scan "
         f"of {_describe_grid(shape, theirs)}{apart}."
-        f"{' Its affine is the identity: it was saved without one.' * _is_identity(ours)} Save "
+        f"{' Its affine is the identity: it was saved without one.' * is_identity} Save "
         "it with the affine of its scan, or resample it to the scan's grid."
     )
 
@@ -136,7 +137,3 @@ def _describe_grid(shape: Sequence[int], affine: NDArray[np.float64]) -> str:
     )  # fmt: skip
     axes = "".join(nib.aff2axcodes(affine))
     return f"{size} voxels of {edges} mm ({axes}, from {origin} mm)"
-
-
-def _is_identity(affine: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(np.abs(affine), np.eye(4)))

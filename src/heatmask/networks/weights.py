@@ -43,20 +43,18 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
     return network.eval()
 
 
-def save_weights(
-    state: Mapping[str, Tensor], path: str | os.PathLike[str], half: bool = True
-) -> None:
-    """Write a state dict to `path`, first beside it, then in place.
+def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write a state dict in half precision to `path`, first beside it, then in place.
 
     It is written as is, which is what `monai.bundle.load` takes: of a state dict under a key it
-    loads nothing, without an error. With `half`, floating tensors are stored in half precision.
+    loads nothing, without an error.
 
     Raises
     ------
     OutputError
         The file cannot be written; what stood there is as it was.
     """
-    tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     content = io.BytesIO()  # torch.save reports a full disk as any RuntimeError, a file does not
     torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, content)
     with write_atomically(path) as draft:

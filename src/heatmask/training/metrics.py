@@ -40,15 +40,10 @@ class SliceScore(EpochMetric):
     def __init__(
         self, score: str, negatives: bool = True, output_transform: Callable[[Any], Any] = tuple
     ) -> None:
-        compute = partial(_score, choose_score(score), negatives)
+        if score not in _SCORES:
+            raise OptionError(f"score must be one of {', '.join(_SCORES)}, got {score!r}.")
+        compute = partial(_score, _SCORES[score], negatives)
         super().__init__(compute, output_transform, check_compute_fn=False)
-
-
-def choose_score(name: str) -> Callable[[Tensor, Labels], float]:
-    """Return the function from probabilities and labels to the score of this name."""
-    if name not in _SCORES:
-        raise OptionError(f"score must be one of {', '.join(_SCORES)}, got {name!r}.")
-    return _SCORES[name]
 
 
 @torch.no_grad()

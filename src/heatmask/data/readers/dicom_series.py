@@ -11,6 +11,7 @@ a warning on the console, highdicom needs all pixels, and neither names the file
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,6 @@ MAX_DRIFT_MM = 0.1
 class DicomSeries:
     """Image files of one SeriesInstanceUID, in no particular order."""
 
-    uid: str
     slices: tuple[DicomSlice, ...]
 
     @property
@@ -41,23 +41,19 @@ class DicomSeries:
         return self.slices[0].header
 
     @property
+    def uid(self) -> str:
+        """SeriesInstanceUID; empty if there is none."""
+        return find_uid(self.slices[0])
+
+    @property
     def description(self) -> str:
         """What the scanner called the series."""
         return str(self.header.get("SeriesDescription") or "no description")
 
 
-def list_series(folder: Path) -> list[DicomSeries]:
-    """All image series directly in a folder, by their UID; empty if there are none.
-
-    Raises
-    ------
-    InputError
-        If slices are damaged (see `heatmask.data.readers.dicom_files.read_slices`).
-    """
-    by_uid: dict[str, list[DicomSlice]] = {}
-    for one in read_slices(folder):
-        by_uid.setdefault(str(one.header.get("SeriesInstanceUID") or ""), []).append(one)
-    return [DicomSeries(uid, tuple(slices)) for uid, slices in sorted(by_uid.items())]
+def find_uid(one: DicomSlice) -> str:
+    """SeriesInstanceUID of a slice; empty if there is none."""
+    return str(one.header.get("SeriesInstanceUID") or "")
 
 
 def read_only_series(folder: Path) -> DicomSeries:
@@ -66,9 +62,11 @@ def read_only_series(folder: Path) -> DicomSeries:
     Raises
     ------
     InputError
-        If there is none, or more than one; the message lists them.
+        If there is none, or more than one (the message lists them), or slices are damaged (see
+        `heatmask.data.readers.dicom_files.read_slices`).
     """
-    series = list_series(folder)
+    slices = sorted(read_slices(folder), key=find_uid)
+    series = [DicomSeries(tuple(alike)) for _, alike in groupby(slices, find_uid)]
     if not series:
         raise InputError(
             f"There is no DICOM image in '{folder}'. Give the folder whose files are the slices."
@@ -89,8 +87,7 @@ def read_only_slice(path: Path) -> DicomSeries:
     InputError
         If it holds no image, or its header cannot be read.
     """
-    one = read_slice(path)
-    return DicomSeries(str(one.header.get("SeriesInstanceUID") or ""), (one,))
+    return DicomSeries((read_slice(path),))
 
 
 def sort_slices(series: DicomSeries) -> list[DicomSlice]:
