@@ -13,10 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatmask.cli import app
-from heatmask.data.label_table import read_references
 from heatmask.data.readers.pictures import read_picture
 from heatmask.errors import InputError
-from heatmask.experiments.cases import Place
+from heatmask.experiments.cases import Place, read_references
 from heatmask.experiments.evaluate import evaluate
 from heatmask.experiments.evaluation import write_evaluation
 from heatmask.experiments.results import Comparison
@@ -168,14 +167,16 @@ def test_the_mean_of_networks_is_the_mean_picture_by_picture(
     assert found.classifiers[0].class_scores.accuracy.mean == 0.75
 
 
-def test_references_come_from_the_table(archive: Path) -> None:
-    references = read_references(archive / "labels.csv", archive)
+def test_references_come_from_the_table(archive: Path, tmp_path: Path) -> None:
+    references = read_references(Place(str(archive)))
     assert len(references) == 6
     path = references[archive / "images/a/1.png"]
     assert path == archive / "masks/a/1.png"
     np.testing.assert_array_equal(read_picture(path)[0][..., 0] > 0, paint(1, 0)[1].T)
-    with pytest.raises(InputError, match="has no column truth"):
-        read_references(archive / "labels.csv", archive, "truth")
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\na.png,a\n", encoding="utf-8")
+    with pytest.raises(InputError, match="has no column mask"):
+        read_references(Place(str(archive), labels=str(table)))
 
 
 @pytest.mark.fault("E")

@@ -25,7 +25,6 @@ def adapt_training(
     task: OwnTask,
     split_seed: int = 0,
     patient_column: str = "patient",
-    start_from: str | None = None,
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
@@ -38,7 +37,7 @@ def adapt_training(
         **json.loads(OWN_TASK.read_text(encoding="utf-8")),
         "split_seed": split_seed,
         "patient_column": patient_column,
-        "start_from": start_from,
+        "start_from": None,
         "class_names": list(task.class_names),
         "negatives": task.negatives,
         "sequences": list(task.sequences),

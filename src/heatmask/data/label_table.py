@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from heatmask.data.tables.csv_table import read_table
 from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.data.tables.label_rows import (
     LabelRow,
@@ -157,24 +156,3 @@ def read_label_table(
         )
     check_coverage(labels, rows, class_names)
     return LabelTable(class_names, tuple(rows), rule, table.digest)
-
-
-def read_references(
-    labels: str | Path, images: str | Path, column: str = "mask"
-) -> dict[Path, Path]:
-    """Return the reference mask of each image of a table of labels.
-
-    Parameters
-    ----------
-    labels, images
-        As `read_label_table` takes them.
-    column
-        Holds the mask's path, relative to `images`; an image where it is empty is left out.
-
-    Raises
-    ------
-    InputError
-        The file or a column is missing.
-    """
-    table, find = read_table(labels, ["image", column]), ImageFinder(images)
-    return {find(row["image"]): find(row[column]) for _, row in table.lines if row[column]}

@@ -30,7 +30,9 @@ class LoadSequencesd(MapTransform):
     sequences in its channels (`heatmask.data.recognition.channels`), or a mapping from sequence
     to scan. It becomes a float32 MetaTensor (len(channels), X, Y, Z) on the grid of the reference:
     scans with another grid are resampled to it linearly, absent ones are channels of zeros.
-    The reference itself goes, as it is, to `scan_key`: (1, X, Y, Z). Nothing is reoriented.
+    The reference itself goes, as it is, to ``"scan"``: (1, X, Y, Z). Nothing is reoriented.
+    It is of the sequence under ``"reference"``, which need not be in `sequences` (the scan that a
+    viewer shows); without that key, the first of `sequences` that is there.
 
     A scan of unknown sequence counts as the first of `sequences`; so does one of another
     sequence where none is among `sequences`, with a warning. Further scans of other sequences
@@ -49,11 +51,6 @@ class LoadSequencesd(MapTransform):
         What is looked for, in the order in which it may be the reference.
     channels
         What the network takes, in the order of its channels; None for `sequences`.
-    scan_key
-        Where the reference goes.
-    reference_key
-        Key that may name the sequence of the reference, which need not be in `sequences`: the
-        scan that a viewer shows. Without it, the first of `sequences` that is there.
     min_slices
         Least number of voxels along each axis.
     needed
@@ -79,8 +76,6 @@ class LoadSequencesd(MapTransform):
         self,
         keys: KeysCollection = "image",
         sequences: Sequence[str] = ("FLAIR",),
-        scan_key: str = "scan",
-        reference_key: str = "reference",
         min_slices: int = 2,
         needed: str | None = None,
         required: str | None = None,
@@ -93,7 +88,6 @@ class LoadSequencesd(MapTransform):
         self.sequences, self.needed = check_sequences(sequences), needed
         self.channels = check_sequences(channels or sequences)
         _check_subset(self.sequences, self.channels)
-        self.scan_key, self.reference_key = scan_key, reference_key
         self.min_slices = min_slices
         if not isinstance(min_slices, int) or isinstance(min_slices, bool) or min_slices < 1:
             raise OptionError(f"min_slices must be a whole number from 1, got {min_slices!r}.")
@@ -101,8 +95,8 @@ class LoadSequencesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the scans by their volume and add the reference."""
         (key,) = self.keys
-        image, scan = self._load(data[key], data.get(self.reference_key))
-        return {**data, key: image, self.scan_key: scan}
+        image, scan = self._load(data[key], data.get("reference"))
+        return {**data, key: image, "scan": scan}
 
     def _load(self, value: Any, reference: str | None) -> tuple[MetaTensor, MetaTensor]:
         given = self._list_scans(value)

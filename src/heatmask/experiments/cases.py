@@ -11,11 +11,12 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from heatmask.data.label_table import LabelledImage, LabelTable, read_label_table, read_references
+from heatmask.data.label_table import LabelledImage, LabelTable, read_label_table
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
 from heatmask.data.paths import is_picture
 from heatmask.data.readers.reference import read_reference
 from heatmask.data.tables.csv_table import read_table
+from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.errors import InputError, OptionError, list_reasons
 from heatmask.evaluation.segmentation import check_same_shape, match_voxels
 from heatmask.geometry import find_array_axis, find_ras_slice_axis
@@ -253,6 +254,13 @@ def read_pictures(place: Place, classes: Sequence[str]) -> LabelTable:
     return read_label_table(path, place.data, classes, patient_column=patients)
 
 
+def read_references(place: Place) -> dict[Path, Path]:
+    """Return the reference mask of each picture; where the column mask is empty there is none."""
+    table = read_table(Path(place.data) / place.labels, ("image", "mask"))
+    find = ImageFinder(place.data)
+    return {find(row["image"]): find(row["mask"]) for _, row in table.lines if row["mask"]}
+
+
 def find_patient_column(place: Place) -> str:
     """Return which column of the table of pictures tells patients apart."""
     columns = read_table(Path(place.data) / place.labels, ("image",)).columns
@@ -260,7 +268,7 @@ def find_patient_column(place: Place) -> str:
 
 
 def _list_pictures(place: Place, table: LabelTable, split: str) -> Cases:
-    references = read_references(Path(place.data) / place.labels, place.data)
+    references = read_references(place)
     images = table.select(split)
     root = os.path.commonpath([image.path.parent for image in images]) if images else ""
     found, problems = [], {}
