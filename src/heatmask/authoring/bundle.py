@@ -12,28 +12,10 @@ from typing import Any
 
 from heatmask.attribution.calibration import FILE_NAME
 from heatmask.authoring.config import adapt_preprocessing
-from heatmask.authoring.model_card import Training, describe_data, write_card
+from heatmask.authoring.model_card import Training, describe_data, render, write_card
 from heatmask.authoring.task import OwnTask
 from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
-
-LICENSE = """\
-This bundle holds code and weights under different licences.
-
-Configuration files and documentation: Apache License, Version 2.0, as in the LICENSE file of the
-Heatmask project (https://www.apache.org/licenses/LICENSE-2.0).
-
-Weights (models/model.pt): what they may be used for follows from the images they were trained on,
-see docs/data_license.txt.
-"""
-DATA_LICENSE = """\
-The weights in models/model.pt were trained on the images of {data}, whose licence only their owner
-can state. Write it here before the bundle leaves your hands; until then nobody else may use it.
-"""
-INHERITED_LICENSE = """\
-Training began from the weights of {bundle}, whose terms, below, hold for these weights too.
-
-{text}"""
 
 
 @dataclass(frozen=True)
@@ -118,8 +100,12 @@ def _write_files(folder: Path, made: OwnBundle) -> None:
     shutil.copyfile(made.curve, folder / "docs" / "training.png")
     card = write_card(folder.name, made.task, made.training)
     (folder / "docs" / "README.md").write_text(card, encoding="utf-8")
-    (folder / "docs" / "data_license.txt").write_text(_license_data(made), encoding="utf-8")
-    (folder / "LICENSE").write_text(LICENSE, encoding="utf-8")
+    inherited = ""
+    if made.training.fine_tuned:
+        inherited = (source / "docs" / "data_license.txt").read_text(encoding="utf-8")
+    terms = render("data_license.txt.j2", training=made.training, inherited=inherited)
+    (folder / "docs" / "data_license.txt").write_text(terms, encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("LICENSE.txt"), folder / "LICENSE")
 
 
 def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
@@ -175,14 +161,6 @@ def _adapt_formats(
     image |= {"num_channels": len(channels), "channel_def": dict(channels)}
     output = next(iter(formats["outputs"].values()))
     output |= {"num_channels": len(labels) - 1, "channel_def": dict(labels)}
-
-
-def _license_data(made: OwnBundle) -> str:
-    text = DATA_LICENSE.format(data=made.training.data)
-    if made.training.fine_tuned:
-        inherited = (made.source / "docs" / "data_license.txt").read_text(encoding="utf-8")
-        text += INHERITED_LICENSE.format(bundle=made.source.name, text=inherited)
-    return text
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -187,10 +187,10 @@ def retrain(
 
 
 def _check_installed() -> None:
-    """Refuse to begin without the libraries that only experiments need."""
+    """Refuse to begin without the library that only experiments need."""
     from importlib.util import find_spec
 
-    if not all(map(find_spec, ("jinja2", "joblib"))):
+    if not find_spec("joblib"):
         raise OptionError(
             "Experiments need further libraries: python -m pip install 'heatmask[experiments]'."
         )
