@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; texts from templates."""
 
 import os
 from collections.abc import Iterator
@@ -35,3 +35,18 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{path} cannot be written: {error.strerror or error}. "
             "Check the folder, its permissions and the space left."
         ) from error
+
+
+def render(package: str | None, template: str, **content: object) -> str:
+    """Return a text from a template of a package; in HTML what is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # seldom needed
+
+    environment = Environment(
+        loader=PackageLoader(str(package), "."),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**content)

@@ -12,10 +12,11 @@ from typing import Any
 
 from heatmask.attribution.calibration import FILE_NAME
 from heatmask.authoring.config import adapt_preprocessing
-from heatmask.authoring.model_card import Training, describe_data, render, write_card
+from heatmask.authoring.model_card import Training, describe_data, write_card
 from heatmask.authoring.task import OwnTask
 from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
+from heatmask.files import render
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _write_files(folder: Path, made: OwnBundle) -> None:
     inherited = ""
     if made.training.fine_tuned:
         inherited = (source / "docs" / "data_license.txt").read_text(encoding="utf-8")
-    terms = render("data_license.txt.j2", training=made.training, inherited=inherited)
+    terms = render(__package__, "data_license.txt.j2", training=made.training, inherited=inherited)
     (folder / "docs" / "data_license.txt").write_text(terms, encoding="utf-8")
     shutil.copyfile(Path(__file__).with_name("LICENSE.txt"), folder / "LICENSE")
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from heatmask.authoring.task import OwnTask
+from heatmask.files import render
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def write_card(name: str, task: OwnTask, training: Training) -> str:
     """Return the card as Markdown."""
     labels = ["0 background", *(f"{k} {n}" for k, n in enumerate(task.class_names, start=1))]
     return render(
+        __package__,
         "model_card.md.j2",
         name=name,
         task=task,
@@ -53,15 +53,3 @@ def write_card(name: str, task: OwnTask, training: Training) -> str:
         labels=labels,
         data=describe_data(training),
     )
-
-
-def render(template: str, **content: object) -> str:
-    """Return a text from a template of this package."""
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(**content)

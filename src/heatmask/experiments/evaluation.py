@@ -15,8 +15,9 @@ from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.classification import score_slices
 from heatmask.experiments.evaluate import RIGHT_CLASS
 from heatmask.experiments.evaluation_figure import draw_evaluation
-from heatmask.experiments.files import format_csv, render, write_files
+from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.results import NAN, Comparison, Row
+from heatmask.files import render
 
 RULES = {
     "a": "without any mask",
@@ -153,6 +154,7 @@ def format_markdown(comparison: Comparison) -> str:
     """Return the table of methods, what the classifier does, and the rules they follow."""
     cases, first = comparison.cases, comparison.classifiers[0]
     return render(
+        __package__,
         "evaluation.md.j2",
         cases=cases,
         unit="picture" if cases.pictures else "patient",

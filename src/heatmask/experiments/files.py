@@ -1,4 +1,4 @@
-"""How results become files: texts from templates, CSVs, all of a folder."""
+"""How results become files: CSVs, all of a folder."""
 
 import csv
 import math
@@ -7,27 +7,12 @@ from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from heatmask.files import write_atomically
 
 
 def read_text(name: str) -> str:
     """Return a file of this package."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def render(template: str, **content: object) -> str:
-    """Return a text from a template of this package; in HTML what is filled in is escaped."""
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=template.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(**content)
 
 
 def format_csv(header: Sequence[str], lines: Iterable[Iterable[object]]) -> str:

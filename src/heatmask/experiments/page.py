@@ -11,10 +11,11 @@ from heatmask.evaluation.segmentation import EMPTY_RULE
 from heatmask.experiments import class_tables, figures, sentences, tables
 from heatmask.experiments.entries import RANDOM
 from heatmask.experiments.figures import Picture
-from heatmask.experiments.files import format_csv, render, write_files
+from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.metrics import SURFACE_RULE
 from heatmask.experiments.results import KEYS, NAN, Comparison
 from heatmask.experiments.tables import Table
+from heatmask.files import render
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def write_report(comparison: Comparison, folder: str | Path, command: str) -> li
     sections = list_sections(comparison)
     texts = {
         "report.html": render(
+            __package__,
             "report.html.j2",
             comparison=comparison,
             cases=comparison.cases,
