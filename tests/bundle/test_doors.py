@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, load
+from monai.bundle import ConfigWorkflow, load, run, verify_metadata, verify_net_in_out
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.check import inspect_bundle
@@ -90,20 +90,31 @@ def same_hook():
 
 
 def test_metadata_passes_monais_schema(bundle_dir, meta_schema):
-    meta = bundle_dir / "configs" / "metadata.json"
-    done = monai_bundle("verify_metadata", "--meta_file", meta, "--filepath", meta_schema)
-    assert done.returncode == 0, done.stderr
-    assert "verified with no error" in done.stdout + done.stderr
+    verify_metadata(
+        meta_file=str(bundle_dir / "configs" / "metadata.json"), filepath=str(meta_schema)
+    )
 
 
 def test_network_takes_and_gives_what_the_metadata_says(bundle_dir):
     configs = bundle_dir / "configs"
-    done = monai_bundle(
-        "verify_net_in_out", "--net_id", "network_def", "--bundle_root", bundle_dir,
-        "--meta_file", configs / "metadata.json", "--config_file", configs / "inference.json",
+    verify_net_in_out(
+        net_id="network_def", bundle_root=str(bundle_dir),
+        meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "data shape of network is verified" in done.stdout + done.stderr
+
+
+def test_monais_verifiers_as_commands(meta_schema):
+    """Of one bundle, as each starts a process."""
+    configs = RELEVANCE / "configs"
+    meta = ("--meta_file", configs / "metadata.json")
+    for words, success in (
+        (("verify_metadata", *meta, "--filepath", meta_schema), "verified with no error"),
+        (("verify_net_in_out", "network_def", *meta, "--bundle_root", RELEVANCE,
+          "--config_file", configs / "inference.json"), "data shape of network is verified"),
+    ):  # fmt: skip
+        done = monai_bundle(*words)
+        assert done.returncode == 0, done.stderr
+        assert success in done.stdout + done.stderr
 
 
 @pytest.mark.fault("F")
@@ -179,10 +190,12 @@ def test_monai_loads_the_weights(bundle_dir, kind, same_hook):
     assert all(torch.equal(state[name], value) for name, value in trained.items())
 
 
-def test_bundle_run_writes_everything_on_the_scans_grid(bundle_dir, phantom_scan, tmp_path):
-    words = ("--input", phantom_scan, "--output_dir", tmp_path, "--gate_probability", 0.01)
-    done = run_inference(bundle_dir, *words)
-    assert done.returncode == 0, done.stderr
+def test_bundle_run_writes_everything_on_the_scans_grid(
+    bundle_dir, phantom_scan, tmp_path, same_hook
+):
+    config = str(bundle_dir / "configs" / "inference.json")
+    options = {"input": str(phantom_scan), "output_dir": str(tmp_path), "gate_probability": 0.01}
+    run(config_file=config, bundle_root=str(bundle_dir), **options)
     case = name_case(phantom_scan)
     folder = tmp_path / case
     scan = nib.load(phantom_scan)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ckpt_export
 
 from heatmask.bundle import read_bundle, run_bundle
 from helpers.project import PROJECT
@@ -92,20 +93,22 @@ def test_inference_configs_differ_in_few_lines(bundle_dir: Path) -> None:
 
 
 def test_exported_networks_give_the_same_logits(bundle_dir: Path, tmp_path: Path) -> None:
-    """TorchScript holds the classifier: any size of image, no heatmap."""
+    """TorchScript holds the classifier: any size of image, no heatmap. One as a command."""
     path = tmp_path / "network.ts"
     configs = bundle_dir / "configs"
-    command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def"]
     words = {
-        "filepath": path,
-        "ckpt_file": bundle_dir / "models" / "model.pt",
-        "meta_file": configs / "metadata.json",
-        "config_file": configs / "inference.json",
+        "filepath": str(path),
+        "ckpt_file": str(bundle_dir / "models" / "model.pt"),
+        "meta_file": str(configs / "metadata.json"),
+        "config_file": str(configs / "inference.json"),
     }
-    for name, value in words.items():
-        command += [f"--{name}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
+    if configs == GP_UNET:
+        command = [sys.executable, "-m", "monai.bundle", "ckpt_export", "network_def"]
+        command += [word for name, value in words.items() for word in (f"--{name}", value)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+    else:
+        ckpt_export("network_def", **words)
     network = run_bundle(read_bundle(bundle_dir), "network")
     depth = (5,) * (run_bundle(read_bundle(bundle_dir), "network_def#spatial_dims") == 3)
     images = torch.rand(2, 2, 72, 60, *depth)

@@ -270,7 +270,7 @@ def test_a_missing_folder_is_refused_and_not_made(tmp_path):
 
 def test_a_folder_without_scans_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="must hold a scan"):
+    with pytest.raises(InputError, match="There is no scan in"):
         index_studies(tmp_path / "empty", tmp_path / "work")
 
 
