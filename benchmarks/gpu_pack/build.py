@@ -21,7 +21,7 @@ from monai.data import MetaTensor
 from rich.progress import track
 
 from heatmask.data.phantom import PHANTOM_STUDY_SEEDS, make_phantom
-from heatmask.transforms import ResampleInPlane
+from heatmask.transforms import ResampleInPlaned
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT_MB = 50
@@ -141,7 +141,7 @@ def shrink_scan(path: Path) -> nib.Nifti1Image:
     """Return a scan of whole numbers with larger pixels."""
     image = nib.load(path)
     volume = MetaTensor(np.asarray(image.dataobj, np.float32)[None], affine=image.affine)
-    small = ResampleInPlane(TRAINING_SPACING_MM)(volume)
+    small = ResampleInPlaned("image", TRAINING_SPACING_MM).change(volume)
     array = np.asarray(small[0]).round().clip(0, 255).astype(np.uint8)
     return nib.Nifti1Image(array, np.asarray(small.affine))
 

@@ -1,5 +1,6 @@
 """The dictionary transforms that bundle configs name, beside MONAI's own."""
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -25,27 +26,46 @@ from heatmask.geometry import (
 from heatmask.masks.make import MaskSettings, make_label_map
 
 
-class ResampleInPlane(InvertibleTransform):
-    """Resample a volume to square pixels, leaving its slices where they are.
+class EachVolumed(MapTransform):
+    """Changes the volume of every key in the same way."""
 
-    `monai.transforms.Spacing` and `Resize` would do it too, in three dimensions and several
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change every key."""
+        return {**data, **{k: self.change(data[k]) for k in self.key_iterator(data)}}
+
+    @abstractmethod
+    def change(self, volume: MetaTensor) -> Tensor:
+        """Return the changed volume (C, X, Y, Z)."""
+
+
+class ResampleInPlaned(EachVolumed, InvertibleTransform):
+    """Resample volumes to square pixels, leaving their slices where they are.
+
+    `monai.transforms.Spacingd` and `Resized` would do it too, in three dimensions and several
     times as long. Here the slices are channels of one image: axial slices, the last axis in
     memory, are then interpolated side by side without a copy.
 
     Parameters
     ----------
     pixel_spacing_mm
-        Pixel size after resampling.
+        Pixel size after resampling; averages where pixels become larger.
     slice_axis
         Spatial axis along which the slices lie (see `heatmask.geometry.find_slice_axis`); its
         spacing stays.
     """
 
-    def __init__(self, pixel_spacing_mm: float, slice_axis: int = 2) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        pixel_spacing_mm: float,
+        slice_axis: int = 2,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.pixel_spacing_mm, self.slice_axis = pixel_spacing_mm, slice_axis
 
-    def __call__(self, volume: MetaTensor) -> MetaTensor:
-        """Return the resampled volume (C, X, Y, Z); averages where pixels become larger."""
+    def change(self, volume: MetaTensor) -> MetaTensor:
+        """Return the resampled volume (C, X, Y, Z)."""
         old = np.asarray(volume.shape[1:])
         factor = np.asarray(volume.pixdim) / self.pixel_spacing_mm
         factor[find_slice_axis(old.tolist(), self.slice_axis)] = 1.0
@@ -53,8 +73,11 @@ class ResampleInPlane(InvertibleTransform):
         mode = "area" if (size <= old).all() else "bilinear"
         return self._resize(volume, size.tolist(), self.get_transform_info(), mode=mode)
 
-    def inverse(self, volume: MetaTensor) -> MetaTensor:
-        """Return the volume on the grid it had before, by linear interpolation."""
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring every key back to the grid it had before, by linear interpolation."""
+        return {**data, **{k: self._change_back(data[k]) for k in self.key_iterator(data)}}
+
+    def _change_back(self, volume: MetaTensor) -> MetaTensor:
         size = self.pop_transform(volume)["orig_size"]
         return self._resize(volume, list(size), mode="bilinear")
 
@@ -72,10 +95,10 @@ class ResampleInPlane(InvertibleTransform):
         return MetaTensor(resized.contiguous()).copy_meta_from(meta)
 
 
-class ResizeInPlane(ResampleInPlane):
-    """Scale the slices of a volume to one size, whatever their pixels are: for pictures.
+class ResizeInPlaned(ResampleInPlaned):
+    """Scale the slices of volumes to one size, whatever their pixels are: for pictures.
 
-    `monai.transforms.Resize` with ``anti_aliasing`` smooths in three dimensions, which takes
+    `monai.transforms.Resized` with ``anti_aliasing`` smooths in three dimensions, which takes
     seventy times as long, and darkens the borders.
 
     Parameters
@@ -83,13 +106,14 @@ class ResizeInPlane(ResampleInPlane):
     size
         Of a slice, along the two axes in their order.
     slice_axis
-        As in `ResampleInPlane`.
+        As in `ResampleInPlaned`.
     """
 
-    def __init__(self, size: Sequence[int], slice_axis: int = 2) -> None:
+    def __init__(self, keys: KeysCollection, size: Sequence[int], slice_axis: int = 2) -> None:
+        MapTransform.__init__(self, keys)
         self.size, self.slice_axis = tuple(size), slice_axis
 
-    def __call__(self, volume: MetaTensor) -> MetaTensor:
+    def change(self, volume: MetaTensor) -> MetaTensor:
         """Return the scaled volume (C, X, Y, Z); averages where pixels become larger."""
         size = list(self.size)
         axis = find_slice_axis(volume.shape[1:], self.slice_axis)
@@ -98,59 +122,20 @@ class ResizeInPlane(ResampleInPlane):
         return self._resize(volume, size, info, mode="bilinear", antialias=True)
 
 
-class ResampleInPlaned(MapTransform, InvertibleTransform):
-    """Dictionary form of `ResampleInPlane`."""
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        pixel_spacing_mm: float,
-        slice_axis: int = 2,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.resample = ResampleInPlane(pixel_spacing_mm, slice_axis)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Resample every key."""
-        return {**data, **{k: self.resample(data[k]) for k in self.key_iterator(data)}}
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring every key back to the grid it had before."""
-        return {**data, **{k: self.resample.inverse(data[k]) for k in self.key_iterator(data)}}
-
-
-class ResizeInPlaned(ResampleInPlaned):
-    """Dictionary form of `ResizeInPlane`."""
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        size: Sequence[int],
-        slice_axis: int = 2,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.resample = ResizeInPlane(size, slice_axis)
-
-
-class ZeroBackgroundd(MapTransform):
+class ZeroBackgroundd(EachVolumed):
     """Shift each channel of a volume (C, X, Y, Z) so that air is 0, as in most MR images.
 
     See `heatmask.data.background.zero_background`. It comes before anything is resampled: a
     background of -1000 would spread into the head.
     """
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Shift every key."""
-        return {**data, **{k: self._zero(data[k]) for k in self.key_iterator(data)}}
-
-    def _zero(self, volume: MetaTensor) -> MetaTensor:
+    def change(self, volume: MetaTensor) -> MetaTensor:
+        """Return the shifted volume."""
         channels = np.stack([zero_background(c) for c in volume.numpy(force=True)])
         return convert_to_dst_type(channels, volume)[0]
 
 
-class NormalizeHeadd(MapTransform):
+class NormalizeHeadd(EachVolumed):
     """Scale intensities so that the head's median is 1, the background 0 and the top 4.
 
     The head is what lies above a fifth of the 99th percentile of the non-zero voxels. A
@@ -160,11 +145,8 @@ class NormalizeHeadd(MapTransform):
 
     top = 4.0
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Normalise every key, each channel of its volume (C, X, Y, Z) on its own."""
-        return {**data, **{k: self._normalize(data[k]) for k in self.key_iterator(data)}}
-
-    def _normalize(self, volume: Tensor) -> Tensor:
+    def change(self, volume: Tensor) -> Tensor:
+        """Return the normalised volume (C, X, Y, Z), each channel on its own."""
         plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
         scaled = torch.stack([self._normalize_channel(channel) for channel in plain.float()])
         return convert_to_dst_type(scaled, volume, dtype=torch.float32)[0]
@@ -180,7 +162,7 @@ class NormalizeHeadd(MapTransform):
         return (channel / float(np.median(head))).clamp_(0, self.top)
 
 
-class SmoothHeatmapd(MapTransform):
+class SmoothHeatmapd(EachVolumed):
     """Blur a heatmap (K, X, Y, Z) within its slices by a Gaussian.
 
     Methods that differentiate down to the pixels leave a map of fine edges; the region that
@@ -202,15 +184,12 @@ class SmoothHeatmapd(MapTransform):
             raise OptionError(f"blur_mm must be at least 0, got {blur_mm!r}.")
         self.blur_mm, self.slice_axis = blur_mm, slice_axis
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Smooth every key."""
-        return {**data, **{k: self._smooth(data[k]) for k in self.key_iterator(data)}}
-
-    def _smooth(self, heatmap: MetaTensor) -> MetaTensor:
-        sigma = [0.0, *(self.blur_mm / float(s) for s in heatmap.pixdim)]
-        sigma[find_slice_axis(heatmap.shape[1:], self.slice_axis) + 1] = 0.0
-        smooth = ndimage.gaussian_filter(heatmap.numpy(force=True), sigma)
-        return convert_to_dst_type(smooth, heatmap, dtype=torch.float32)[0]
+    def change(self, volume: MetaTensor) -> MetaTensor:
+        """Return the blurred heatmap."""
+        sigma = [0.0, *(self.blur_mm / float(s) for s in volume.pixdim)]
+        sigma[find_slice_axis(volume.shape[1:], self.slice_axis) + 1] = 0.0
+        smooth = ndimage.gaussian_filter(volume.numpy(force=True), sigma)
+        return convert_to_dst_type(smooth, volume, dtype=torch.float32)[0]
 
 
 class HeatmapToMaskd(MapTransform):
@@ -221,28 +200,15 @@ class HeatmapToMaskd(MapTransform):
     Parameters
     ----------
     keys
-        Key of the heatmap.
-    scan_key
-        Key of the scan (C, X, Y, Z) on the same grid; its first channel is snapped to.
-    mask_key
-        Where the mask (1, X, Y, Z) goes, with the heatmap's affine.
-    shown_key
-        Key of the slices (slices, K) on which each class is shown, in RAS order.
+        Key of the heatmap. Beside it lie ``scan`` (C, X, Y, Z) on the same grid, whose first
+        channel is snapped to, and ``shown`` (slices, K), in RAS order. The mask (1, X, Y, Z) goes
+        to ``mask``, with the heatmap's affine.
     slice_axis
         Axis of the slices in RAS orientation; the array may be stored in any other.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        scan_key: str = "scan",
-        mask_key: str = "mask",
-        shown_key: str = "shown",
-        slice_axis: int = 2,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, slice_axis: int = 2, **settings: Any) -> None:
         super().__init__(keys)
-        self.scan_key, self.mask_key, self.shown_key = scan_key, mask_key, shown_key
         self.slice_axis = slice_axis
         settings["calibration"] = tuple(settings["calibration"])
         self.settings = MaskSettings(**settings)
@@ -251,9 +217,7 @@ class HeatmapToMaskd(MapTransform):
         """Add the mask to the dictionary."""
         out = dict(data)
         for key in self.key_iterator(out):
-            out[self.mask_key] = self._make_label_map(
-                out[key], out[self.scan_key], np.asarray(out[self.shown_key])
-            )
+            out["mask"] = self._make_label_map(out[key], out["scan"], np.asarray(out["shown"]))
         return out
 
     def _make_label_map(
@@ -281,16 +245,14 @@ class CalibrateHeatmapd(MapTransform):
     Never by the image's own range: that would give every healthy scan a lesion.
     """
 
-    def __init__(
-        self, keys: KeysCollection, calibration: Sequence[float], output_key: str = "display"
-    ) -> None:
+    def __init__(self, keys: KeysCollection, calibration: Sequence[float]) -> None:
         super().__init__(keys)
-        (self.low, self.high), self.output_key = calibration, output_key
+        self.low, self.high = calibration
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the display form to the dictionary."""
+        """Add the form for people as ``display``."""
         out = dict(data)
         for key in self.key_iterator(out):
             shifted = out[key] - self.low
-            out[self.output_key] = shifted.div_(self.high - self.low).clamp_(0, 1)
+            out["display"] = shifted.div_(self.high - self.low).clamp_(0, 1)
         return out
