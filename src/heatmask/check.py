@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +15,7 @@ from heatmask.attribution.checks import inspect_network, judge_methods
 from heatmask.attribution.checks.check import Check, conclude
 from heatmask.attribution.checks.probe import prepare_subject
 from heatmask.attribution.registry import get_method, list_methods
-from heatmask.bundle import find_bundle, read_bundle, run_bundle
+from heatmask.bundle import find_bundle, read_bundle, read_metadata, run_bundle
 from heatmask.device import resolve_device
 from heatmask.errors import InputError
 
@@ -91,7 +90,7 @@ def inspect_bundle(bundle: str, method: str | None = None, device: str = "auto")
         The bundle cannot be built, or there is no such method.
     """
     folder = find_bundle(bundle)
-    parser, metadata = read_bundle(folder), _read_metadata(folder)
+    parser, metadata = read_bundle(folder), read_metadata(folder)
     asked = get_method(method or _read(parser, "method", "inherent")).name
     names = [asked] if method else [entry.name for entry in list_methods()]
     network = run_bundle(parser, "network").to(resolve_device(device))
@@ -215,16 +214,6 @@ def _read(parser: "ConfigParser", name: str, default: Any, build: bool = True) -
     if name not in parser:
         return default
     return run_bundle(parser, name) if build else parser[name]
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    path = folder / "configs" / "metadata.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"A bundle's metadata must be JSON, and {path} is not: {error}") from error
 
 
 def _drop_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -27,26 +27,13 @@ from heatmask.bundle import (
 from heatmask.device import place_network, resolve_device
 from heatmask.errors import Failures, raise_failures, reveal_reason
 from heatmask.inferer import HeatmapInferer
-from heatmask.masks.make import MaskSettings
 from heatmask.parts import Options, resolve_options
 from heatmask.report.writer import CaseWriter
 from heatmask.result import Provenance, Result, describe_versions
 from heatmask.transforms import HeatmapToMaskd
 
-__all__ = ["Pipeline", "Provenance", "Result", "Writer"]
-
 Data = dict[str, Any]
 """What MONAI's dictionary transforms hand on: the case and, by name, its volumes."""
-
-
-class Writer(Protocol):
-    """Puts results on disk."""
-
-    def prepare(self) -> None:
-        """Fail early where nothing can be written."""
-
-    def write(self, result: Result) -> Any:
-        """Write one result and return its report."""
 
 
 class Pipeline:
@@ -86,7 +73,7 @@ class Pipeline:
         postprocessing: Compose,
         device: str | torch.device = "auto",
         dataset: Sequence[Mapping[str, Any]] = (),
-        writer: Writer | None = None,
+        writer: CaseWriter | None = None,
         class_names: Sequence[str] = (),
         bundle_root: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
@@ -176,11 +163,6 @@ class Pipeline:
         (step,) = (t for t in self.postprocessing.transforms if isinstance(t, HeatmapToMaskd))
         return step
 
-    @property
-    def mask_settings(self) -> MaskSettings:
-        """How the mask is made."""
-        return self.masker.settings
-
     def _gather(self, data: Data, case: str, seconds: Mapping[str, float]) -> Result:
         meta, count = data["scan"].meta, len(data["probabilities"])
         names = self.class_names or tuple(f"class {k + 1}" for k in range(count))
@@ -215,7 +197,7 @@ class Pipeline:
     def run(
         self,
         cases: Sequence[Mapping[str, Any]] | None = None,
-        writer: Writer | None = None,
+        writer: CaseWriter | None = None,
         show: Callable[[Any], None] | None = None,
     ) -> list[Any]:
         """Work through cases, write each result, and return their reports.
@@ -247,7 +229,7 @@ class Pipeline:
         return reports
 
     def _run_case(
-        self, case: Mapping[str, Any], writer: Writer | None, show: Callable[[Any], None] | None
+        self, case: Mapping[str, Any], writer: CaseWriter | None, show: Callable[[Any], None] | None
     ) -> Any:
         result = self(case["image"], case["case"], case.get("reference"))
         report = writer.write(result) if writer else result

@@ -18,7 +18,8 @@ from heatmask.errors import InputError, OptionError
 from heatmask.masks.settings import MaskSettings
 from heatmask.options import Option, list_options
 from heatmask.parts import ExplainSettings, ReadSettings
-from heatmask.pipeline import Pipeline, Result
+from heatmask.pipeline import Pipeline
+from heatmask.result import Result
 
 BUNDLE = "brain_mri_gradcam_segmentation"
 OPTIONS = {"gate": False, "snap": False, "min_volume_mm3": 50.0, "method": "grad_cam"}

@@ -19,12 +19,12 @@ from monai.transforms import Compose
 
 from heatmask import __version__
 from heatmask.errors import HeatmaskError, InputError, OutputError
-from heatmask.pipeline import Pipeline, Provenance, Result
+from heatmask.pipeline import Pipeline
 from heatmask.report import writer as writer_module
 from heatmask.report.overview import choose_slices, draw_overview, to_ras
 from heatmask.report.summary import describe_class, summarise_result
 from heatmask.report.writer import CaseWriter
-from heatmask.result import describe_versions
+from heatmask.result import Provenance, Result, describe_versions
 from helpers.pictures import assert_like_kept
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 

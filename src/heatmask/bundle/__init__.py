@@ -16,7 +16,7 @@ from heatmask.bundle.find import (
     find_bundle,
     find_shipped,
     list_folders,
-    list_places,
+    read_metadata,
 )
 
 __all__ = [
@@ -31,10 +31,10 @@ __all__ = [
     "list_bundles",
     "list_folders",
     "list_overrides",
-    "list_places",
     "order_bundles",
     "pick_bundle",
     "read_bundle",
+    "read_metadata",
     "read_options",
     "run_bundle",
 ]

@@ -1,7 +1,6 @@
 """Open a bundle's configs from Python, with options set, as `monai.bundle run` does."""
 
 import inspect
-import json
 import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -9,6 +8,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from heatmask.bundle.find import read_metadata
 from heatmask.errors import OptionError, reveal_reason
 
 if TYPE_CHECKING:
@@ -111,9 +111,8 @@ def describe_bundle(bundle_root: str | Path | None) -> tuple[str, str]:
     """Return name and version of the bundle in a folder; empty texts without one."""
     if bundle_root is None:
         return "", ""
-    path = Path(bundle_root) / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return Path(bundle_root).resolve().name, str(metadata.get("version", ""))
+    version = read_metadata(Path(bundle_root)).get("version", "")
+    return Path(bundle_root).resolve().name, str(version)
 
 
 def list_overrides(bundle_root: str | Path) -> dict[str, Any]:

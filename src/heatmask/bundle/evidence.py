@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heatmask.bundle.find import list_folders
+from heatmask.bundle.find import list_folders, read_metadata
 from heatmask.data.recognition.sequence import check_sequences
-from heatmask.errors import OptionError
+from heatmask.errors import HeatmaskError
 
 logger = logging.getLogger(__name__)
 
@@ -120,14 +120,13 @@ def read_info(folder: Path) -> BundleInfo:
 
     Raises
     ------
-    OptionError
-        `sequences` are not what they must be.
+    HeatmaskError
+        The metadata or `sequences` are not what they must be.
     OSError, ValueError, TypeError
-        A config cannot be read.
+        The config cannot be read.
     """
     config = json.loads((folder / "configs/inference.json").read_text("utf-8"))
-    path = folder / "configs/metadata.json"
-    metadata = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    metadata = read_metadata(folder)
     sequences = check_sequences(config.get("sequences", ["FLAIR"]))
     metrics = metadata.get("eval_metrics", {})
     return BundleInfo(folder, sequences, metadata, read_evidence(metrics, sequences))
@@ -160,6 +159,6 @@ def join_sequences(sequences: Iterable[str]) -> str:
 def _try_read(folder: Path) -> BundleInfo | None:
     try:
         return read_info(folder)
-    except (OSError, ValueError, TypeError, OptionError) as error:
+    except (OSError, ValueError, TypeError, HeatmaskError) as error:
         logger.warning("Left out the bundle '%s', which cannot be read: %s", folder, error)
         return None

@@ -1,8 +1,10 @@
-"""Where bundles and the MONAI Label app lie: with Heatmask, or with the user."""
+"""Where bundles and the MONAI Label app lie, with Heatmask or with the user; what they say."""
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from heatmask.errors import InputError
 
@@ -74,3 +76,18 @@ def find_bundle(name: str | Path = DEFAULT_BUNDLE) -> Path:
     raise InputError(
         f"bundle must be a bundle's folder or one of {', '.join(known) or 'none'}, got {name!s}."
     )
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the content of a bundle's ``metadata.json``; empty without one.
+
+    Raises
+    ------
+    InputError
+        It is no JSON.
+    """
+    path = folder / "configs" / "metadata.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"A bundle's metadata must be JSON, and {path} is not: {error}") from error

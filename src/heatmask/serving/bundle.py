@@ -1,6 +1,5 @@
 """A MONAI Bundle for serving: found, read once, built anew for every request."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from heatmask.bundle import read_bundle, run_bundle
+from heatmask.bundle import read_bundle, read_metadata, run_bundle
 from heatmask.device import place_network
 from heatmask.errors import Failures, InputError
 from heatmask.options import Option
@@ -50,7 +49,7 @@ class ServedBundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.name
-        metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+        metadata = read_metadata(folder)
         self.version = str(metadata.get("version", ""))
         self.description = str(metadata.get("description", ""))
         self.labels = read_labels(metadata)
@@ -58,11 +57,6 @@ class ServedBundle:
         check_class_names(self.labels, config.get("class_names", list(self.labels)))
         self.panel: dict[str, Option] = build_panel(offer_options(folder, config))
         self._networks: dict[torch.device, tuple[int, nn.Module]] = {}
-
-    @property
-    def weights_path(self) -> Path:
-        """The checkpoint."""
-        return self.folder / "models/model.pt"
 
     @property
     def license_text(self) -> str:
@@ -84,7 +78,8 @@ class ServedBundle:
         WeightsError
             The weights are missing or do not fit (they are loaded strictly).
         """
-        changed_ns = self.weights_path.stat().st_mtime_ns if self.weights_path.is_file() else -1
+        weights = self.folder / "models/model.pt"
+        changed_ns = weights.stat().st_mtime_ns if weights.is_file() else -1
         known_ns, network = self._networks.get(device, (-1, nn.Identity()))
         if changed_ns == -1 or known_ns != changed_ns:
             network = place_network(run_bundle(read_bundle(self.folder), "network"), device)

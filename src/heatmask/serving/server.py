@@ -46,7 +46,7 @@ def start_server(
         Where index, labels and sessions are kept, by default ``work/serve`` below the current
         folder.
     bundles
-        Folder of bundles, by default `heatmask.bundle.list_places`. The best for most of the
+        Folder of bundles, by default `heatmask.bundle.find.list_places`. The best for most of the
         studies becomes the first model, which viewers run unless another is chosen.
     pattern
         Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
