@@ -526,7 +526,7 @@ def test_a_gpu_that_is_too_small_gets_smaller_batches(
     with caplog.at_level(logging.WARNING):
         found = explain(network, images, name, **SMALL[name]).attribution
     torch.testing.assert_close(found, expected)
-    assert "out of memory: going on with 2 a batch" in caplog.text
+    assert "out of memory: going on with a batch of 2." in caplog.text
     limit = 0
     with pytest.raises(DeviceError, match="must fit into the GPU's memory"):
         explain(network, images, name, **SMALL[name])

@@ -16,7 +16,8 @@ from heatmask.attribution.classes import ClassIdx, check_class_count
 from heatmask.attribution.explainer import Explainer, Explanation
 from heatmask.attribution.frozen import copy_frozen
 from heatmask.attribution.images import check_finite, check_images, name_mismatch
-from heatmask.attribution.memory import measure_batch_size
+from heatmask.attribution.memory import measure_batch_size, run_in_parts
+from heatmask.attribution.registry import check_count
 from heatmask.errors import DeviceError, OptionError
 
 logger = logging.getLogger(__name__)
@@ -210,10 +211,9 @@ def run_batches(
     title: str = "",
     progress: bool = False,
 ) -> list[Result]:
-    """Call ``run(part)`` for one batch of images (N, ...) after the other.
+    """Call ``run(part)`` for one batch of images (N, ...) after the other; see `run_in_parts`.
 
-    Where a GPU runs out of memory batches are halved from there on, which is logged. Without
-    images there is one empty batch, for `run` to refuse.
+    Without images there is one empty batch, for `run` to refuse.
 
     Parameters
     ----------
@@ -222,39 +222,28 @@ def run_batches(
     title
         What is run, for the progress bar and for messages.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    count, start = len(images), 0
-    results: list[Result] = []
+    check_count("batch_size", batch_size)
+    count = len(images)
     with Progress(disable=not progress or count <= batch_size) as bar:
         task = bar.add_task(title, total=count)
-        while start < max(count, 1):
-            promised_gb = None if results else max_memory_gb
-            part = slice(start, min(start + (batch_size if promised_gb is None else 1), count))
-            size = part.stop - part.start
-            try:
-                if promised_gb is None:
-                    results.append(run(part))
-                else:
-                    run_one = partial(run, part)
-                    result, fitting = measure_batch_size(run_one, images.device, promised_gb)
-                    results.append(result)
-                    batch_size = min(batch_size, fitting)
-                start += size or 1
-                bar.advance(task, size)
-                continue
-            except torch.cuda.OutOfMemoryError as error:
-                if size == 1:
-                    raise DeviceError(
-                        f"{title} must fit into the GPU's memory with one image of "
-                        f"{tuple(images.shape[1:])} at least, and does not: {error}. "
-                        "Take a method that needs less, a smaller image, or device=cpu."
-                    ) from error
-            # Outside of the handler, so that the failed call's tensors are let go first.
-            torch.cuda.empty_cache()
-            batch_size = size // 2
-            logger.warning("The GPU is out of memory: going on with a batch of %d.", batch_size)
-    return results
+
+        def run_part(part: slice) -> Result:
+            result = run(part)
+            bar.advance(task, part.stop - part.start)
+            return result
+
+        try:
+            if max_memory_gb is None:
+                return run_in_parts(run_part, 0, count, batch_size)
+            run_one = partial(run_part, slice(0, min(1, count)))
+            first, fitting = measure_batch_size(run_one, images.device, max_memory_gb)
+            return [first, *run_in_parts(run_part, 1, count, min(batch_size, fitting))]
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{title} must fit into the GPU's memory with one image of "
+                f"{tuple(images.shape[1:])} at least, and does not: {error}. "
+                "Take a method that needs less, a smaller image, or device=cpu."
+            ) from error
 
 
 def _warn_of_nothing(explainer: Explainer, images: Tensor, attribution: Tensor) -> None:

@@ -1,5 +1,6 @@
-"""What a batch takes of a device's memory: measured, for PyTorch tells nobody beforehand."""
+"""Batches that fit into memory: what one takes is measured, for PyTorch tells nobody beforehand."""
 
+import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from heatmask.errors import OptionError
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 GB = 1e9
@@ -25,6 +27,34 @@ KEPT_BYTES = {"cpu": 0.3 * GB, "cuda": 0.0}
 With both, resident memory stayed below what is promised for ResNets and DenseNets in 2D and
 3D and batches of 0.01 to 2 GB. On CUDA the promise is about what torch allocates.
 """
+
+
+def run_in_parts(run: Callable[[slice], Result], start: int, count: int, size: int) -> list[Result]:
+    """Call ``run(part)`` for parts of at most `size` of the things from `start` to `count`.
+
+    Where a GPU runs out of memory parts are halved from there on, which is logged. Of nothing there
+    is one empty part.
+
+    Raises
+    ------
+    torch.cuda.OutOfMemoryError
+        Not even a part of one fits.
+    """
+    results: list[Result] = []
+    while start < max(count, 1):
+        part = slice(start, min(start + size, count))
+        try:
+            results.append(run(part))
+            start = max(part.stop, 1)
+            continue
+        except torch.cuda.OutOfMemoryError:
+            if part.stop - start == 1:
+                raise
+        # Outside of the handler, so that the failed call's tensors are let go first.
+        torch.cuda.empty_cache()
+        size = (part.stop - start) // 2
+        logger.warning("The GPU is out of memory: going on with a batch of %d.", size)
+    return results
 
 
 def measure_batch_size(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from heatmask.errors import OptionError
+from heatmask.options import Option
 
 FAMILIES = ("gradient", "cam", "relevance", "perturbation", "inherent")
 
@@ -204,8 +205,7 @@ def check_count(name: str, count: int) -> int:
     OptionError
         It is none.
     """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, got {count!r}.")
+    Option(name, 1, low=1).check(count)
     return count
 
 

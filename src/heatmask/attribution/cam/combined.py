@@ -21,7 +21,8 @@ from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.images import resize_to
 from heatmask.attribution.registry import Explained, register
 from heatmask.attribution.relu_rules import ReluRules
-from heatmask.errors import MethodError, OptionError
+from heatmask.errors import MethodError
+from heatmask.options import Option
 
 Base = Literal["layer_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam"]
 Fuse = Literal["mean", "max", "product"]
@@ -101,9 +102,8 @@ def explain_by_multi_stage_cam(
     agree on, but makes much of rounding where a stage is near zero. Each map ends in a ReLU
     before fusing, except with the signed base hires_cam; ``"product"`` always has one.
     """
-    for name, value, known in (("base", base, _BASES), ("fuse", fuse, _FUSIONS)):
-        if value not in known:
-            raise OptionError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    Option("base", base, choices=tuple(_BASES)).check(base)
+    Option("fuse", fuse, choices=tuple(_FUSIONS)).check(fuse)
     logits, activations = view_layers(network, images, target_layer, all_stages=True)
     maps = weigh_classes(logits, activations, class_idx, _BASES[base])
     if base != "hires_cam":

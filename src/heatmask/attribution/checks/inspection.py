@@ -23,7 +23,6 @@ from heatmask.attribution.checks.network import (
     check_determinism,
     check_heatmap,
     check_logits,
-    check_package,
     check_relu,
 )
 from heatmask.attribution.checks.probe import (
@@ -39,7 +38,7 @@ from heatmask.attribution.registry import get_method, list_methods
 from heatmask.errors import MethodError
 
 Need = tuple[Callable[[Subject, str], Check], str]
-"""A check, and what it is about: a layer, a method or a package."""
+"""A check, and what it is about: a layer or a method."""
 
 PREFERRED = (
     "inherent", "grad_cam", "guided_backprop", "integrated_gradients", "saliency",
@@ -59,7 +58,6 @@ def inspect_network(
     network: nn.Module,
     image_shape: Sequence[int],
     methods: Iterable[str] | None = None,
-    seed: int = 0,
     target_layer: str | Sequence[str] | None = None,
 ) -> list[Check]:
     """Return what the checks find that these methods rest on.
@@ -72,8 +70,6 @@ def inspect_network(
         (C, *spatial) of its images.
     methods
         Names; None for all.
-    seed
-        Of the synthetic image and of the directions looked along.
     target_layer
         As of `Explainer`, for the methods that look at a layer.
 
@@ -91,7 +87,7 @@ def inspect_network(
         There is no such method or layer.
     """
     asked = list_methods() if methods is None else [get_method(name) for name in methods]
-    inspection = _Inspection(network, image_shape, {}, seed)
+    inspection = _Inspection(network, image_shape, {})
     resting: dict[Need, list[str]] = {}
     with inspection.in_full_precision():
         for method in asked:
@@ -153,24 +149,20 @@ class _Inspection:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        image_shape: Sequence[int],
-        known: MutableMapping[Any, Any],
-        seed: int = 0,
+        self, network: nn.Module, image_shape: Sequence[int], known: MutableMapping[Any, Any]
     ) -> None:
         self.network, self.image_shape = find_bare(network), tuple(image_shape)
-        self.known, self.seed = known, seed
+        self.known = known
 
     @cached_property
     def subject(self) -> Subject:
-        return prepare_subject(self.network, self.image_shape, self.seed)
+        return prepare_subject(self.network, self.image_shape)
 
     @cached_property
     def image(self) -> Tensor:
         """A synthetic image (1, C, *spatial) of the size and the type that the network gets."""
         kind = next((p.dtype for p in self.network.parameters()), torch.float32)
-        return draw_probe(self.image_shape, self.seed)[1:].to(find_device(self.network), kind)
+        return draw_probe(self.image_shape)[1:].to(find_device(self.network), kind)
 
     @contextmanager
     def in_full_precision(self) -> Iterator[None]:
@@ -186,8 +178,6 @@ class _Inspection:
         """Yield the checks that a method rests on; a default layer is looked for on the way."""
         method, wanted = explainer.method, explainer.method.needs
         yield from _BASIC
-        if "zennit" in wanted:
-            yield check_package, "zennit"
         if "heatmap" in wanted:
             yield check_heatmap, ""
         if "gradients" in wanted and ("relu" in wanted or "layer" not in wanted):

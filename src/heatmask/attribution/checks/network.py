@@ -1,10 +1,8 @@
 """The checks of what a network gives: logits, ReLUs, a heatmap of its own.
 
-Each check of this package is called as ``check(subject, detail)``; `detail` names the layer, the
-method or the package that it is about, or is empty. One that fails returns so and raises nothing.
+Each check of this package is called as ``check(subject, detail)``; `detail` names the layer or
+the method that it is about, or is empty. One that fails returns so and raises nothing.
 """
-
-from importlib.util import find_spec
 
 import torch
 
@@ -132,10 +130,3 @@ def check_heatmap(subject: Subject, detail: str) -> Check:
         return fail(name, finding, advice, SAME)
     finding = f"logits of forward and of forward_heatmap differ by {show(change)}"
     return conclude(name, change, SAME, finding, advice)
-
-
-def check_package(subject: Subject, detail: str) -> Check:
-    """A package that the method computes with must be installed."""
-    missing = find_spec(detail) is None
-    finding = f"the package {detail} is {'not ' if missing else ''}installed"
-    return conclude("package", int(missing), 0, finding, f"Install it: pip install {detail}.")

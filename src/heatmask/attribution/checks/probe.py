@@ -35,8 +35,6 @@ class Subject:
         The probe (2, C, *spatial) of the network's type: smooth and positive, and without a
         plateau, where the gradient of a pooling or a ReLU is a matter of taste. One is dim
         and one is bright.
-    seed
-        Of the probe, and of the directions that checks look along.
 
     Attributes
     ----------
@@ -46,8 +44,8 @@ class Subject:
         What the network ends in, if that leaves no logits.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor, seed: int) -> None:
-        self.network, self.images, self.seed = network, images, seed
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        self.network, self.images = network, images
         with EndWatch() as watch:
             self.logits = self.run(images)
         self.end = watch.name_end(self.logits)
@@ -90,7 +88,7 @@ class Subject:
 
     def draw(self) -> Callable[[Tensor], Tensor]:
         """Return a function that draws standard normal numbers of a tensor's shape and type."""
-        generator = torch.Generator().manual_seed(self.seed)  # on the CPU: alike on every device
+        generator = torch.Generator().manual_seed(0)  # on the CPU: alike on every device
 
         def draw_like(tensor: Tensor) -> Tensor:
             return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
@@ -100,15 +98,14 @@ class Subject:
     def draw_directions(self, count: int) -> Callable[[Tensor], Tensor]:
         """Return a function that draws directions (count, ...) as long as a tensor (1, ...)."""
         draw = self.draw()
-        return lambda place: draw(place.expand(count, *place.shape[1:])) * _measure(place)
+
+        def draw_like(place: Tensor) -> Tensor:
+            return draw(place.expand(count, *place.shape[1:])) * place.square().mean().sqrt()
+
+        return draw_like
 
 
-def _measure(values: Tensor) -> Tensor:
-    """Return the root mean square."""
-    return values.square().mean().sqrt()
-
-
-def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 0) -> Subject:
+def prepare_subject(network: nn.Module, image_shape: Sequence[int]) -> Subject:
     """Return a copy of `network` and the smallest probe that it accepts.
 
     Parameters
@@ -117,8 +114,6 @@ def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 
         The classifier; it is left as it was.
     image_shape
         (C, *spatial) of its images.
-    seed
-        Seed of the probe.
 
     Raises
     ------
@@ -137,8 +132,8 @@ def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 
     for shape in (*smaller, spatial):
         for dtype in (torch.float64, torch.float32):
             try:
-                images = draw_probe([channels, *shape], seed).to(device, dtype)
-                return Subject(copy_frozen(network).to(dtype), images, seed)
+                images = draw_probe([channels, *shape]).to(device, dtype)
+                return Subject(copy_frozen(network).to(dtype), images)
             except NETWORK_ERRORS as error:
                 failure = error
     if isinstance(failure, HeatmaskError):
@@ -149,7 +144,7 @@ def prepare_subject(network: nn.Module, image_shape: Sequence[int], seed: int = 
     ) from failure
 
 
-def draw_probe(shape: Sequence[int], seed: int) -> Tensor:
+def draw_probe(shape: Sequence[int], seed: int = 0) -> Tensor:
     """Return the probe (2, C, *spatial) for a shape (C, *spatial): float64, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     channels, *spatial = shape

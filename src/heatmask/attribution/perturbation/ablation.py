@@ -1,6 +1,5 @@
 """Replace regions of images by a baseline and see what that does to the logits."""
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -8,9 +7,8 @@ from torch import Tensor, nn
 
 from heatmask.attribution.classes import ClassIdx, index_classes
 from heatmask.attribution.images import fit_baseline
+from heatmask.attribution.memory import run_in_parts
 from heatmask.attribution.registry import check_count
-
-logger = logging.getLogger(__name__)
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """Regions a forward: on a CPU larger batches are slower, on a GPU they hide its latency."""
@@ -91,24 +89,12 @@ class Ablation:
 
     def _score_without(self, owners: Tensor, regions: Tensor, draw: DrawRegions) -> Tensor:
         """Return the class logits (J, M) of images without a region each."""
-        scores = self._classes.new_empty(len(owners), self._classes.shape[1], dtype=torch.float64)
-        start = 0
-        while start < len(owners):
-            part = slice(start, start + self.batch_size)
-            try:
-                scores[part] = self._score_part(owners[part], regions[part], draw)
-                start = part.stop
-                continue
-            except torch.cuda.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-            # Outside of the handler, so that the failed call's tensors are let go first.
-            torch.cuda.empty_cache()
-            self.batch_size //= 2
-            logger.warning("The GPU is out of memory: going on with %d a batch.", self.batch_size)
-        return scores
+        if len(owners) == 0:
+            return self._classes.new_empty(0, self._classes.shape[1], dtype=torch.float64)
 
-    def _score_part(self, owners: Tensor, regions: Tensor, draw: DrawRegions) -> Tensor:
-        masks = draw(owners, regions)
-        logits = self.network(torch.where(masks, self.baseline[owners], self.images[owners]))
-        return logits.gather(1, self._classes[owners]).double()
+        def score(part: slice) -> Tensor:
+            images, masks = owners[part], draw(owners[part], regions[part])
+            logits = self.network(torch.where(masks, self.baseline[images], self.images[images]))
+            return logits.gather(1, self._classes[images]).double()
+
+        return torch.cat(run_in_parts(score, 0, len(owners), self.batch_size))

@@ -21,6 +21,7 @@ from heatmask.attribution.perturbation.superpixels import find_superpixels
 from heatmask.attribution.perturbation.windows import WindowGrid, check_window
 from heatmask.attribution.registry import Explained, check_count, register
 from heatmask.errors import OptionError
+from heatmask.options import Option
 
 
 @register(
@@ -157,8 +158,7 @@ def explain_by_feature_ablation(
 
 
 def _check_search(halvings: int, fraction: float) -> None:
-    if not isinstance(halvings, int) or isinstance(halvings, bool) or not 0 <= halvings <= 16:
-        raise OptionError(f"halvings must be a whole number from 0 to 16, got {halvings!r}.")
+    Option("halvings", 2, low=0, high=16).check(halvings)
     if not 0 < fraction <= 1:
         raise OptionError(f"fraction must be greater than 0 and at most 1, got {fraction!r}.")
 
