@@ -17,7 +17,7 @@ LEFT_OUT = ("CHANGELOG.md", "docs/results/*", "docs/decisions/*")
 INSTEAD = {
     r"knobs?": "option",
     r"told": "predicted (a class), or read from, recognised, given",
-    r"floors?(?! ?\()": "baseline (a method to compare with), lower bound (of time)",
+    r"(?<!\")floors?(?! ?\()": "baseline (a method to compare with), lower bound (of time)",
     r"laws?": "property, invariant",
     r"preflight|(?<!\")doctor": "check",  # the command keeps its earlier name as another one
     r"oracles?": "reference implementation, upper bound",

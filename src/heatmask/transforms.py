@@ -23,7 +23,8 @@ from heatmask.geometry import (
     find_slice_axis,
     order_as_stored,
 )
-from heatmask.masks.make import MaskSettings, make_label_map
+from heatmask.masks.make import make_label_map
+from heatmask.masks.settings import MaskSettings
 
 
 class EachVolumed(MapTransform):

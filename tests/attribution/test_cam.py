@@ -363,7 +363,7 @@ def test_guided_grad_cam_against_captum(
     assert_close(found, expected.detach())
 
 
-# Laws
+# Invariants
 
 
 @pytest.mark.parametrize("name", CAMS)

@@ -303,7 +303,7 @@ def test_stabilising_is_relative_and_survives_zeros() -> None:
     torch.testing.assert_close(stabilize(7 * values, 0.1)[0], 7 * found[0])
 
 
-# Laws
+# Invariants
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -1,4 +1,4 @@
-"""Every bundle with every command, in process; `tests/bundle/test_doors.py` starts processes."""
+"""Every bundle with every command, in process; `test_entry_points.py` starts processes."""
 
 import csv
 import json

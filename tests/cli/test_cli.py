@@ -1,4 +1,4 @@
-"""The `heatmask` command, through its own door."""
+"""The `heatmask` command, through its entry point."""
 
 import json
 import subprocess

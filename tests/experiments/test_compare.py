@@ -133,7 +133,7 @@ def test_one_page_tells_everything(report: Path) -> None:
 
 
 def test_rows_are_what_evaluate_says(report: Path, heads: Path, tmp_path: Path) -> None:
-    """The default mask's Dice comes out of two doors alike."""
+    """The default mask's Dice is the same from both commands."""
     command = ["evaluate", str(heads), "-o", str(tmp_path), "--device", "cpu"]
     done = CliRunner().invoke(app, [*command, "--bundle", "brain_mri_gp_unet_segmentation"])
     assert done.exit_code == 0, done.output

@@ -9,7 +9,8 @@ from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from heatmask.errors import OptionError
 from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask
-from heatmask.masks.make import MaskSettings, make_mask
+from heatmask.masks.make import make_mask
+from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
 from helpers.planted import draw_ball

@@ -1,4 +1,4 @@
-"""GP-ShuffleUNet, GP-ReconResNet and the plain CNN: structure, laws of their heads, sizes."""
+"""GP-ShuffleUNet, GP-ReconResNet and the plain CNN: structure, invariants of their heads, sizes."""
 
 from itertools import pairwise
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from heatmask.attribution import Explainer
 from heatmask.errors import InputError, MethodError, OptionError
 from heatmask.inferer import HeatmapInferer
-from heatmask.masks.make import MaskSettings, make_mask
+from heatmask.masks.make import make_mask
+from heatmask.masks.settings import MaskSettings
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.resnet import make_resnet
 from helpers.planted import PlantedClassifier, draw_ball, make_affine, make_volume

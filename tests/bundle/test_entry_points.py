@@ -1,4 +1,4 @@
-"""The bundle through MONAI's own doors: its verifiers and `python -m monai.bundle run`."""
+"""The bundle through MONAI's own entry points: its verifiers and `python -m monai.bundle run`."""
 
 import hashlib
 import json
