@@ -36,7 +36,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type not in ("cpu", "cuda"):
         raise OptionError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.")
     if resolved.type == "cuda":
-        _check_cuda(resolved)
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (resolved.index or 0) >= count:
+            raise DeviceError(
+                f"device {device!r} needs a CUDA GPU that torch can see, and it sees {count}. "
+                "Give --device cpu, or auto to take a GPU only where there is one."
+            )
     return resolved
 
 
@@ -91,12 +96,3 @@ def to_channels_last(tensor: Tensor) -> Tensor:
     """Return images (B, C, *spatial) or weights channels last in memory; others contiguous."""
     layout = _LAYOUTS.get(tensor.ndim, torch.contiguous_format)
     return tensor.contiguous(memory_format=layout)
-
-
-def _check_cuda(device: torch.device) -> None:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= count:
-        raise DeviceError(
-            f"device {str(device)!r} needs a CUDA GPU that torch can see, and it sees {count}. "
-            "Give --device cpu, or auto to take a GPU only where there is one."
-        )

@@ -7,7 +7,6 @@ forward pass are caught as they happen, as in `heatmask.attribution.relu_rules`.
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -133,9 +132,11 @@ class RescaleRules(TorchFunctionMode):
             self._records.append((func, images.clone()))
             return func(images, *others, **kwargs)
         reference = self._fetch_record(func, images)
-        call = partial(_call, _POOLS.get(func, func), others, kwargs)
-        apply = _lift_pool if func in _POOLS else _Lifted.apply
-        return apply(images, reference, call)
+
+        def call(values: Tensor) -> Any:
+            return _POOLS.get(func, func)(values, *others, **kwargs)
+
+        return (_lift_pool if func in _POOLS else _Lifted.apply)(images, reference, call)
 
     def _fetch_record(self, func: Callable[..., Any], images: Tensor) -> Tensor:
         recorded, reference = self._records.popleft() if self._records else (None, images[:0])
@@ -148,10 +149,6 @@ class RescaleRules(TorchFunctionMode):
             return reference
         # Slices or windows folded into the batch: those of one baseline for each image.
         return reference.repeat(len(images) // len(reference), *[1] * (images.ndim - 1))
-
-
-def _call(func: Callable[..., Any], others: Any, options: Any, images: Tensor) -> Any:
-    return func(images, *others, **options)
 
 
 class _Lifted(torch.autograd.Function):

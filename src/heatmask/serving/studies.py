@@ -127,7 +127,8 @@ def read_siblings(image: Path) -> dict[str, str]:
     """
     folder = image.parent / SIBLING_FOLDER / split_scan_name(image.name)[0]
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {_read_sequence(path): str(find_scan(path)) for path in paths}
+    names = [split_scan_name(path.name)[0].replace(_STAR, "*") for path in paths]
+    return {name: str(find_scan(path)) for name, path in zip(names, paths, strict=True)}
 
 
 def find_scan(image: Path) -> Path:
@@ -146,10 +147,6 @@ def _list_links(study: Study) -> dict[str, Path]:
         name = sequence.replace("*", _STAR) + _suffix(path)
         links[f"{SIBLING_FOLDER}/{study.case}/{name}"] = get_place(path)
     return links
-
-
-def _read_sequence(link: Path) -> str:
-    return split_scan_name(link.name)[0].replace(_STAR, "*")
 
 
 def _suffix(path: Path) -> str:

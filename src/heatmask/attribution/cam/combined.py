@@ -1,7 +1,6 @@
 """CAMs put together with guided backprop, or over several layers."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,6 @@ from heatmask.attribution.registry import Explained, register
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError
 from heatmask.options import Option
-
-Base = Literal["layer_cam", "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "hires_cam"]
-Fuse = Literal["mean", "max", "product"]
 
 _BASES: Mapping[str, Weigh] = {
     "layer_cam": weigh_layer_cam,
@@ -87,8 +83,8 @@ def explain_by_multi_stage_cam(
     network: nn.Module,
     images: Tensor,
     class_idx: ClassIdx,
-    base: Base = "layer_cam",
-    fuse: Fuse = "mean",
+    base: str = "layer_cam",
+    fuse: str = "mean",
     target_layer: TargetLayer = None,
 ) -> Explained:
     """CAMs of several layers, brought to the finest of their grids and fused.
