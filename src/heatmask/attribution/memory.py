@@ -48,7 +48,7 @@ def run_in_parts(run: Callable[[slice], Result], start: int, count: int, size: i
             start = max(part.stop, 1)
             continue
         except torch.cuda.OutOfMemoryError:
-            if part.stop - start == 1:
+            if part.stop - start <= 1:
                 raise
         # Outside of the handler, so that the failed call's tensors are let go first.
         torch.cuda.empty_cache()
