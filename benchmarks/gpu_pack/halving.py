@@ -10,8 +10,7 @@ import torch
 from agreement import HEATMAP_BAR, Case
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from heatmask.attribution import batches
-from heatmask.attribution.memory import measure_peak
+from heatmask.attribution.memory import logger, measure_peak
 from pipeline import build_pipeline
 
 SHARES = (0.5, 0.25)
@@ -85,8 +84,8 @@ def count_halvings() -> Iterator[list[logging.LogRecord]]:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
-    batches.logger.addHandler(handler)
+    logger.addHandler(handler)
     try:
         yield records
     finally:
-        batches.logger.removeHandler(handler)
+        logger.removeHandler(handler)
