@@ -38,10 +38,11 @@ def main(
     torch.set_num_threads(threads)
     machine = describe_machine()
     rows = measure_all(bundle, repeats, threads)
+    console.print(*make_tables(rows), sep="\n")
     with console.status("Attribution"):
-        rows += measure_attribution(choose_plans(), threads)
-    for table in make_tables(rows):
-        console.print(table)
+        further = measure_attribution(choose_plans(), threads)
+    console.print(*make_tables(further), sep="\n")
+    rows += further
     console.print("; ".join(f"{name}: {value}" for name, value in machine.items()))
     console.print(
         f"input: phantom of seed {PHANTOM_DEMO_SEED}, {SHAPE} voxels of {SPACING_MM} mm; "
