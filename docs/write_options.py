@@ -18,7 +18,7 @@ HEAD = """\
 # Options of a bundle
 
 Written from the code by `make docs`. Each may be set for a run, `heatmask segment SCAN --set
-snap=false` or `python -m monai.bundle run ... --snap false`, and in a bundle's `inference.json`;
+snap=false` or `python -m monai.bundle run ... --snap False`, and in a bundle's `inference.json`;
 those marked with * are in the options panel of 3D Slicer. What belongs to a method is set below the
 inferer: `--set inferer#explainer#window=8` (see [the methods](attribution.md)).
 """

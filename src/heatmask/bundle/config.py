@@ -88,7 +88,7 @@ def find_bundle_root() -> str:
 def read_options(bundle_root: str | Path) -> dict[str, Any]:
     """Return what the config that is being run sets of its options, by name.
 
-    An option is a top-level id whatever the bundle's file says of it, so that ``--gate false``
+    An option is a top-level id whatever the bundle's file says of it, so that ``--gate False``
     reaches it. Called from a config, as its parser is found on the stack. `weights` are the
     bundle's own by default.
     """
