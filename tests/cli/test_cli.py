@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from heatmask.attribution import list_methods
 from heatmask.check import choose_image_shape
 from heatmask.cli import app, main
-from heatmask.cli.common import read_options
+from heatmask.command_line import read_options
 from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import HeatmaskError, InputError, OptionError
 

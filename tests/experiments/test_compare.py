@@ -675,7 +675,7 @@ def test_pictures_are_scored_in_pixels_by_group(
     wanted = bootstrap_clusters(lambda i: float(dice[i].mean()), comparison.cases.clusters)
     np.testing.assert_allclose(comparison.find_interval(dice), wanted)
     assert (headline.scores["reference_size"] == 14 * 12).all(), "pixels"
-    (classifier,) = comparison.classifiers
+    (classifier,) = comparison.predictions
     assert classifier.probabilities.shape == (7, 3)
     (path, *_) = write_report(comparison, tmp_path / "out", "heatmask compare")
     sections = read(path.parent)

@@ -184,7 +184,7 @@ def test_no_step_begins_after_the_time_is_up(load, tmp_path: Path) -> None:
 
 def test_the_published_widths_are_those_of_the_papers(load) -> None:
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
-    from heatmask.cli.common import read_options
+    from heatmask.command_line import read_options
 
     counts = {}
     for name, options in load("train").PUBLISHED.items():

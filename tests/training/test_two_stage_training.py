@@ -21,7 +21,7 @@ from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
 from heatmask.experiments.cases import Place
-from heatmask.experiments.evaluate import evaluate
+from heatmask.experiments.one_bundle import evaluate_bundle
 from heatmask.experiments.results import Comparison
 from heatmask.networks.gated_cnn import Gate, GatedCNN
 from heatmask.networks.weights import load_weights
@@ -360,15 +360,15 @@ def test_an_evaluation_takes_pictures_and_volumes(
         r"CNN, saliency: volumes by the class predicted: "
         r"((meningioma|glioma|pituitary tumour) \d(, )?)+\.", note
     )  # fmt: skip
-    probabilities = evaluation.classifiers[0].any_class
+    probabilities = evaluation.predictions[0].any_class
     assert 0 < probabilities.max() <= 1
     closed = score({**small, "gate_probability": 1.0}, heads)
     assert closed.notes == ["CNN, saliency: volumes by the class predicted: none 2."]
-    np.testing.assert_allclose(closed.classifiers[0].any_class, probabilities, atol=1e-6)
+    np.testing.assert_allclose(closed.predictions[0].any_class, probabilities, atol=1e-6)
 
 
 def score(options: dict[str, object], data: Path) -> Comparison:
-    return evaluate(TYPES, Place(str(data), split="val", device="cpu"), options)
+    return evaluate_bundle(TYPES, Place(str(data), split="val", device="cpu"), options)
 
 
 def test_curves_have_a_panel_for_what_was_logged(kinds_run: Path, tmp_path: Path) -> None:

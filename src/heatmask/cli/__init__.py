@@ -14,12 +14,12 @@ from typer.core import TyperGroup
 
 from heatmask import __version__
 from heatmask.cli.bundles import bundles, export
-from heatmask.cli.common import console
-from heatmask.cli.experiments import compare, evaluate, retrain
 from heatmask.cli.methods import check, methods
 from heatmask.cli.scans import demo, segment, serve
 from heatmask.cli.training import derive_labels, train
+from heatmask.command_line import console
 from heatmask.errors import HeatmaskError
+from heatmask.experiments.commands import compare, evaluate, retrain
 
 
 class Commands(TyperGroup):

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.padding import Padding
 
-from heatmask.cli.common import console
+from heatmask.command_line import console
 
 if TYPE_CHECKING:
     from heatmask.bundle import BundleInfo

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from heatmask.cli.common import Device, console
+from heatmask.command_line import Device, console
 
 
 def methods(

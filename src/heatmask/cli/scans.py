@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from heatmask.cli.common import Device, Options, Pattern, console, read_axis, read_options
+from heatmask.command_line import Device, Options, Pattern, console, read_axis, read_options
 from heatmask.masks.settings import MaskSettings
 from heatmask.options import list_options
 

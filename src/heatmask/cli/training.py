@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
+from heatmask.command_line import Bundle, Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError
 
 

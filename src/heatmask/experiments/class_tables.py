@@ -8,8 +8,8 @@ from sklearn import metrics
 
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.bootstrap import bootstrap_clusters
-from heatmask.experiments.classification import score_classes, score_slices
-from heatmask.experiments.classifier import Classifier
+from heatmask.experiments.classifier_metrics import score_classes, score_slices
+from heatmask.experiments.predictions import Predictions
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.statistics import measure_risk_coverage
 from heatmask.experiments.tables import Table, make_table, show
@@ -23,19 +23,19 @@ def tabulate_classes(comparison: Comparison) -> Table:
         names = comparison.cases.classes
         header = ("network", "macro F1 [95 %]", *(f"F1, {name}" for name in names),
                   "accuracy [95 %]", "calibration error")  # fmt: skip
-        rows = [_describe_pictures(one) for one in comparison.classifiers]
+        rows = [_describe_pictures(one) for one in comparison.predictions]
         note = "Accuracy among tumours: every picture shows one."
     else:
         header = ("network", "AUROC [95 %]", "within tenths of the stack", "average precision",
                   "macro F1 [95 %]", "F1, tumour", "F1, none", "accuracy [95 %]",
                   "calibration error")  # fmt: skip
-        rows = [_describe_slices(one) for one in comparison.classifiers]
+        rows = [_describe_slices(one) for one in comparison.predictions]
         position = show(comparison.position_auroc)
         note = f"At probability 0.5. Position alone has an AUROC of {position}."
     return Table("Classification", header, tuple(tuple(map(show, row)) for row in rows), note)
 
 
-def _describe_slices(classifier: Classifier) -> tuple[object, ...]:
+def _describe_slices(classifier: Predictions) -> tuple[object, ...]:
     labels, given = classifier.labels, classifier.any_class
     scores = score_slices(labels, given)
     f1 = metrics.f1_score(labels, given >= 0.5, average=None, labels=[0, 1], zero_division=0)
@@ -59,7 +59,7 @@ def _score_accuracy(true: NDArray, given: NDArray) -> float:
     return float((true == (given >= 0.5)).mean())
 
 
-def _describe_pictures(one: Classifier) -> tuple[object, ...]:
+def _describe_pictures(one: Predictions) -> tuple[object, ...]:
     scores = score_classes(one.labels, one.probabilities, one.clusters, _DRAWS)
     return one.name, scores.macro_f1, *np.nan_to_num(scores.f1), scores.accuracy, scores.ece
 

@@ -95,7 +95,7 @@ def draw_curves(comparison: Comparison) -> Picture:
     """Precision-recall and reliability of the classifiers."""
     figure = Figure(figsize=(8.6, 3.8), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    for classifier, colour in zip(comparison.classifiers, CYCLE, strict=False):
+    for classifier, colour in zip(comparison.predictions, CYCLE, strict=False):
         several = comparison.cases.pictures
         classes = range(len(comparison.cases.classes)) if several else [0]
         for k in classes:

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import name_split
-from heatmask.experiments.classification import auroc_within_position_deciles
+from heatmask.experiments.classifier_metrics import auroc_within_position_deciles
 from heatmask.experiments.filtered import Condition
 from heatmask.experiments.retraining import TRAIN, WHOLE, Trial
 

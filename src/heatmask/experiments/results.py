@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from heatmask.experiments.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.experiments.cases import Cases
-from heatmask.experiments.classification import compute_relative_positions, position_only_auroc
-from heatmask.experiments.classifier import Classifier
+from heatmask.experiments.classifier_metrics import compute_relative_positions, position_only_auroc
 from heatmask.experiments.entries import RANDOM, Entry, Refusal, list_draws
 from heatmask.experiments.outcomes import Outcome
+from heatmask.experiments.predictions import Predictions
 from heatmask.experiments.statistics import adjust_holm, compare_paired
 
 NAN = float("nan")
@@ -149,7 +149,7 @@ class Comparison:
         What is scored, and the cases whose masks rule (b) uses; None without masks there.
     rows
         Of masks, in the order of the plan.
-    classifiers
+    predictions
         By bundle.
     faithfulness
         By entry, deletion and insertion of each case.
@@ -168,7 +168,7 @@ class Comparison:
     cases: Cases
     given: Cases | None
     rows: list[Row] = field(default_factory=list)
-    classifiers: list[Classifier] = field(default_factory=list)
+    predictions: list[Predictions] = field(default_factory=list)
     faithfulness: dict[Entry, list[dict[str, float]]] = field(default_factory=dict)
     cascades: dict[Entry, list[Depth]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from heatmask.experiments.baselines import BASELINES, choose_candidates
 from heatmask.experiments.cases import Place, name_split
-from heatmask.experiments.classifier import make_classifier
 from heatmask.experiments.entries import RANDOM, Entry, list_draws
+from heatmask.experiments.predictions import gather_predictions
 from heatmask.experiments.results import KEYS, Comparison, Row
 from heatmask.experiments.scores import N_LEVELS, OWN, find_best_level
 from heatmask.experiments.work import Task, read_task
@@ -41,9 +41,9 @@ def add_rows(comparison: Comparison, done: Sequence[Task], place: Place) -> None
             _make_level_row(entry, found, level, rule, words)
             for rule, (level, words) in sorted(chosen.items())
         ]
-        if not any(one.name == entry.label for one in comparison.classifiers):
-            classifier = make_classifier(entry.label, found, comparison.cases)
-            comparison.classifiers.append(classifier)
+        if not any(one.name == entry.label for one in comparison.predictions):
+            classifier = gather_predictions(entry.label, found, comparison.cases)
+            comparison.predictions.append(classifier)
     for task in done:
         if task.kind == "baselines":
             comparison.rows += make_baselines(read_task(task, place))

@@ -17,8 +17,8 @@ from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.cases import Place
-from heatmask.experiments.evaluate import evaluate
-from heatmask.experiments.evaluation import write_evaluation
+from heatmask.experiments.one_bundle import evaluate_bundle
+from heatmask.experiments.one_bundle_page import write_evaluation
 from helpers.planted import store_as
 
 PATIENTS = {"P1": ("train", 71), "P2": ("test", 72), "P3": ("test", 73)}
@@ -47,7 +47,7 @@ def get_dice(comparison, name):
 
 
 def test_evaluate_scores_what_the_mask_files_say(bundle_dir, archive, tmp_path):
-    found = evaluate(bundle_dir, Place(str(archive), device="cpu"))
+    found = evaluate_bundle(bundle_dir, Place(str(archive), device="cpu"))
     write_evaluation(found, tmp_path / "scores")
     options = {"input": str(archive), "pattern": "P[23]-t2f.nii.gz", "output_dir": str(tmp_path)}
     run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
@@ -75,12 +75,12 @@ def test_the_command_prints_what_it_wrote(bundle_dir, archive, tmp_path):
 
 def test_mean_of_networks_is_the_mean_patient_by_patient(bundle_dir, archive, tmp_path):
     weights = str(bundle_dir / "models" / "model.pt")
-    found = evaluate(bundle_dir, Place(str(archive), device="cpu"), {}, [weights])
+    found = evaluate_bundle(bundle_dir, Place(str(archive), device="cpu"), {}, [weights])
     one, two = (get_dice(found, name) for name in ("GP-UNet", "GP-UNet, network 2"))
     np.testing.assert_array_equal(one, two)
     mean = get_dice(found, "GP-UNet, mean of 2 networks")
     np.testing.assert_allclose(mean, (one + two) / 2)
-    first = found.classifiers[0]
+    first = found.predictions[0]
     auroc = f"slice AUROC {slice_auroc(first.labels, first.any_class):.3f}"
     assert sum(auroc in note for note in found.notes) == 2
     names = [row.name.removeprefix("GP-UNet") for row in found.rows[:9]]
@@ -102,7 +102,7 @@ def test_an_evaluate_json_of_an_earlier_bundle_is_not_read(bundle_dir, archive, 
     bundle = Path(shutil.copytree(bundle_dir, tmp_path / "mine_segmentation"))
     config = {"scorer": {"_target_": "heatmask.scoring.Scorer"}, "run": ["$@scorer.run()"]}
     (bundle / "configs" / "evaluate.json").write_text(json.dumps(config), encoding="utf-8")
-    found = evaluate(bundle, Place(str(archive), device="cpu"))
+    found = evaluate_bundle(bundle, Place(str(archive), device="cpu"))
     assert len(found.cases.cases) == 2
 
 

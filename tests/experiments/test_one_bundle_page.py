@@ -19,10 +19,11 @@ from heatmask.errors import InputError, OutputError
 from heatmask.evaluation.segmentation import score_mask
 from heatmask.experiments.baselines import BASELINES, find_inner_head, score_baselines
 from heatmask.experiments.cases import Case, Cases
-from heatmask.experiments.classification import score_classes
+from heatmask.experiments.classifier_metrics import score_classes
 from heatmask.experiments.entries import Entry
-from heatmask.experiments.evaluate import RIGHT_CLASS, tabulate
-from heatmask.experiments.evaluation import (
+from heatmask.experiments.one_bundle import RIGHT_CLASS, tabulate
+from heatmask.experiments.one_bundle_figure import draw_evaluation
+from heatmask.experiments.one_bundle_page import (
     find_class_dice,
     find_difference,
     format_cases,
@@ -30,7 +31,6 @@ from heatmask.experiments.evaluation import (
     format_markdown,
     write_evaluation,
 )
-from heatmask.experiments.evaluation_figure import draw_evaluation
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.scores import score_whole
 
@@ -274,13 +274,13 @@ def test_copies_within_a_group_do_not_narrow_the_interval(pictures: Comparison) 
     for name in ("good", TWIN):
         once, often = (e.find_interval(get_dice(e, name)) for e in (pictures, found))
         assert often == pytest.approx(once)
-    once, often = (e.classifiers[0].class_scores.macro_f1 for e in (pictures, found))
+    once, often = (e.predictions[0].class_scores.macro_f1 for e in (pictures, found))
     assert often == pytest.approx(once)
 
 
 def test_one_group_has_no_interval() -> None:
     found = evaluate([make_picture(number, group="G") for number in range(9)], NAMES)
-    scores = found.classifiers[0].class_scores
+    scores = found.predictions[0].class_scores
     intervals = (found.find_interval(get_dice(found, "good")), scores.macro_f1, scores.accuracy)
     for interval in intervals:
         assert not np.isnan(interval.mean)
@@ -302,7 +302,7 @@ def test_one_healthy_patient_is_reported_without_a_number() -> None:
 
 
 def test_slices_of_all_cases_are_pooled(volumes: Comparison) -> None:
-    slices = volumes.classifiers[0]
+    slices = volumes.predictions[0]
     assert len(slices.labels) == len(slices.any_class) == len(slices.positions) == 50
     assert slices.labels.sum() == 16
     assert slices.positions[10:12] == pytest.approx([0.05, 0.15])
@@ -313,7 +313,7 @@ def test_classes_are_scored_as_by_sklearn(pictures: Comparison) -> None:
     true = [p.case.labels[0] for p in PICTURES]
     predicted = [int(p.probabilities.argmax()) for p in PICTURES]
     assert true != predicted
-    scores = pictures.classifiers[0].class_scores
+    scores = pictures.predictions[0].class_scores
     macro_f1 = metrics.f1_score(true, predicted, average="macro")
     assert scores.macro_f1.mean == pytest.approx(macro_f1)
     np.testing.assert_allclose(scores.f1, metrics.f1_score(true, predicted, average=None))

@@ -16,8 +16,8 @@ from heatmask.cli import app
 from heatmask.data.readers.pictures import read_picture
 from heatmask.errors import InputError
 from heatmask.experiments.cases import Place, read_references
-from heatmask.experiments.evaluate import evaluate
-from heatmask.experiments.evaluation import write_evaluation
+from heatmask.experiments.one_bundle import evaluate_bundle
+from heatmask.experiments.one_bundle_page import write_evaluation
 from heatmask.experiments.results import Comparison
 from helpers.planted import PlantedClassifier
 
@@ -116,7 +116,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(bundle: Path, archive: Path, *weights: str, **place: Any) -> Comparison:
-    return evaluate(bundle, Place(str(archive), device="cpu", **place), {}, weights)
+    return evaluate_bundle(bundle, Place(str(archive), device="cpu", **place), {}, weights)
 
 
 def get(comparison: Comparison, name: str, key: str = "dice") -> list[float]:
@@ -133,7 +133,7 @@ def test_pictures_are_scored_on_their_own_grid(bundle: Path, archive: Path, tmp_
     assert get(found, "planted, not snapped") == [1, 1, 1, 1]
     assert get(found, "planted, not snapped, right class only") == [1, 1, 0, 1]
     assert get(found, "planted", "reference_size") == [77] * 4
-    assert found.classifiers[0].class_scores.confusion.tolist() == [[1, 0], [1, 2]]
+    assert found.predictions[0].class_scores.confusion.tolist() == [[1, 0], [1, 2]]
     assert found.notes == ["Groups are guessed from neighbouring slices and approximate patients."]
     write_evaluation(found, tmp_path / "scores")
     written = {path.name for path in (tmp_path / "scores").iterdir()}
@@ -164,7 +164,7 @@ def test_the_mean_of_networks_is_the_mean_picture_by_picture(
     ]
     assert found.notes[1].startswith("planted: macro F1 0.733, accuracy 0.750")
     assert "network 2: macro F1 0.200, accuracy 0.250" in found.notes[2]
-    assert found.classifiers[0].class_scores.accuracy.mean == 0.75
+    assert found.predictions[0].class_scores.accuracy.mean == 0.75
 
 
 def test_references_come_from_the_table(archive: Path, tmp_path: Path) -> None:

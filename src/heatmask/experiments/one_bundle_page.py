@@ -12,10 +12,10 @@ import numpy as np
 from heatmask.evaluation.segmentation import EMPTY_RULE
 from heatmask.experiments.baselines import RIM_SHARE
 from heatmask.experiments.bootstrap import Interval
-from heatmask.experiments.classification import score_slices
-from heatmask.experiments.evaluate import RIGHT_CLASS
-from heatmask.experiments.evaluation_figure import draw_evaluation
+from heatmask.experiments.classifier_metrics import score_slices
 from heatmask.experiments.files import format_csv, write_files
+from heatmask.experiments.one_bundle import RIGHT_CLASS
+from heatmask.experiments.one_bundle_figure import draw_evaluation
 from heatmask.experiments.results import NAN, Comparison, Row
 from heatmask.files import render
 
@@ -52,7 +52,7 @@ def format_cases(comparison: Comparison, unit: str) -> str:
     keys = {"dice": "dice", "iou": "iou", f"mask_{size}": "mask_size"}
     keys[f"reference_{size}"] = "reference_size"
     if cases.pictures:
-        first = comparison.classifiers[0]
+        first = comparison.predictions[0]
         columns["group"] = cases.clusters
         columns["class"] = [cases.classes[k] for k in first.labels]
         columns["predicted"] = [cases.classes[k] for k in first.probabilities.argmax(axis=1)]
@@ -72,7 +72,7 @@ def format_json(comparison: Comparison) -> str:
     best = comparison.best_baseline
     counts = {"n_pictures": len(cases.cases), "n_groups": len(set(cases.clusters))}
     if not cases.pictures:
-        n_slices = len(comparison.classifiers[0].labels)
+        n_slices = len(comparison.predictions[0].labels)
         counts = {"n_patients": len(cases.cases), "n_slices": n_slices}
     summary = {
         **counts,
@@ -109,7 +109,7 @@ def _summarise_row(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _summarise_classifier(comparison: Comparison) -> dict[str, Any]:
-    first, names = comparison.classifiers[0], comparison.cases.classes
+    first, names = comparison.predictions[0], comparison.cases.classes
     if not comparison.cases.pictures:
         slices = {
             **score_slices(first.labels, first.any_class),
@@ -142,7 +142,7 @@ def find_difference(comparison: Comparison, row: Row) -> Interval | None:
 
 def find_class_dice(comparison: Comparison, row: Row) -> dict[str, float]:
     """Return a row's mean Dice over the pictures of each true class."""
-    labels, dice = comparison.classifiers[0].labels, row.dice
+    labels, dice = comparison.predictions[0].labels, row.dice
     found = {}
     for k, name in enumerate(comparison.cases.classes):
         own = dice[(labels == k) & ~np.isnan(dice)]
@@ -152,7 +152,7 @@ def find_class_dice(comparison: Comparison, row: Row) -> dict[str, float]:
 
 def format_markdown(comparison: Comparison) -> str:
     """Return the table of methods, what the classifier does, and the rules they follow."""
-    cases, first = comparison.cases, comparison.classifiers[0]
+    cases, first = comparison.cases, comparison.predictions[0]
     return render(
         __package__,
         "evaluation.md.j2",

@@ -14,7 +14,6 @@ from heatmask.errors import Failures
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.baselines import BaselineScoring
 from heatmask.experiments.cases import GROUP, Cases, Place, find_patient_column, list_cases
-from heatmask.experiments.classifier import make_classifier
 from heatmask.experiments.entries import (
     Entry,
     list_label_words,
@@ -23,6 +22,7 @@ from heatmask.experiments.entries import (
     read_methods,
 )
 from heatmask.experiments.heatmaps import Explanations
+from heatmask.experiments.predictions import gather_predictions
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.rows import Found, make_baselines, make_rows
 from heatmask.experiments.scores import OWN, Scoring
@@ -33,7 +33,7 @@ RIGHT_CLASS = "right class only"
 _NAMES = {"paper": "paper preset"}
 
 
-def evaluate(
+def evaluate_bundle(
     bundle: Path,
     place: Place,
     options: Mapping[str, Any] | None = None,
@@ -101,7 +101,7 @@ def tabulate(
         What `heatmask.experiments.baselines.BaselineScoring` gave.
     """
     comparison = Comparison(cases, None)
-    comparison.classifiers = [make_classifier(n, own, cases) for n, own in found.items()]
+    comparison.predictions = [gather_predictions(n, own, cases) for n, own in found.items()]
     networks = {name: make_rows(entry, own) for name, own in found.items()}
     comparison.rows = [*_list_rows(comparison, networks), *make_baselines(baselines)]
     comparison.notes = list(_describe(comparison, entry, next(iter(found.values()))))
@@ -134,7 +134,7 @@ def _name_rows(name: str, row: Row, comparison: Comparison) -> list[Row]:
     named = replace(row, name=name if row.how == OWN else f"{name}, {_NAMES.get(row.how, row.how)}")
     if not comparison.cases.pictures:
         return [named]
-    classifier = next(one for one in comparison.classifiers if one.name == name)
+    classifier = next(one for one in comparison.predictions if one.name == name)
     right = classifier.probabilities.argmax(axis=1) == classifier.labels
     counted = {key: right * named.scores[key] for key in ("dice", "iou", "mask_size")}
     scores = {**named.scores, **counted}
@@ -150,13 +150,13 @@ def _mean_row(name: str, rows: Sequence[Row]) -> Row:
 
 def _describe(comparison: Comparison, entry: Entry, found: Found) -> Iterator[str]:
     """Yield sentences for under the table."""
-    pictures, classifiers = comparison.cases.pictures, comparison.classifiers
+    pictures, predictions = comparison.cases.pictures, comparison.predictions
     if len(found[0]["predicted"]) > 1 and not pictures:
         names = np.array(read_config(entry.bundle)["class_names"])
         predicted = Counter(" and ".join(names[one["predicted"]]) or "none" for one in found)
         counts = ", ".join(f"{name} {count}" for name, count in predicted.most_common())
-        yield f"{classifiers[0].name}: volumes by the class predicted: {counts}."
-    for one in classifiers if len(classifiers) > 1 else ():
+        yield f"{predictions[0].name}: volumes by the class predicted: {counts}."
+    for one in predictions if len(predictions) > 1 else ():
         if pictures:
             macro_f1, accuracy = one.class_scores.macro_f1.mean, one.class_scores.accuracy.mean
             yield f"{one.name}: macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f}."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import Cases
-from heatmask.experiments.classification import (
+from heatmask.experiments.classifier_metrics import (
     ClassScores,
     DecileAuroc,
     auroc_within_position_deciles,
@@ -21,7 +21,7 @@ from heatmask.experiments.classification import (
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class Predictions:
     """What the classifier of a bundle predicts for every slice or picture.
 
     Attributes
@@ -83,10 +83,10 @@ def _score_f1(true: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     return 2 * right / (2 * right + wrong) if right + wrong else float("nan")
 
 
-def make_classifier(name: str, found: Sequence[Mapping[str, Any]], cases: Cases) -> Classifier:
+def gather_predictions(name: str, found: Sequence[Mapping[str, Any]], cases: Cases) -> Predictions:
     """Return what a network predicts for every slice or picture."""
     labels = [np.array(case.labels) for case in cases.cases]
-    return Classifier(
+    return Predictions(
         name,
         np.concatenate(labels),
         np.concatenate([np.array(one["probabilities"]) for one in found]),

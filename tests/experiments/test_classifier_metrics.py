@@ -4,7 +4,7 @@ from sklearn.calibration import calibration_curve
 
 from heatmask.errors import InputError
 from heatmask.evaluation.auroc import slice_auroc
-from heatmask.experiments.classification import (
+from heatmask.experiments.classifier_metrics import (
     auroc_within_position_deciles,
     compute_relative_positions,
     expected_calibration_error,

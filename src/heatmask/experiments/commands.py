@@ -1,4 +1,7 @@
-"""Commands that score: evaluate, compare, retrain."""
+"""The commands of the extra: evaluate, compare, retrain.
+
+`heatmask --help` lists them without it too; each says then what to install.
+"""
 
 import shlex
 import sys
@@ -9,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.cli.common import Bundle, Device, Options, Pattern, console, read_options
+from heatmask.command_line import Bundle, Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError, raise_failures
 
 if TYPE_CHECKING:
@@ -53,15 +56,17 @@ def evaluate(
 
     from heatmask.bundle import find_bundle
     from heatmask.experiments.cases import Place
-    from heatmask.experiments.evaluate import evaluate
-    from heatmask.experiments.evaluation import write_evaluation
+    from heatmask.experiments.one_bundle import evaluate_bundle
+    from heatmask.experiments.one_bundle_page import write_evaluation
 
     chosen = read_options(options)
     tables: dict[str, Any] = {n: str(chosen.pop(n)) for n in _OF_THE_DATA if n in chosen}
     place = Place(str(data), split=split, pattern=pattern, device=device, **tables)
     first, *further = weights or (None,)
     chosen |= {"weights": str(first)} if first else {}
-    comparison = evaluate(find_bundle(bundle), place, chosen, [str(path) for path in further])
+    comparison = evaluate_bundle(
+        find_bundle(bundle), place, chosen, [str(path) for path in further]
+    )
     paths = write_evaluation(comparison, output)
     console.print(Markdown((output / "evaluation.md").read_text("utf-8")))
     names = ", ".join(sorted(path.name for path in paths if path.suffix != ".json"))

@@ -74,7 +74,7 @@ def _draw_row(axes: Axes, row: Row, height: float, interval: Interval) -> None:
 
 def _draw_deciles(axes: Axes, comparison: Comparison) -> None:
     """Bars of AUROC within each tenth of the stack, the whole stack's as lines."""
-    first = comparison.classifiers[0]
+    first = comparison.predictions[0]
     mean, per_decile, excluded = first.within_deciles
     tenths = np.arange(1, 11)
     axes.bar(tenths, per_decile, width=0.72, color=METHOD, alpha=0.45)
@@ -102,7 +102,7 @@ def _draw_deciles(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_confusion(axes: Axes, comparison: Comparison) -> None:
     """One square per true and predicted class: how many pictures, and the share of the true."""
-    scores, names = comparison.classifiers[0].class_scores, comparison.cases.classes
+    scores, names = comparison.predictions[0].class_scores, comparison.cases.classes
     counts = scores.confusion
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
