@@ -4,6 +4,7 @@
 
     HeatmaskError
       InputError     a scan, a label list or a folder is not what was expected
+        NotFoundError  an image or a label that a client names is not there
       OptionError    an option has the wrong type, range or name
       MethodError    an attribution method cannot explain this network, or would be wrong on it
       WeightsError   a checkpoint is missing or does not fit its network
@@ -28,6 +29,10 @@ class HeatmaskError(Exception):
 
 class InputError(HeatmaskError):
     """A scan, a label list or a folder is not what was expected."""
+
+
+class NotFoundError(InputError):
+    """An image or a label that a client names is not there."""
 
 
 class OptionError(HeatmaskError):

@@ -32,6 +32,25 @@ def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.floa
     Raises
     ------
     InputError
+        As `read_label_map`.
+    """
+    labels, affine = read_label_map(path)
+    return labels != 0, affine
+
+
+def read_label_map(path: str | Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read the labels of a reference mask, or of a stored label.
+
+    Returns
+    -------
+    numpy.ndarray
+        (X, Y, Z), whole numbers from 0; of a picture 1 where it is not black.
+    numpy.ndarray
+        As `read_reference`.
+
+    Raises
+    ------
+    InputError
         The file cannot be read, or holds no labels: probabilities, intensities, negative values.
     """
     path = Path(path)
@@ -44,9 +63,9 @@ def read_reference(path: str | Path) -> tuple[NDArray[np.bool_], NDArray[np.floa
         array = array.squeeze(array.ndim - 1 - array.shape[::-1].index(1))
     if is_picture(path):
         _check_lossless(path)
-    else:
-        _check_labels(array, path)
-    return np.abs(array) > ROUNDING, raw.affine
+        return (np.abs(array) > ROUNDING).astype(np.int64), raw.affine
+    _check_labels(array, path)
+    return array.round().astype(np.int64), raw.affine
 
 
 def _check_labels(array: NDArray[np.float32], path: Path) -> None:

@@ -1,0 +1,243 @@
+"""Images: studies, what clients sent, and who is at work on them."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from heatmask.data.paths import split_scan_name
+from heatmask.errors import InputError, NotFoundError, OutputError
+from heatmask.serving.store.checks import SUFFIXES, check_image, read_suffix
+from heatmask.serving.store.durable import copy_synced, make_folders, open_draft
+from heatmask.serving.store.host import HostDatastore
+from heatmask.serving.store.leases import Leases
+from heatmask.serving.store.notes import Notes
+from heatmask.serving.store.sent import SentImage, SentImages
+
+
+class ImageStore(HostDatastore):
+    """The images of a `Store`, and their leases.
+
+    Parameters
+    ----------
+    studies, folder, clock
+        See `Store`.
+    """
+
+    def __init__(self, studies: Path, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._studies_folder, self._folder, self._clock = studies, folder, clock
+        self._drafts = folder / "drafts"
+        self._process_lock = lock_folder(folder)
+        self._lock = threading.RLock()
+        self._leases = Leases(clock)
+        shutil.rmtree(self._drafts, ignore_errors=True)
+        self.refresh()
+
+    def close(self) -> None:
+        """Let another server work on the folder; the end of the process does so too."""
+        self._process_lock.release()
+
+    def refresh(self) -> None:
+        """Read everything from the files again."""
+        with self._lock:
+            self._studies = list_studies(self._studies_folder)
+            self._sent = SentImages(self._folder / "sent", self._drafts)
+            self._notes = Notes(self._folder / "about", self._drafts)
+
+    def list_images(self) -> list[str]:
+        """Return the ids of all studies and of what was sent for everybody."""
+        with self._lock:
+            return sorted([*self._studies, *(i.id for i in self._sent.list() if i.shared)])
+
+    def find_image(self, image_id: str) -> Path:
+        """Return the file of an image, also of one that was sent for one client only.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such image.
+        """
+        with self._lock:
+            sent = self._sent.get(image_id)
+            path = sent.path if sent else self._studies.get(image_id)
+        if path is None:
+            raise NotFoundError(describe_unknown(image_id, len(self.list_images())))
+        return path
+
+    def resolve(self, name: str, client: str) -> str:
+        """Return the id of the image that a client means.
+
+        A name under which this client sent an image means the newest of these, until the next
+        sample hands out a study of this name to it; otherwise it is the id of a study, or ours
+        of an image that this client may see.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such image for this client.
+        """
+        with self._lock:
+            sent = self._sent.find(name, client) or self._sent.get(name)
+            if sent is not None and (sent.shared or sent.client == client):
+                self._sent.use(sent.id, self._clock())
+                image_id = sent.id
+            elif name in self._studies:
+                image_id = name
+            else:
+                raise NotFoundError(describe_unknown(name, len(self.list_images())))
+            if self._leases.find_holder(image_id) == client:
+                self._leases.take(image_id, client)
+            return image_id
+
+    def send_image(self, file: Path, name: str, client: str, shared: bool = False) -> str:
+        """Take an image from a client, under any name, also one that is taken.
+
+        Parameters
+        ----------
+        file
+            Moved into the store.
+        name
+            What the client calls it; see `resolve`.
+        shared
+            Whether everybody sees it. It then outlasts the client's session.
+
+        Returns
+        -------
+        str
+            Our id.
+
+        Raises
+        ------
+        InputError
+            It cannot be read.
+        OutputError
+            The disk is full.
+        """
+        suffix = read_suffix(file.name)
+        with open_draft(self._drafts) as draft:
+            scan = draft / f"scan{suffix}"
+            copy_synced(file, scan)
+            check_image(scan)
+            with self._lock:
+                now = self._clock()
+                image = SentImage("", scan, name, client, shared, now, used=now)
+                image = self._sent.add(draft, scan, image)
+        file.unlink(missing_ok=True)
+        return image.id
+
+    def remove_image(self, image_id: str) -> None:
+        """Delete an image that a client sent; its labels stay.
+
+        Raises
+        ------
+        InputError
+            It is a study.
+        NotFoundError
+            There is no such image.
+        """
+        with self._lock:
+            if self._sent.get(image_id):
+                self._sent.remove(image_id)
+                return
+            self.find_image(image_id)
+        raise InputError(
+            f"'{image_id}' is a scan in the folder of studies and is not deleted from here. "
+            "Remove it there and start the server again."
+        )
+
+    def end_session(self, client: str) -> list[str]:
+        """Delete what a client sent, but for what it shared; return the ids."""
+        with self._lock:
+            self._leases.end(client)
+            return self._remove([i for i in self._sent.list() if i.client == client])
+
+    def expire(self, older_than_s: float) -> list[str]:
+        """Delete what was sent, is not shared, and was not used for a while; return the ids."""
+        with self._lock:
+            oldest = self._clock() - older_than_s
+            return self._remove([i for i in self._sent.list() if i.used < oldest])
+
+    def _remove(self, images: list[SentImage]) -> list[str]:
+        ids = [image.id for image in images if not image.shared]
+        for image_id in ids:
+            self._sent.remove(image_id)
+        return ids
+
+    def get_notes(self, image_id: str) -> dict[str, Any]:
+        """Return what clients and strategies said of an image, and its name if it was sent."""
+        with self._lock:
+            sent = self._sent.get(image_id)
+            return {**self._notes.get(image_id), **({"display_name": sent.name} if sent else {})}
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note what a client or a strategy says of an image; its id, name and path stay."""
+        self.find_image(image_id)
+        with self._lock:
+            self._notes.update(image_id, info)
+
+    def lease(self, image_id: str, client: str) -> bool:
+        """Take or renew the lease of an image, as the next sample does; False if it is another's.
+
+        The image's id, said by this client, means this image from now on: see `resolve`.
+        """
+        with self._lock:
+            if not self._leases.take(image_id, client):
+                return False
+            self._sent.release_name(image_id, client)
+            return True
+
+    def leased(self, image_id: str, client: str) -> bool:
+        """Whether somebody else is at work on an image."""
+        with self._lock:
+            return self._leases.find_holder(image_id) not in (None, client)
+
+    def list_leases(self) -> dict[str, str]:
+        """Return the clients at work, by image."""
+        with self._lock:
+            return self._leases.list_holders()
+
+
+def lock_folder(folder: Path) -> FileLock:
+    """Make a store's folder, and hold it for this process.
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+    OutputError
+        It cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0, mode=0o600, thread_local=False)
+    try:
+        make_folders(folder)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"Only one server can work on '{folder.parent}', and one does. Stop it, or give "
+            "another --workdir."
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"The work folder must be writable, '{folder}' is not: {error}. Give --workdir."
+        ) from error
+    return lock
+
+
+def list_studies(folder: Path) -> dict[str, Path]:
+    """Return the links in a flat folder by the ids of their studies."""
+    links = (path for path in sorted(folder.iterdir()) if path.is_symlink())
+    names = ((split_scan_name(path.name), path) for path in links)
+    return {case: path for (case, suffix), path in names if suffix.lower() in SUFFIXES}
+
+
+def describe_unknown(name: str, count: int) -> str:
+    """Return what to say of an image that there is not."""
+    return (
+        f"The image must be one of the {count} that the server lists, got {name[:80]!r}. "
+        "Ask for the next sample, send the image again, or start the server again if the scan "
+        "is new."
+    )

@@ -1,0 +1,142 @@
+"""Versions of labels: each a folder that is never changed once it is there."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from heatmask.serving.store.durable import measure_sha256, publish, read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+FINAL, ORIGINAL = "final", "original"
+"""What a person submitted, and what a model made of a scan before anybody looked at it."""
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One label of an image.
+
+    Attributes
+    ----------
+    image, tag, number : id of the image, `FINAL` or `ORIGINAL`, 1 for the first
+    path : the file; of a removal the folder, in which there is none
+    time : UTC, ISO 8601
+    person : who submitted it; empty for a model's
+    model : name of the model that it was made by, or corrected from
+    sha256 : of the file
+    conflict : whose version the person had not seen when submitting, None if there is none
+    restored_from : number of the version that this one brought back
+    removed : True where the label was taken away; an earlier version can be restored
+    client : who submitted, "<user>/<client_id>"
+    image_name : what the client called an image that it sent
+    info : what the client or the model said of it, as ``label_info``
+    """
+
+    image: str
+    tag: str
+    number: int
+    path: Path
+    time: str
+    person: str = ""
+    model: str = ""
+    sha256: str = ""
+    conflict: str | None = None
+    restored_from: int | None = None
+    removed: bool = False
+    client: str = ""
+    image_name: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+_PLACE = ("image", "tag", "number", "path")
+_TOLD_BY_FILE = tuple(f.name for f in fields(Version) if f.name not in _PLACE)
+
+
+class LabelVersions:
+    """All labels of a store, as its folders hold them.
+
+    Parameters
+    ----------
+    folder
+        ``labels`` of a store; it need not exist.
+
+    Notes
+    -----
+    Not safe from several threads: the store holds its lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._versions: dict[str, dict[str, list[Version]]] = defaultdict(dict)
+        for version in _read_versions(folder):
+            self._versions[version.image].setdefault(version.tag, []).append(version)
+
+    def list_images(self) -> list[str]:
+        """Return the ids of all images that ever had a label."""
+        return sorted(self._versions)
+
+    def list_versions(self, image: str, tag: str | None = None) -> list[Version]:
+        """Return the versions of an image, by tag and number."""
+        tags = self._versions.get(image, {})
+        return [version for t in sorted(tags) if tag in (t, None) for version in tags[t]]
+
+    def list_current(self, image: str) -> dict[str, Version]:
+        """Return the newest version under each tag, without those that were removed."""
+        newest = (versions[-1] for versions in self._versions.get(image, {}).values())
+        return {version.tag: version for version in newest if not version.removed}
+
+    def add(self, draft: Path, version: Version) -> Version:
+        """Give a draft folder, in which the file lies, its place; return the version as it is then.
+
+        Of `version` the number and the path count for nothing.
+        """
+        place = self._folder / version.image / version.tag
+        number = 1 + max(_list_numbers(place), default=0)
+        about = {name: getattr(version, name) for name in _TOLD_BY_FILE}
+        write_json(draft / ABOUT, about)
+        publish(draft, place / str(number))
+        path = (
+            place / str(number) / version.path.name if not version.removed else place / str(number)
+        )
+        placed = replace(version, number=number, path=path)
+        self._versions[version.image].setdefault(version.tag, []).append(placed)
+        return placed
+
+
+def _read_versions(folder: Path) -> Iterator[Version]:
+    """Read every version below a folder, by image, tag and number."""
+    for tag in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+        for number in sorted(_list_numbers(tag)):
+            version = _read_version(tag / str(number))
+            if version is not None:
+                yield version
+
+
+def _list_numbers(folder: Path) -> list[int]:
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return [int(name) for name in names if name.isascii() and name.isdigit()]
+
+
+def _read_version(folder: Path) -> Version | None:
+    """Read one version; where what was said of it is lost, the label still counts."""
+    about, file = read_json(folder / ABOUT), next(folder.glob("mask.*"), None)
+    if file is None and not about.get("removed"):
+        logger.error("Not a version, it holds no label: %s", folder)
+        return None
+    if not about and file is not None:
+        logger.error("Who made this version, and when, is not known any more: %s", folder)
+        made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        about = {"time": made.isoformat(timespec="milliseconds"), "sha256": measure_sha256(file)}
+    said = {name: about[name] for name in _TOLD_BY_FILE if name in about}
+    return Version(
+        image=folder.parent.parent.name,
+        tag=folder.parent.name,
+        number=int(folder.name),
+        path=file or folder,
+        **{"time": "", **said},
+    )

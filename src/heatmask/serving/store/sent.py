@@ -1,0 +1,111 @@
+"""Images that clients sent: each a folder under an id of ours."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from heatmask.serving.store.durable import open_draft, publish, read_json, write_json
+from heatmask.serving.store.labels import ABOUT
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SentImage:
+    """An image that a client sent.
+
+    Attributes
+    ----------
+    id, path : ours
+    name : the client's, any text
+    client : "<user>/<client_id>"
+    shared : whether everybody sees it, and it outlasts the client's session
+    named : whether `name`, said by this client, still means this image
+    sent, used : time in s since 1970, of arrival and of last use
+    """
+
+    id: str
+    path: Path
+    name: str
+    client: str
+    shared: bool
+    sent: float
+    named: bool = True
+    used: float = 0.0
+
+
+class SentImages:
+    """All images that clients sent, as their folders hold them.
+
+    Parameters
+    ----------
+    folder, drafts
+        ``sent`` and ``drafts`` of a store; they need not exist.
+
+    Notes
+    -----
+    Not safe from several threads: the store holds its lock.
+    """
+
+    def __init__(self, folder: Path, drafts: Path) -> None:
+        self._folder, self._drafts = folder, drafts
+        self._images = {image.id: image for image in _read_images(folder)}
+
+    def list(self) -> list[SentImage]:
+        """Return all of them, in the order of their arrival."""
+        return sorted(self._images.values(), key=lambda image: image.sent)
+
+    def get(self, image_id: str) -> SentImage | None:
+        """Return the image with this id, if there is one."""
+        return self._images.get(image_id)
+
+    def find(self, name: str, client: str) -> SentImage | None:
+        """Return what this client means by a name: the newest that it sent under it."""
+        theirs = [i for i in self.list() if i.client == client and i.name == name and i.named]
+        return theirs[-1] if theirs else None
+
+    def add(self, draft: Path, file: Path, image: SentImage) -> SentImage:
+        """Give a draft folder, in which `file` lies, its place under a new id."""
+        image_id = f"sent-{uuid4().hex[:16]}"
+        image = replace(image, id=image_id, path=self._folder / image_id / file.name)
+        _write(draft, image)
+        publish(draft, image.path.parent)
+        self._images[image_id] = image
+        return image
+
+    def use(self, image_id: str, now: float) -> None:
+        """Note that an image is in use."""
+        self._images[image_id] = replace(self._images[image_id], used=now)
+
+    def release_name(self, name: str, client: str) -> None:
+        """Let a name that this client gave to images mean none of them any more."""
+        while image := self.find(name, client):
+            image = replace(image, named=False)
+            with open_draft(self._drafts) as draft:
+                _write(draft, image)
+                publish(draft / ABOUT, image.path.with_name(ABOUT))
+            self._images[image.id] = image
+
+    def remove(self, image_id: str) -> None:
+        """Delete an image."""
+        with open_draft(self._drafts) as draft:
+            # Renamed first: half an image is never seen.
+            shutil.move(self._images[image_id].path.parent, draft / image_id)
+        del self._images[image_id]
+
+
+def _write(draft: Path, image: SentImage) -> None:
+    said = {k: v for k, v in asdict(image).items() if k not in ("id", "path", "used")}
+    write_json(draft / ABOUT, said)
+
+
+def _read_images(folder: Path) -> Iterator[SentImage]:
+    for path in folder.glob("*/scan.*"):
+        about = read_json(path.with_name(ABOUT))
+        sent = about.get("sent", path.stat().st_mtime)
+        image = SentImage(path.parent.name, path, "", "", shared=False, sent=sent, used=sent)
+        known = {k: about[k] for k in ("name", "client", "shared", "named") if k in about}
+        yield replace(image, **known)
