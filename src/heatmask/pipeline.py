@@ -28,6 +28,7 @@ from heatmask.device import place_network, resolve_device
 from heatmask.errors import Failures, raise_failures, reveal_reason
 from heatmask.inferer import HeatmapInferer
 from heatmask.parts import Options, resolve_options
+from heatmask.progress import Listener, listen
 from heatmask.report.writer import CaseWriter
 from heatmask.result import Provenance, Result, describe_versions
 from heatmask.transforms import HeatmapToMaskd
@@ -111,7 +112,13 @@ class Pipeline:
             parser["dataset"] = []
         return run_bundle(parser, "evaluator")
 
-    def __call__(self, scan: Any, case: str = "scan", reference: str | None = None) -> Result:
+    def __call__(
+        self,
+        scan: Any,
+        case: str = "scan",
+        reference: str | None = None,
+        progress: Listener | None = None,
+    ) -> Result:
         """Explain one head and make its mask.
 
         Parameters
@@ -122,6 +129,9 @@ class Pipeline:
             Its name in the result.
         reference
             Sequence of the scan on whose grid the mask is to lie; by default the network's first.
+        progress
+            Called after each batch with the images done and known to come. What it raises stops
+            the run and is raised here.
 
         Raises
         ------
@@ -129,7 +139,7 @@ class Pipeline:
             The scan is not what it must be.
         """
         seconds: dict[str, float] = {}
-        with reveal_reason():
+        with reveal_reason(), listen(progress):
             with self._time(seconds, "read and prepare"):
                 data = self.prepare(scan, reference)
             with self._time(seconds, "explain"):

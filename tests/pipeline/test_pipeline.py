@@ -158,3 +158,38 @@ def test_an_option_takes_its_kind_alone(option: Option, good: list, bad: list, w
     for value in bad:
         with pytest.raises(OptionError, match=f"^x must be {words}.*, got "):
             option.check(value)
+
+
+class StoppedError(Exception):
+    """What a listener raises."""
+
+
+def test_progress_is_told_and_changes_nothing(scan: Path, result: Result) -> None:
+    told: list[tuple[int, int]] = []
+    pipeline = Pipeline.from_bundle(BUNDLE, OPTIONS, device="cpu")
+    again = pipeline(str(scan), "head_flair", progress=lambda *numbers: told.append(numbers))
+    np.testing.assert_array_equal(again.mask, result.mask)
+    assert told[0] == (0, 0)
+    assert told[-1][0] == told[-1][1] > 0
+    assert told == sorted(told), "neither number falls"
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "occlusion", "score_cam", "integrated_gradients"])
+def test_a_run_is_stopped_by_its_listener_and_leaves_no_trace(
+    scan: Path, result: Result, method: str
+) -> None:
+    options = {**OPTIONS, "method": method, "batch_size": 4}
+    pipeline = Pipeline.from_bundle(BUNDLE, options, device="cpu")
+    calls = 0
+
+    def stop_early(done: int, total: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        pipeline(str(scan), progress=stop_early)
+    assert calls == 6
+    whole = Pipeline.from_bundle(BUNDLE, OPTIONS, device="cpu", network=pipeline.network)(str(scan))
+    np.testing.assert_array_equal(whole.mask, result.mask)

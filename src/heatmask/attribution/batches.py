@@ -19,6 +19,7 @@ from heatmask.attribution.images import check_finite, check_images, name_mismatc
 from heatmask.attribution.memory import measure_batch_size, run_in_parts
 from heatmask.attribution.registry import check_count
 from heatmask.errors import DeviceError, OptionError
+from heatmask.progress import advance, expect
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -224,12 +225,14 @@ def run_batches(
     """
     check_count("batch_size", batch_size)
     count = len(images)
+    expect(count)
     with Progress(disable=not progress or count <= batch_size) as bar:
         task = bar.add_task(title, total=count)
 
         def run_part(part: slice) -> Result:
             result = run(part)
             bar.advance(task, part.stop - part.start)
+            advance(part.stop - part.start)
             return result
 
         try:

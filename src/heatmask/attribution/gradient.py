@@ -21,6 +21,7 @@ from heatmask.attribution.images import draw_flat_baselines, fit_background, fit
 from heatmask.attribution.registry import Explained, check_count, register
 from heatmask.attribution.relu_rules import ReluRules, Rule
 from heatmask.errors import MethodError, OptionError
+from heatmask.progress import advance
 
 
 def backpropagate(
@@ -35,6 +36,7 @@ def backpropagate(
     MethodError
         A rule other than ``"plain"`` is asked for, and the network calls no ReLU.
     """
+    advance(0)  # one of many passes of some methods
     images = images.detach().requires_grad_()
     relus = ReluRules()
     if set(rules) == {"plain"}:  # autograd's own ReLU is faster

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from heatmask.errors import OptionError
+from heatmask.progress import advance
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -32,6 +33,7 @@ With both, resident memory stayed below what is promised for ResNets and DenseNe
 def run_in_parts(run: Callable[[slice], Result], start: int, count: int, size: int) -> list[Result]:
     """Call ``run(part)`` for parts of at most `size` of the things from `start` to `count`.
 
+    Between parts a run can be stopped (see `heatmask.progress`).
     Where a GPU runs out of memory parts are halved from there on, which is logged. Of nothing there
     is one empty part.
 
@@ -43,6 +45,7 @@ def run_in_parts(run: Callable[[slice], Result], start: int, count: int, size: i
     results: list[Result] = []
     while start < max(count, 1):
         part = slice(start, min(start + size, count))
+        advance(0)
         try:
             results.append(run(part))
             start = max(part.stop, 1)

@@ -15,6 +15,7 @@ from heatmask.attribution.cam.replay import Replay
 from heatmask.attribution.classes import ClassIdx, index_classes
 from heatmask.attribution.images import resize_to
 from heatmask.attribution.registry import Explained, check_count, register
+from heatmask.progress import advance
 
 
 @register(
@@ -95,6 +96,7 @@ def _score_channels(network: nn.Module, image: Tensor, maps: Tensor, chunk: int)
     """Logits (channels, K) of an image (C, *spatial) times each map, scaled to [0, 1]."""
     scores = []
     for part in maps.split(chunk):
+        advance(0)
         masks = resize_to(part[:, None], image.shape[1:])
         spatial = tuple(range(2, masks.ndim))
         low, high = masks.amin(spatial, keepdim=True), masks.amax(spatial, keepdim=True)
@@ -108,6 +110,7 @@ def _measure_falls(replay: Replay, logits: Tensor, activation: Tensor, chunk: in
     active = activation[0].flatten(1).any(dim=1).nonzero().flatten()
     falls = widen(logits).new_zeros(activation.shape[1], logits.shape[1])
     for part in active.split(chunk):
+        advance(0)
         ablated = activation.repeat_interleave(len(part), dim=0)
         ablated[torch.arange(len(part), device=part.device), part] = 0
         falls[part] = widen(logits) - widen(replay(ablated))
