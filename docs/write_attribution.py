@@ -89,6 +89,20 @@ def explain_by_gradient_times_range(network, images, class_idx, power=1.0):
 logits, attribution = explain(network, images, "gradient_times_range", power=2.0)
 ```
 
+A method of Captum is registered in the same way:
+
+```python
+from captum import attr
+
+from heatmask.attribution.captum_methods import run_captum
+
+
+@register("captum_input_x_gradient", family="gradient", passes=2, paper="arXiv 1605.01713")
+def explain_by_captum(network, images, class_idx):
+    \"\"\"Captum's input x gradient.\"\"\"
+    return run_captum(attr.InputXGradient, network, images.requires_grad_(), class_idx)
+```
+
 Without `passes` (a number, or a number and the option it is multiplied by, as in `(2, "samples")`)
 `heatmask compare --quick` leaves a method out. The function gets a
 private copy of the network, frozen and in eval mode, to hook or change at will;

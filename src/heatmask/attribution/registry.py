@@ -110,7 +110,15 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
-_BUILT_IN = ("gradient", "deep_lift", "cam", "relevance", "perturbation", "inherent")
+_BUILT_IN = (
+    "gradient",
+    "deep_lift",
+    "cam",
+    "relevance",
+    "perturbation",
+    "captum_methods",
+    "inherent",
+)
 
 
 def register(

@@ -17,6 +17,11 @@ DrawRegions = Callable[[Tensor, Tensor], Tensor]
 """``draw(owners (J,), regions (J,)) -> (J, 1, *spatial)``, bool: region j of image owners[j]."""
 
 
+def choose_batch_size(images: Tensor) -> int:
+    """Return how many images without a region go into a forward on the device of these."""
+    return CPU_BATCH if images.device.type == "cpu" else GPU_BATCH
+
+
 class Ablation:
     """Images whose regions can be replaced by a baseline, and their logits as they are.
 
@@ -56,7 +61,7 @@ class Ablation:
     ) -> None:
         self.network, self.images = network, images
         if batch_size is None:
-            batch_size = CPU_BATCH if images.device.type == "cpu" else GPU_BATCH
+            batch_size = choose_batch_size(images)
         self.batch_size = check_count("The number of regions per batch", batch_size)
         self.baseline = fit_baseline(baseline, images).expand(images.shape)
         self.changeable = (images != self.baseline).any(1)

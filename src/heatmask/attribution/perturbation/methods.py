@@ -3,7 +3,9 @@
 They need forward passes only, so any network will do, and their unit is plain: how far the
 logit drops without the part. All classes come from the same forwards: Captum's give the same
 numbers where windows end at the border, but run each class apart, 2 to 3 times as long for
-three classes (`benchmarks/beside_captum.py`), and windows in which there is nothing too.
+three classes (`benchmarks/beside_captum.py`), and windows in which there is nothing too. Through
+`heatmask.attribution.captum_methods`, from the same forwards for all classes, feature ablation
+takes 1.1 times as long.
 
 References
 ----------
@@ -19,7 +21,7 @@ from heatmask.attribution.classes import ClassIdx
 from heatmask.attribution.perturbation.ablation import Ablation
 from heatmask.attribution.perturbation.superpixels import find_superpixels
 from heatmask.attribution.perturbation.windows import WindowGrid, check_window
-from heatmask.attribution.registry import Explained, check_count, register
+from heatmask.attribution.registry import Explained, register
 from heatmask.errors import OptionError
 from heatmask.options import Option
 
@@ -134,15 +136,8 @@ def explain_by_feature_ablation(
     (see `heatmask.attribution.perturbation.superpixels`). Each pixel gets the whole drop of its
     superpixel, as in Captum; pixels of zeros belong to none and get 0, whatever the baseline.
     """
-    check_count("segments", segments)
-    if not compactness > 0:
-        raise OptionError(f"compactness must be greater than 0, got {compactness!r}.")
-    if images.ndim not in (4, 5):
-        raise OptionError(
-            f"feature_ablation needs images of two or three axes, got {images.ndim - 2}."
-        )
-    ablation = Ablation(network, images, class_idx, baseline, segments_per_batch)
     labels = find_superpixels(images, segments, compactness)
+    ablation = Ablation(network, images, class_idx, baseline, segments_per_batch)
     # How many changeable pixels each superpixel has; 0 for the pixels that belong to none.
     filled = labels.new_zeros(len(labels), int(labels.max()) + 1)
     filled.scatter_add_(1, labels.flatten(1), ablation.changeable.flatten(1).long())
