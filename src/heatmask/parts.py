@@ -27,7 +27,6 @@ from heatmask.transforms import (
     ResampleInPlaned,
     ResizeInPlaned,
     SmoothHeatmapd,
-    ZeroBackgroundd,
 )
 
 Options = Mapping[str, Any]
@@ -149,6 +148,7 @@ def make_preprocessing(options: Options) -> Compose:
         required=read.required,
         min_slices=read.min_slices,
         size_mm=read.size_mm,
+        zero_air=read.image_size is None,
     )
     orient = Orientationd("image", axcodes="RAS", labels=None)
     if read.image_size is not None:
@@ -156,8 +156,7 @@ def make_preprocessing(options: Options) -> Compose:
             [load, orient, ResizeInPlaned("image", read.image_size), NormalizeHeadd("image")]
         )
     resample = ResampleInPlaned("image", read.pixel_spacing_mm, options.get("slice_axis", 2))
-    zero = ZeroBackgroundd(["image", "scan"])
-    return Compose([load, zero, orient, resample, NormalizeHeadd("image")])
+    return Compose([load, orient, resample, NormalizeHeadd("image")])
 
 
 def make_inferer(

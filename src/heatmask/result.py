@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,8 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from heatmask import __version__
+
+_find_version = cache(version)  # which reads all that a package says of itself
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Result:
 
 def describe_versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    packages = {name: version(name) for name in ("monai", "numpy", "scipy", "scikit-image")}
+    packages = {name: _find_version(name) for name in ("monai", "numpy", "scipy", "scikit-image")}
     return {
         "heatmask": __version__,
         "python": platform.python_version(),

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from heatmask.data.background import zero_background
+from heatmask.data.background import zero_channels
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import (
     find_array_axis,
@@ -25,6 +25,7 @@ from heatmask.geometry import (
 )
 from heatmask.masks.make import make_label_map
 from heatmask.masks.settings import MaskSettings
+from heatmask.percentile import find_percentile
 
 
 class EachVolumed(MapTransform):
@@ -126,14 +127,13 @@ class ResizeInPlaned(ResampleInPlaned):
 class ZeroBackgroundd(EachVolumed):
     """Shift each channel of a volume (C, X, Y, Z) so that air is 0, as in most MR images.
 
-    See `heatmask.data.background.zero_background`. It comes before anything is resampled: a
-    background of -1000 would spread into the head.
+    `heatmask.data.load.LoadSequencesd` does it by itself; bundles that were trained with Heatmask
+    0.1 name the step.
     """
 
     def change(self, volume: MetaTensor) -> MetaTensor:
         """Return the shifted volume."""
-        channels = np.stack([zero_background(c) for c in volume.numpy(force=True)])
-        return convert_to_dst_type(channels, volume)[0]
+        return zero_channels(volume)
 
 
 class NormalizeHeadd(EachVolumed):
@@ -159,7 +159,7 @@ class NormalizeHeadd(EachVolumed):
         sample = sample[sample > 0]  # several times faster than torch's selection
         if sample.size == 0:
             return channel
-        head = sample[sample > 0.2 * np.percentile(sample, 99)]
+        head = sample[sample > 0.2 * find_percentile(sample, 99)]
         return (channel / float(np.median(head))).clamp_(0, self.top)
 
 

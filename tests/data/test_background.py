@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 
 from heatmask.bundle import read_bundle, run_bundle
-from heatmask.data.background import zero_background
+from heatmask.data.background import count_frequent, zero_background, zero_channels
 from heatmask.data.phantom import make_phantom
 from helpers.scan_files import write_nifti
 
@@ -20,6 +22,26 @@ def draw_head(seed: int = 0, skull: bool = True) -> tuple[np.ndarray, np.ndarray
     inside = np.linalg.norm((grid - np.array(SHAPE) / 2) / (15, 13, 8), axis=-1) < 1
     tissue = rng.uniform(40 if not skull else 4, 240, SHAPE).round()
     return np.where(inside, tissue, 0).astype(np.float32), inside
+
+
+@given(seed=st.integers(0, 200), size=st.sampled_from([1, 3, 9, 10, 11, 30, 1000]))
+def test_what_is_frequent_is_counted(seed, size):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-5, rng.integers(-4, 40), size).astype(np.float32)
+    numbers, counts = np.unique(values, return_counts=True)
+    expected = {v: n for v, n in zip(numbers, counts, strict=True) if n / size >= 0.1}
+    assert count_frequent(values, 0.1) == expected
+
+
+def test_a_volume_without_a_background_of_its_own_is_not_copied():
+    head, inside = draw_head()
+    plain = MetaTensor(torch.from_numpy(head)[None], np.diag([-2.0, 1.0, 3.0, 1.0]))
+    assert zero_channels(plain) is plain
+    filled = MetaTensor(torch.from_numpy(np.where(inside, head, -1000)), plain.affine)
+    out = zero_channels(torch.cat([plain, filled[None]]))
+    assert torch.equal(out[0], plain[0])
+    assert torch.equal(out[1], plain[0])
+    assert torch.equal(out.affine, plain.affine)
 
 
 @given(

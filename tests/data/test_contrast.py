@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from heatmask.data.checks.contrast import describe_contradictions, measure_edge_trend
+from heatmask.data.checks.contrast import (
+    USUAL,
+    describe_contradictions,
+    measure_edge_trend,
+)
 from heatmask.data.load import LoadSequencesd
 from helpers.planted import make_affine, make_volume, store_as
 
@@ -100,6 +104,11 @@ def test_how_often_it_is_right_on_real_patients(lgg):
         assert describe_contradictions(scans) == []
         assert describe_contradictions({"FLAIR": flair}) == []
         assert describe_contradictions({"T1-Gd": t1gd}) == []
+        for scan in scans.values():  # looking at few slices says the same as looking at all
+            trend = measure_edge_trend(scan)
+            for low, high in USUAL.values():
+                few = measure_edge_trend(scan, (low, high))
+                assert low <= few <= high if low <= trend <= high else few == trend
         noticed["pairs"] += bool(describe_contradictions({"FLAIR": t1gd, "T1-Gd": flair}))
         noticed["T1-Gd as FLAIR"] += bool(describe_contradictions({"FLAIR": t1gd}))
         noticed["FLAIR as T1-Gd"] += bool(describe_contradictions({"T1-Gd": flair}))

@@ -13,6 +13,7 @@ from monai.transforms import Compose, Invertd, Orientationd
 
 from heatmask.data.cases import list_cases
 from heatmask.data.load import LoadSequencesd, assign_roles
+from heatmask.data.phantom import make_phantom
 from heatmask.data.scan import get_warnings
 from heatmask.errors import InputError, OptionError
 from heatmask.transforms import NormalizeHeadd, ResampleInPlaned
@@ -355,3 +356,21 @@ def test_another_sequence_than_the_required_one_is_refused(
         step({"image": str(scan)})
     with pytest.raises(InputError, match="needs a T1-Gd scan; got FLAIR, T2"):
         step({"image": write_scans(tmp_path / "others", ["FLAIR", "T2"])})
+
+
+def test_air_becomes_zero_on_the_way_and_only_when_asked(tmp_path):
+    """Before a scan is resampled to another grid: a filling would spread into the head."""
+    head = make_phantom(0, (40, 44, 12), (5.0, 5.0, 12.0))
+    filled = np.where(head.image > 0, head.image, -1000).astype(np.float32)
+    half, every_second = filled[:, :, ::2], head.affine @ np.diag([1, 1, 2, 1])
+    paths = {
+        "FLAIR": str(write_nifti(tmp_path / "a.nii", filled, head.affine)),
+        "T1-Gd": str(write_nifti(tmp_path / "b.nii", half, every_second)),
+    }
+    options = {"sequences": ("FLAIR", "T1-Gd")}
+    zeroed = LoadSequencesd("image", zero_air=True, **options)({"image": paths})
+    assert zeroed["scan"].min() == 0
+    assert zeroed["image"].min() == 0
+    np.testing.assert_array_equal(zeroed["image"][0], np.where(filled == -1000, 0, filled))
+    as_stored = LoadSequencesd("image", **options)({"image": paths})
+    np.testing.assert_array_equal(as_stored["scan"][0], filled)

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ResampleToMatch
 
+from heatmask.data.background import zero_channels
 from heatmask.data.checks.contrast import describe_contradictions
 from heatmask.data.checks.plausibility import check_plausible
 from heatmask.data.recognition.sequence import (
@@ -62,6 +63,10 @@ class LoadSequencesd(MapTransform):
     size_mm
         Least length of the two longer sides of what a scan of a head shows, and greatest of all
         three; None checks nothing (`heatmask.data.checks.plausibility`).
+    zero_air
+        Hand on scans in which air is 0, whatever number the file gives it
+        (`heatmask.data.background`). Before anything is resampled: a background of -1000 would
+        spread into the head.
 
     Raises
     ------
@@ -81,9 +86,10 @@ class LoadSequencesd(MapTransform):
         required: str | None = None,
         size_mm: Sequence[float] | None = None,
         channels: Sequence[str] | None = None,
+        zero_air: bool = False,
     ) -> None:
         super().__init__(keys)
-        self.size_mm = size_mm
+        self.size_mm, self.zero_air = size_mm, zero_air
         self.required = required
         self.sequences, self.needed = check_sequences(sequences), needed
         self.channels = check_sequences(channels or sequences)
@@ -104,15 +110,16 @@ class LoadSequencesd(MapTransform):
         if self.required is not None:
             self._check_required(roles, given)
         loaded = {name: self._open(name, given[name]) for name in roles.needed}
-        volumes = {name: scan.volume for name, scan in loaded.items()}
-        doubts = [doubt for v in volumes.values() for doubt in check_plausible(v, self.size_mm)]
+        zeroed = {name: zero_channels(scan.volume) for name, scan in loaded.items()}
+        doubts = [doubt for v in zeroed.values() for doubt in check_plausible(v, self.size_mm)]
+        volumes = zeroed if self.zero_air else {n: scan.volume for n, scan in loaded.items()}
         scan = volumes[roles.reference]
         scan.meta["warnings"] = list(dict.fromkeys([
             *(warning for volume in volumes.values() for warning in get_warnings(volume)),
             *doubts,
             *self._describe_roles(roles, loaded),
             *describe_contradictions(
-                {c: volumes[n] for c, n in roles.channels.items() if n in (c, UNKNOWN)}
+                {c: zeroed[n] for c, n in roles.channels.items() if n in (c, UNKNOWN)}
             ),
         ]))  # fmt: skip
         scan.meta["sequences_used"] = list(roles.channels)
@@ -178,11 +185,12 @@ class LoadSequencesd(MapTransform):
 
     def _stack(self, roles: "Roles", volumes: Mapping[str, MetaTensor]) -> MetaTensor:
         scan = volumes[roles.reference]
-        stack = torch.zeros((len(self.channels), *scan.shape[1:]))
-        for channel, name in roles.channels.items():
-            moved = match_grid(volumes[name], scan, name, roles.reference)
-            stack[self.channels.index(channel)] = moved.as_tensor()[0]
-        image = MetaTensor(stack).copy_meta_from(scan)
+        moved = {
+            channel: match_grid(volumes[name], scan, name, roles.reference).as_tensor()
+            for channel, name in roles.channels.items()
+        }
+        stack = [moved[c] if c in moved else torch.zeros(scan.shape) for c in self.channels]
+        image = MetaTensor(torch.cat(stack)).copy_meta_from(scan)
         image.meta["warnings"] = get_warnings(scan)
         return image
 

@@ -88,7 +88,7 @@ def _find_threshold(
     if not shown.any():
         return math.inf
     return threshold_heatmap(
-        np.compress(shown, heatmap, slice_axis),
+        heatmap if shown.all() else np.compress(shown, heatmap, slice_axis),
         settings.threshold_rule,
         settings.calibration,
         settings.threshold_level,

@@ -14,7 +14,6 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.stats import rankdata
 
-from heatmask.data.background import zero_background
 from heatmask.geometry import find_array_axis
 
 # Chosen on the training and validation patients of the LGG set: 61 FLAIR (-0.32 to 0.27), 8 T1-Gd
@@ -23,15 +22,12 @@ from heatmask.geometry import find_array_axis
 # T1-Gd and 9 of 16 T1 are noticed; called T1-Gd, 6 of 16 FLAIR. No false alarm on any patient.
 EXCHANGED = -0.1
 """FLAIR minus T1 or T1-Gd, below which the two seem exchanged."""
-LOOKS_LIKE_T1 = -0.4
-"""Below this a scan alone is no FLAIR."""
-LOOKS_LIKE_FLAIR = 0.05
-"""Above this a scan alone is no T1 or T1-Gd."""
-_T1 = ("T1", "T1-Gd")
+USUAL = {"FLAIR": (-0.4, np.inf), "T1": (-np.inf, 0.05), "T1-Gd": (-np.inf, 0.05)}
+"""Below its range a FLAIR looks like a T1, above theirs a T1 and a T1-Gd like a FLAIR."""
 
 
 def describe_contradictions(scans: Mapping[str, MetaTensor]) -> list[str]:
-    """Warn about scans (1, X, Y, Z) of one head whose voxels contradict their names.
+    """Warn about scans (1, X, Y, Z) of one head, air at 0, whose voxels contradict their names.
 
     Parameters
     ----------
@@ -43,38 +39,50 @@ def describe_contradictions(scans: Mapping[str, MetaTensor]) -> list[str]:
     list of str
         Sentences for people, empty where nothing is sure.
     """
-    trends = {
-        name: measure_edge_trend(scan) for name, scan in scans.items() if name in ("FLAIR", *_T1)
-    }
-    flair = trends.pop("FLAIR", np.nan)
+    known = {name: scan for name, scan in scans.items() if name in USUAL}
+    alone = len(known) == 1
+    trends = {n: measure_edge_trend(v, USUAL[n] if alone else None) for n, v in known.items()}
+    flair = trends.get("FLAIR", np.nan)
     exchanged = [name for name, trend in trends.items() if flair - trend < EXCHANGED]
     if exchanged:
         return [
             f"FLAIR and {' and '.join(exchanged)} seem to be exchanged: by its voxels the one is "
             "what the other is called. Check the order."
         ]
-    doubts = [
-        f"The {name} looks like a FLAIR" for name, t in trends.items() if t > LOOKS_LIKE_FLAIR
+    unlike = [n for n, trend in trends.items() if trend < USUAL[n][0] or trend > USUAL[n][1]]
+    return [
+        f"The {name} looks like a {'T1' if name == 'FLAIR' else 'FLAIR'} by its voxels. Check that "
+        "the right file was given."
+        for name in unlike
     ]
-    if flair < LOOKS_LIKE_T1:
-        doubts.append("The FLAIR looks like a T1")
-    return [f"{doubt} by its voxels. Check that the right file was given." for doubt in doubts]
 
 
-def measure_edge_trend(scan: MetaTensor) -> float:
-    """Return the rank correlation of intensity and gradient in the brain of a scan (1, X, Y, Z).
+def measure_edge_trend(scan: MetaTensor, usual: tuple[float, float] | None = None) -> float:
+    """Return the rank correlation of intensity and gradient in the brain.
 
     The median over up to five slices from the middle of the stack, looked at with pixels of
     about 2 mm; NaN where none of them shows enough of a head.
+
+    Parameters
+    ----------
+    scan
+        (1, X, Y, Z), air is 0.
+    usual
+        With a range, slices are looked at until most of the five lie in it, as the median then
+        does.
     """
     spacing_mm = np.asarray(scan.pixdim, float)
     axis = _find_slice_axis(np.asarray(scan.affine), spacing_mm)
-    planes = np.moveaxis(zero_background(scan[0].numpy(force=True)), axis, 0)
+    planes = np.moveaxis(scan[0].numpy(force=True), axis, 0)
     first, last = int(0.35 * len(planes)), int(np.ceil(0.75 * len(planes)))
     chosen = np.unique(np.linspace(first, last - 1, 5).round().astype(int))
     in_plane_mm = np.delete(spacing_mm, axis)
-    trends = [_measure_slice(planes[index], in_plane_mm) for index in chosen]
-    known = [trend for trend in trends if trend is not None]
+    known: list[float] = []
+    for plane in planes[chosen]:
+        trend = _measure_slice(plane, in_plane_mm)
+        known += [trend] if trend is not None else []
+        if usual and 2 * sum(usual[0] <= trend <= usual[1] for trend in known) > len(chosen):
+            break
     return float(np.median(known)) if known else float("nan")
 
 
@@ -97,8 +105,8 @@ def _measure_slice(plane: np.ndarray, spacing_mm: np.ndarray) -> float | None:
     middle = np.median(image[brain])
     tissue = brain & (image > 0.6 * middle) & (image < 1.5 * middle)
     gradient = np.hypot(*np.gradient(image, *pixel_mm))
-    ranks = rankdata(image[tissue]), rankdata(gradient[tissue])
-    trend = float(np.corrcoef(*ranks)[0, 1])
+    ranks = rankdata([image[tissue], gradient[tissue]], axis=1)
+    trend = float(np.corrcoef(ranks)[0, 1])
     return trend if np.isfinite(trend) else None
 
 

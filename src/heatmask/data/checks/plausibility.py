@@ -10,9 +10,10 @@ import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from heatmask.data.background import take_sample, zero_background
+from heatmask.data.background import take_sample
 from heatmask.data.paths import is_picture
 from heatmask.errors import InputError
+from heatmask.percentile import find_percentile
 
 # A head at half its size is up to 115 mm long, a newborn's 120 mm; with the neck it is 300 mm.
 _USUAL_MM = (125.0, 300.0)
@@ -28,7 +29,7 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
     Parameters
     ----------
     volume
-        As `heatmask.data.scan.load_scan` returns it.
+        A scan whose air is 0 (`heatmask.data.background.zero_channels`).
     size_mm
         Least length of the two longer sides of what is shown, and greatest of all three; None
         leaves it unchecked, and so does a picture, which has no size.
@@ -44,7 +45,7 @@ def check_plausible(volume: MetaTensor, size_mm: Sequence[float] | None) -> list
         No head looks like this.
     """
     name = str(volume.meta.get("filename_or_obj", "volume in memory"))
-    scan = zero_background(volume[0].numpy(force=True))
+    scan = volume[0].numpy(force=True)
     _check_not_labels(scan, name)
     if size_mm is None or is_picture(name):
         return []
@@ -69,11 +70,12 @@ def measure_size(scan: NDArray[np.float32], spacing_mm: Sequence[float]) -> list
     over.
     """
     sample = take_sample(scan)
-    tissue = scan > 0.2 * np.percentile(sample[sample > 0], 99)
+    tissue = scan > 0.2 * find_percentile(sample[sample > 0], 99)
+    across = tissue.sum(axis=0)
+    counts = tissue.sum(axis=(1, 2)), across.sum(axis=1), across.sum(axis=0)
     lengths = []
-    for axis, spacing in enumerate(spacing_mm):
-        others = tuple(other for other in range(3) if other != axis)
-        share = tissue.sum(axis=others).cumsum() / np.count_nonzero(tissue)
+    for count, spacing in zip(counts, spacing_mm, strict=True):
+        share = count.cumsum() / count.sum()
         first, last = np.searchsorted(share, (0.005, 0.995))
         lengths.append(float(last - first + 1) * spacing)
     return lengths
