@@ -15,7 +15,9 @@ from helpers.server import find_free_port
 def run_site(app: ASGIApp, port: int | None = None, **options) -> Iterator[int]:
     """Serve an application until the block ends; give its port."""
     port = port or find_free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, **options))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1, **options)
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30

@@ -17,6 +17,7 @@ from heatmask.cli.bundles import bundles, export
 from heatmask.cli.methods import check, methods
 from heatmask.cli.scans import demo, segment, serve
 from heatmask.cli.training import derive_labels, train
+from heatmask.cli.users import users
 from heatmask.command_line import console
 from heatmask.errors import HeatmaskError
 from heatmask.experiments.commands import compare, evaluate, retrain
@@ -46,6 +47,7 @@ for command in (
     evaluate, compare, retrain, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(users)
 
 
 @app.callback(invoke_without_command=True)

@@ -141,3 +141,14 @@ def test_log_ins_are_in_the_audit_log_without_secrets(start, users):
     assert "horse" not in text
     assert token not in text
     assert stat.S_IMODE(site.audit.path.stat().st_mode) == 0o600
+
+
+def test_a_store_that_breaks_lets_nobody_in_and_names_no_path(start, users):
+    site = start()
+    token = site.client.auth_token("the.admin", PASSWORD)["access_token"]
+    users.path.write_bytes(b"torn" * 1000)
+    answer = requests.get(f"{site.url}/info/", headers=bearer(token), timeout=20)
+    assert answer.status_code == 503
+    assert str(users.path.parent) not in answer.text
+    data = {"username": "the.admin", "password": PASSWORD}
+    assert requests.post(f"{site.url}/auth/token", data=data, timeout=20).status_code == 503

@@ -15,7 +15,8 @@
 
 A server is made of them so::
 
-    access, audit = Access(settings, work / "access"), Audit(work / "access")
+    folder = find_folder(work)
+    access, audit = Access(settings, folder), Audit(folder)
     check_exposure(settings, access.enabled)
     app = FastAPI(middleware=list_middleware(settings))
     install(app, access, audit)
@@ -33,9 +34,10 @@ from heatmask.serving.access.guard import HostGuard
 from heatmask.serving.access.person import ANONYMOUS, AccessError, Person, Role
 from heatmask.serving.access.routes import install, require, router
 from heatmask.serving.access.settings import AccessSettings, OidcSettings, read_oidc
+from heatmask.serving.access.users import find_folder
 
 __all__ = [
     "ANONYMOUS", "Access", "AccessError", "AccessSettings", "Audit", "HostGuard", "OidcSettings",
-    "Person", "Role", "check_exposure", "install", "list_middleware", "make_uvicorn_options",
-    "read_oidc", "require", "router",
+    "Person", "Role", "check_exposure", "find_folder", "install", "list_middleware",
+    "make_uvicorn_options", "read_oidc", "require", "router",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Who sends a request: by one of our tokens, or by one of a provider of OpenID Connect."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,11 @@ from heatmask.serving.access.attempts import Attempts, find_network
 from heatmask.serving.access.oidc import Provider
 from heatmask.serving.access.person import ANONYMOUS, AccessError, Person
 from heatmask.serving.access.settings import AccessSettings
-from heatmask.serving.access.users import TOKEN_START, Users
+from heatmask.serving.access.users import TOKEN_START, USERS_FILE, Users
+
+logger = logging.getLogger(__name__)
 
 WINDOW_S = 300
-USERS_FILE = "users.sqlite"
 
 
 class Access:
@@ -116,4 +118,5 @@ def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except OutputError as error:
-        raise AccessError(503, str(error), 5) from error
+        logger.error("%s", error)  # with its path, which is nobody else's business
+        raise AccessError(503, "The store of users cannot be used now.", 5) from error

@@ -18,6 +18,7 @@ from argon2.exceptions import VerificationError
 from heatmask.errors import OptionError, OutputError
 from heatmask.serving.access.person import Person, Role
 
+USERS_FILE = "users.sqlite"
 VERSION = 1
 SHORTEST = 12
 LONGEST = 1024
@@ -40,6 +41,16 @@ CREATE TABLE tokens (
 ) STRICT;
 PRAGMA user_version = {VERSION};
 """
+
+
+def find_folder(work: Path) -> Path:
+    """Return where users and audit log lie in a work folder of the server."""
+    return work / "access"
+
+
+def open_users(work: Path) -> "Users":
+    """Open the users of a work folder."""
+    return Users(find_folder(work) / USERS_FILE)
 
 
 @dataclass(frozen=True)
