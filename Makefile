@@ -26,12 +26,15 @@ IN_PARALLEL = $(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1)
 SPREAD = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 DEVICE_OPTION = $(if $(DEVICE),--device $(DEVICE))
 
+AUDIT = $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
+SBOM := .venv-sbom/bin/cyclonedx-py
+
 SHIPPED := $(notdir $(wildcard bundles/brain_*))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-slow test-all lint format train train-all evaluate bench gpu-pack docs clean
+.PHONY: help demo serve test test-slow test-all lint audit sbom format train train-all evaluate bench gpu-pack docs clean
 
 help:  ## list the jobs
 	@echo "Heatmask: one MRI in, a pseudo-mask in 3D Slicer out."
@@ -57,13 +60,29 @@ test-slow: $(DEV)  ## only the slow tests
 test-all: lint test test-slow  ## lint, all tests, and the tests again on Python 3.12
 	$(MAKE) test VENV=.venv312 PYTHON="$(or $(PYTHON312),python3.12)"
 
-lint: $(DEV)  ## ruff, mypy, the dependency rules between the modules, links, words
+lint: $(DEV)  ## ruff, mypy, bandit, pins, the dependency rules between the modules, links, words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --severity-level medium --recursive src
+	@# Without a network: is every version pinned, and once? `make audit` asks for known holes.
+	$(AUDIT) --dry-run
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
 	$(BIN)/python docs/check_words.py
+
+audit: $(DEV)  ## known security holes of the pinned versions (needs a network)
+	$(AUDIT)
+
+sbom: $(READY) $(SBOM)  ## dist/heatmask.cdx.json: what is installed in .venv, with licences
+	mkdir -p dist
+	$(SBOM) environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/heatmask.cdx.json
+
+# In an environment of its own: it needs another jsonschema than monailabel.
+$(SBOM):
+	$(BIN)/python -m venv .venv-sbom
+	.venv-sbom/bin/python -m pip install --no-input --disable-pip-version-check cyclonedx-bom==7.5.0
 
 format: $(DEV)  ## put the code into ruff's format, repair what it can
 	$(BIN)/ruff format .

@@ -39,11 +39,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def render(package: str | None, template: str, **content: object) -> str:
     """Return a text from a template of a package; in HTML what is filled in is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # seldom needed
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
         loader=PackageLoader(str(package), "."),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

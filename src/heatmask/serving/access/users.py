@@ -167,7 +167,7 @@ class Users:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM tokens WHERE expires < ?", (time.time(),))
             # Only if the password is still the one that was checked.
-            return self._issue(connection, name, hours, condition="password = ?", value=known)
+            return self._issue(connection, name, hours, password=known)
 
     def make_token(self, name: str, label: str, hours: float) -> str:
         """Return a new personal token of a user, for scripts. It cannot be shown again.
@@ -239,14 +239,14 @@ class Users:
         hours: float,
         label: str | None = None,
         *,
-        condition: str = "? IS NULL",
-        value: str | None = None,
+        password: str | None = None,
     ) -> str | None:
         token = TOKEN_START + secrets.token_urlsafe(32)
         now = time.time()
         done = connection.execute(
-            f"INSERT INTO tokens SELECT ?, name, ?, ?, ? FROM users WHERE name = ? AND {condition}",
-            (_digest(token), label, now, now + 3600 * hours, name, value),
+            "INSERT INTO tokens SELECT ?, name, ?, ?, ? FROM users "
+            "WHERE name = ? AND (? IS NULL OR password = ?)",
+            (_digest(token), label, now, now + 3600 * hours, name, password, password),
         )
         return token if done.rowcount else None
 
