@@ -108,7 +108,7 @@ bench: $(READY)  ## speed and memory
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 gpu-pack: $(READY)  ## one folder for a bare CUDA machine: gpu-pack/run.sh measures there
-	$(BIN)/python benchmarks/gpu_pack/build.py gpu-pack --data "$(DATA)" $(ARGS)
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu_pack/build.py gpu-pack --data "$(DATA)" $(ARGS)
 
 docs: $(READY)  ## write docs/reference anew, check the links between the pages
 	$(BIN)/python docs/write_attribution.py

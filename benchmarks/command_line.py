@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from phantom import Phantom, write_phantom
 from timing import Row, measure_in_turn
-
-from heatmask.data.phantom import Phantom, write_phantom
 
 HEATMASK = [sys.executable, "-m", "heatmask.cli"]
 HELP_LIMIT_MS = 500.0

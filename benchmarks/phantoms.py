@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import typer
 from monai.data import MetaTensor
+from phantom import Phantom, make_phantom
 from rich.progress import track
 
 from heatmask.bundle import DEFAULT_BUNDLE, find_bundle, read_bundle, run_bundle
-from heatmask.data.phantom import Phantom, make_phantom
 from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.pipeline import Pipeline
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from phantom import Phantom
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from timing import Row, measure_call, measure_in_turn
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
-from heatmask.data.phantom import Phantom
 from heatmask.pipeline import Pipeline
 
 AROUND_LIMIT = 2.0

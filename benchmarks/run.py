@@ -13,13 +13,13 @@ import torch
 import typer
 from attribution_inputs import CPU
 from command_line import measure_help, measure_memory
+from phantom import DEMO_SEED, make_phantom
 from rich.console import Console
 from tables import NO_CUDA, describe_machine, make_tables, write_json
 from timing import Row
 
 from attribution import choose_plans, measure_attribution
 from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom
 from pipeline import build_pipeline, measure_around, measure_cuda, measure_forward, measure_run
 
 SHAPE, SPACING_MM = (256, 256, 32), (1.0, 1.0, 5.0)
@@ -45,7 +45,7 @@ def main(
     rows += further
     console.print("; ".join(f"{name}: {value}" for name, value in machine.items()))
     console.print(
-        f"input: phantom of seed {PHANTOM_DEMO_SEED}, {SHAPE} voxels of {SPACING_MM} mm; "
+        f"input: phantom of seed {DEMO_SEED}, {SHAPE} voxels of {SPACING_MM} mm; "
         f"{repeats} pairs, of attribution {CPU.repeats}, peer and ours in turn"
     )
     if not torch.cuda.is_available():
@@ -57,7 +57,7 @@ def main(
 def measure_all(bundle: str, repeats: int, threads: int) -> list[Row]:
     """Return every row, from the parts to the whole command."""
     with console.status("Drawing the phantom") as status:
-        phantom = make_phantom(PHANTOM_DEMO_SEED, SHAPE, SPACING_MM)
+        phantom = make_phantom(DEMO_SEED, SHAPE, SPACING_MM)
         shipped, ungated = build_pipeline(bundle), build_pipeline(bundle, gate=False)
         status.update("Around the network")
         rows = [

@@ -35,7 +35,7 @@ does not use one of the first three ignores it.
 Every method with the ResNet bundle on a slice of a synthetic head with a bright lesion, beside the
 same on random weights; red speaks for "tumour", each map scaled by itself. A method whose two maps
 look alike does not show what the network has learnt. For a scan of yours:
-`python docs/draw_gallery.py --scan SCAN --slice 12`.
+`python benchmarks/draw_gallery.py --scan SCAN --slice 12`.
 """
 
 WORDS = """

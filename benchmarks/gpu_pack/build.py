@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import typer
 from monai.data import MetaTensor
+from phantom import STUDY_SEEDS, make_phantom
 from rich.progress import track
 
-from heatmask.data.phantom import PHANTOM_STUDY_SEEDS, make_phantom
 from heatmask.transforms import ResampleInPlaned
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def list_scans(data: Path) -> Iterator[tuple[str, Scan]]:
 
 def draw_scans() -> Iterator[tuple[str, Scan]]:
     """Yield synthetic heads, each standing for every sequence."""
-    for seed in PHANTOM_STUDY_SEEDS[:SCANS]:
+    for seed in STUDY_SEEDS[:SCANS]:
         phantom = make_phantom(seed)
         arrays = dict.fromkeys(SEQUENCES, phantom.image.astype(np.float16))
         yield f"phantom {seed}", {**arrays, "affine": phantom.affine}

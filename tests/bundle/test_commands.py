@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatmask.cli import app
-from heatmask.data.phantom import Phantom, make_phantom, write_phantom
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.task import HeatmapInferTask
+from helpers.phantom import Phantom, make_phantom, write_phantom
 from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))

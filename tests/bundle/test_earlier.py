@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from heatmask.bundle import find_bundle, read_bundle
 from heatmask.bundle.export import export_bundle
 from heatmask.cli import app
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import OutputError
 from heatmask.parts import list_all_options, offer_options
 from heatmask.pipeline import Pipeline
+from helpers.phantom import make_phantom, write_phantom
 
 OPTIONS = {"gate": False, "min_volume_mm3": 50.0, "threshold_rule": "multi_otsu"}
 

@@ -16,10 +16,10 @@ from monai.bundle import ConfigWorkflow, load, run, verify_metadata, verify_net_
 
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.check import inspect_bundle
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import HeatmaskError, InputError, OptionError, WeightsError
 from heatmask.networks.weights import save_weights
 from heatmask.parts import list_all_options, offer_options
+from helpers.phantom import make_phantom, write_phantom
 from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))

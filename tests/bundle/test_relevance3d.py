@@ -10,8 +10,8 @@ import torch
 from scipy import ndimage
 
 from heatmask.bundle import read_bundle, run_bundle
-from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
+from helpers.phantom import make_phantom
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti
 

@@ -11,8 +11,8 @@ from heatmask.attribution import list_methods
 from heatmask.check import choose_image_shape
 from heatmask.cli import app, main
 from heatmask.command_line import read_options
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import HeatmaskError, InputError, OptionError
+from helpers.phantom import make_phantom, write_phantom
 
 runner = CliRunner()
 

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.background import count_frequent, zero_background, zero_channels
-from heatmask.data.phantom import make_phantom
+from helpers.phantom import make_phantom
 from helpers.scan_files import write_nifti
 
 SHAPE = (40, 37, 18)

@@ -13,10 +13,10 @@ from monai.transforms import Compose, Invertd, Orientationd
 
 from heatmask.data.cases import list_cases
 from heatmask.data.load import LoadSequencesd, assign_roles
-from heatmask.data.phantom import make_phantom
 from heatmask.data.scan import get_warnings
 from heatmask.errors import InputError, OptionError
 from heatmask.transforms import NormalizeHeadd, ResampleInPlaned
+from helpers.phantom import make_phantom
 from helpers.planted import make_affine, make_volume, store_as
 from helpers.scan_files import write_dicom_series, write_nifti
 

@@ -7,8 +7,8 @@ import pytest
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.data.checks.plausibility import check_plausible, measure_size
 from heatmask.data.load import LoadSequencesd
-from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, find_reason
+from helpers.phantom import make_phantom
 from helpers.planted import make_affine, make_volume
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from heatmask.attribution import Explainer, register, registry
 from heatmask.cli import app
-from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.experiments import few_masks, retraining, usable
 from heatmask.experiments.baselines import BaselineScoring
@@ -51,6 +50,7 @@ from heatmask.experiments.work import (
 from heatmask.inferer import HeatmapInferer
 from heatmask.networks.cnn import CNN
 from heatmask.networks.weights import save_weights
+from helpers.phantom import make_phantom
 from helpers.planted import store_as
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti

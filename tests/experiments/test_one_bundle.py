@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError
 from heatmask.evaluation.auroc import slice_auroc
 from heatmask.experiments.cases import Place
 from heatmask.experiments.one_bundle import evaluate_bundle
 from heatmask.experiments.one_bundle_page import write_evaluation
+from helpers.phantom import make_phantom, write_phantom
 from helpers.planted import store_as
 
 PATIENTS = {"P1": ("train", 71), "P2": ("test", 72), "P3": ("test", 73)}

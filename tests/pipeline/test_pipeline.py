@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from heatmask.block_inferer import BlockInferer
 from heatmask.bundle import find_bundle
 from heatmask.cli import app
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.errors import InputError, OptionError
 from heatmask.masks.settings import MaskSettings
 from heatmask.options import Option, list_options
 from heatmask.parts import ExplainSettings, ReadSettings
 from heatmask.pipeline import Pipeline
 from heatmask.result import Result
+from helpers.phantom import make_phantom, write_phantom
 
 BUNDLE = "brain_mri_gradcam_segmentation"
 OPTIONS = {"gate": False, "snap": False, "min_volume_mm3": 50.0, "method": "grad_cam"}

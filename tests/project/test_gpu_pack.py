@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from heatmask.data.phantom import make_phantom
+from helpers.phantom import make_phantom
 from helpers.project import PROJECT
 
 FOLDERS = PROJECT / "benchmarks", PROJECT / "benchmarks" / "gpu_pack"

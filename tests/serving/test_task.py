@@ -14,7 +14,6 @@ import torch
 from filelock import Timeout
 from monai.data import MetaTensor
 
-from heatmask.data.phantom import make_phantom, write_phantom
 from heatmask.data.scan import load_scan
 from heatmask.errors import (
     DeviceError,
@@ -29,6 +28,7 @@ from heatmask.serving.app import BatchInference, load_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
 from heatmask.serving.task import HeatmapInferTask, lock_device, write_mask
+from helpers.phantom import make_phantom, write_phantom
 from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
 

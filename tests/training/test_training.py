@@ -30,7 +30,6 @@ from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes, read_split
-from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError, OptionError, WeightsError
 from heatmask.networks.cnn import TopPooling
 from heatmask.networks.gp_unet import GPUNet
@@ -49,6 +48,7 @@ from heatmask.training.position import (
     balance_classes,
 )
 from heatmask.training.slices import SliceDataset
+from helpers.phantom import make_phantom
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 from helpers.scan_files import write_nifti
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import read_bundle, run_bundle
-from heatmask.data.phantom import make_phantom
 from heatmask.errors import InputError
 from heatmask.experiments.cases import Place
 from heatmask.experiments.one_bundle import evaluate_bundle
@@ -28,6 +27,7 @@ from heatmask.networks.weights import load_weights
 from heatmask.training.curve import draw_curves
 from heatmask.training.gate import fit_alone, join_gate, start_gate
 from heatmask.training.position import PositionOffsetLoss
+from helpers.phantom import make_phantom
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti
 

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from heatmask.data.phantom import (
-    PHANTOM_DEMO_SEED,
-    PHANTOM_STUDY_SEEDS,
+from heatmask.demo import IMAGE, REFERENCE
+from heatmask.errors import OutputError
+from helpers.phantom import (
+    DEMO_SEED,
+    STUDY_SEEDS,
     Phantom,
+    draw_demo,
     make_phantom,
     write_phantom,
 )
-from heatmask.errors import OutputError
 
 SHAPE, SPACING_MM = (112, 128, 30), (2.0, 2.0, 5.0)
-SEEDS = (PHANTOM_DEMO_SEED, 1000, 1003)
+SEEDS = (DEMO_SEED, 1000, 1003)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
@@ -126,9 +128,18 @@ def test_phantom_slice_above_head_is_zero() -> None:
     assert phantom.image[:, :, 20].any()
 
 
-def test_phantom_train_seeds_leave_out_demo() -> None:
-    assert PHANTOM_DEMO_SEED not in PHANTOM_STUDY_SEEDS
-    assert len(PHANTOM_STUDY_SEEDS) >= 100
+def test_study_seeds_leave_out_demo() -> None:
+    assert DEMO_SEED not in STUDY_SEEDS
+    assert len(STUDY_SEEDS) >= 100
+
+
+def test_the_demo_has_the_head_that_is_drawn() -> None:
+    drawn = draw_demo()
+    image, lesion = nib.load(IMAGE), nib.load(REFERENCE)
+    assert abs(np.asarray(image.dataobj).astype(int) - drawn.image).max() <= 1
+    assert (np.asarray(image.dataobj) != drawn.image).mean() < 1e-3  # of other processors
+    np.testing.assert_array_equal(np.asarray(lesion.dataobj), drawn.lesion)
+    np.testing.assert_allclose(image.affine, drawn.affine)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

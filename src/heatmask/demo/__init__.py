@@ -1,4 +1,7 @@
-"""The main job on a synthetic brain, or on a scan of the user's."""
+"""The main job on a synthetic brain, or on a scan of the user's.
+
+The brain lies beside this file; ``benchmarks/phantom`` has drawn it, with its lesion.
+"""
 
 import shutil
 from functools import partial
@@ -9,12 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from heatmask.bundle import pick_bundle
-from heatmask.data.phantom import PHANTOM_DEMO_SEED, make_phantom, write_phantom
 from heatmask.errors import OptionError
 from heatmask.evaluation.segmentation import score_mask
 from heatmask.files import write_atomically
 from heatmask.pipeline import Pipeline
-from heatmask.report.writer import make_folder
+
+IMAGE, REFERENCE = (Path(__file__).with_name(f"{n}.nii.gz") for n in ("phantom_flair", "lesion"))
+"""The synthetic brain and its lesion."""
 
 
 def run_demo(
@@ -32,11 +36,9 @@ def run_demo(
     )
     reference = None
     if image is None:
-        image = output / "input" / "phantom_flair.nii.gz"
-        reference = image.with_name("lesion.nii.gz")
-        with console.status("Generating the phantom ..."):
-            make_folder(image.parent)
-            write_phantom(make_phantom(PHANTOM_DEMO_SEED), image, reference)
+        image, reference = (
+            _copy(path, output / "input" / path.name) for path in (IMAGE, REFERENCE)
+        )
     options = {"input": str(image), "output_dir": str(output)}
     folder = pick_bundle(bundle, image, None, partial(console.print, markup=False))
     with console.status("Segmenting ..."):
@@ -47,14 +49,19 @@ def run_demo(
                 "Give one of them, or use `heatmask segment`."
             )
         (report,) = pipeline.run()
-    folder, picture = output / report["case"], output / "overview.png"
-    with write_atomically(picture) as draft:
-        shutil.copyfile(folder / "overview.png", draft)
+    folder = output / report["case"]
+    picture = _copy(folder / "overview.png", output / "overview.png")
     for line in (report["finding"], *report["warnings"]):
         console.print(line, markup=False)
     console.print(f"Scan, heatmap and mask: {picture}   (all files: {folder})", markup=False)
     if reference is not None:
         console.print(f"Dice against the phantom's known lesion: {_score(report, reference):.2f}")
+
+
+def _copy(source: Path, target: Path) -> Path:
+    with write_atomically(target) as draft:
+        shutil.copyfile(source, draft)
+    return target
 
 
 def _score(report: dict, reference: Path) -> float:

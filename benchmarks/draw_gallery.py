@@ -1,6 +1,6 @@
 """Draw every attribution method on one slice, and beside it the same on random weights.
 
-``python docs/draw_gallery.py --scan SCAN --slice 12`` does it with a FLAIR scan of your own.
+``python benchmarks/draw_gallery.py --scan SCAN --slice 12`` does it with a FLAIR scan of your own.
 Without a scan it takes a synthetic head; ``--output docs/images/gallery.png`` makes the figure
 of the documentation.
 """
@@ -14,13 +14,13 @@ import torch
 import typer
 from matplotlib.axes import Axes
 from monai.data import MetaTensor
+from phantom import make_phantom
 from rich.progress import track
 from torch import Tensor
 
 from heatmask.attribution import Explainer, list_methods
 from heatmask.attribution.batches import explain_present_channels
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
-from heatmask.data.phantom import make_phantom
 from heatmask.networks.weights import load_weights
 from heatmask.training.engine import seed_network
 

@@ -1,26 +1,28 @@
 """A synthetic, multi-slice, FLAIR-like head with a lesion whose outline is known.
 
-This is a drawing, neither a patient nor a simulation of physics. It exists so that the demo
-and the tests run without anybody's data, and so that a training can be shown what the demo
-looks like. A score on it says that the road works, and nothing about patients.
+This is a drawing, neither a patient nor a simulation of physics. It exists so that the demo, the
+tests and the benchmarks run without anybody's data. The package holds one head alone, the demo's:
+``python benchmarks/draw_demo.py`` draws it anew. A score on it says that the road works, and
+nothing about patients.
 
 All that is random is drawn from the seed alone: the same seed on a coarser grid is the same head.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.data.phantom.anatomy import draw_head
 from heatmask.files import write_atomically
 
-PHANTOM_DEMO_SEED = 12
+from .anatomy import draw_head
+
+DEMO_SEED = 12
 """The demo's head, chosen by its looks. Never trained on."""
-PHANTOM_STUDY_SEEDS = range(1000, 2000)
+STUDY_SEEDS = range(1000, 2000)
 """Seeds to study and tune on; they leave out the demo's."""
 
 
@@ -82,10 +84,16 @@ def make_phantom(
     return Phantom(image, mask, affine, seed)
 
 
+def draw_demo() -> Phantom:
+    """Draw the head of `heatmask demo`, in whole numbers as scanners give them."""
+    phantom = make_phantom(DEMO_SEED)
+    return replace(phantom, image=phantom.image.round().astype(np.uint8))
+
+
 def write_phantom(
     phantom: Phantom, image_path: str | os.PathLike[str], lesion_path: str | os.PathLike[str]
 ) -> None:
-    """Write a phantom as two NIfTI files, float32 image and uint8 lesion, each whole or not at all.
+    """Write image and lesion of a phantom as two NIfTI files, each whole or not at all.
 
     Raises
     ------

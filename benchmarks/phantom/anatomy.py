@@ -1,6 +1,6 @@
 """Draw the phantom's head: skull, face, brain, lesion, and what a scanner makes of them.
 
-Every part is a soft-edged shape (`heatmask.data.phantom.shapes`), drawn from the outside in.
+Every part is a soft-edged shape (`.shapes`), drawn from the outside in.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from heatmask.data.phantom.shapes import (
+from .shapes import (
     Array,
     Space,
     cover_voxels,
