@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from heatmask import __version__
 from heatmask.cli.bundles import bundles, export
+from heatmask.cli.labels import labels
 from heatmask.cli.methods import check, methods
 from heatmask.cli.scans import demo, segment, serve
 from heatmask.cli.training import derive_labels, train
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, segment, serve, bundles, export,
+    demo, segment, serve, labels, bundles, export,
     evaluate, compare, retrain, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)

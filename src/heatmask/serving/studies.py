@@ -12,6 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 from rich.progress import track
@@ -21,6 +22,7 @@ from heatmask.data.paths import PICTURE_SUFFIXES, get_place, is_picture, split_s
 from heatmask.data.readers.pictures import convert_picture
 from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError, OutputError
+from heatmask.serving.store.lock import STORE, lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def index_studies(
     Raises
     ------
     InputError
-        The folder is missing, or holds no study.
+        The folder is missing, or holds no study; or a server works with it already.
     OutputError
         The work folder cannot be written.
     """
@@ -62,6 +64,7 @@ def index_studies(
         )
     chosen = choose_studies(studies, sequences, pattern)
     index = workdir / _name_index(studies)
+    lock = lock_folder(index / STORE)
     links = {name: path for study in chosen for name, path in _list_links(study).items()}
     try:
         links = _convert_pictures(links, workdir / "volumes_of_pictures")
@@ -70,6 +73,8 @@ def index_studies(
         raise OutputError(
             f"The work folder must be writable, '{workdir}' is not: {error}. Give --workdir."
         ) from error
+    finally:
+        lock.release()
     logger.info("%d studies from %s are listed in %s", len(chosen), studies, index)
     return index
 
@@ -197,11 +202,13 @@ def _name_index(studies: Path) -> str:
 
 def _check_unlabelled(index: Path, link: Path, target: Path | None) -> None:
     """Refuse to let a name stand for another scan while a label is kept under it."""
-    labels = sorted(index.glob(f"labels/*/{split_scan_name(link.name)[0]}.*"))
+    case = split_scan_name(link.name)[0]
+    kept = index / STORE / "labels" / case
+    labels = [*index.glob(f"labels/*/{escape(case)}.*"), *[kept] * kept.is_dir()]
     if target is not None and labels and target.resolve() != link.resolve():
         raise InputError(
             f"A study with a label must stay where it is: '{link.name}' was {link.readlink()} and "
-            f"would be {target}, with the label {labels[0]} of the former. Move the label away, "
+            f"would be {target}, with the label {min(labels)} of the former. Move the label away, "
             "give another --workdir, or rename the scan."
         )
 

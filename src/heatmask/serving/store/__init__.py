@@ -10,7 +10,8 @@
     leases     who is at work on an image
     notes      what clients and strategies say of an image
     checks     what is accepted as a label or an image
-    migrate    what a work folder of version 0.2 holds
+    migrate    what earlier versions left in a work folder
+    lock       one server works on a folder, no second one
     durable    folders and files that are whole or not there
     export     the current labels of a work folder, with a table
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from heatmask.data.paths import split_scan_name
 from heatmask.data.readers.nifti import read_itk_grid
-from heatmask.data.readers.read import read_scan
-from heatmask.data.readers.reference import read_label_map
 from heatmask.errors import InputError
 from heatmask.evaluation.segmentation import match_voxels
 
@@ -43,14 +41,16 @@ def check_image(path: Path) -> None:
     InputError
         With the reason; the folder that it lies in is not named.
     """
+    from heatmask.data.readers.read import read_scan  # brings torch
+
     try:
         read_itk_grid(path)
         read_scan(path)
     except InputError as error:
-        raise InputError(f"This image was not stored. {_hide(error, path)}") from error
+        raise InputError(f"This image was not stored. {_hide(str(error), path)}") from error
 
 
-def check_label(path: Path, image: Path, info: Mapping[str, Any]) -> None:
+def check_label(path: Path, image: Path | None, info: Mapping[str, Any]) -> None:
     """Refuse a label that is no label map on the voxels of its image, with values that are named.
 
     A label that marks nothing is one too: "no tumour". Places are compared as ITK reads them, and
@@ -59,7 +59,7 @@ def check_label(path: Path, image: Path, info: Mapping[str, Any]) -> None:
     Parameters
     ----------
     path, image
-        The label and its image.
+        The label and its image; None if that is gone.
     info
         What the client said of it. With ``label_info``, a list of ``{"name": str, "idx": int}``,
         every value must be in it.
@@ -69,16 +69,20 @@ def check_label(path: Path, image: Path, info: Mapping[str, Any]) -> None:
     InputError
         With the reason; what is stored stays.
     """
+    from heatmask.data.readers.reference import read_label_map  # brings torch
+
     try:
         names = read_label_names(info)
-        grid, shape = read_itk_grid(image), read_itk_grid(path)[0]
-        # Before the voxels are read: a header may claim more than the machine has.
-        match_voxels(np.broadcast_to(False, shape), read_itk_grid(path)[1], *grid)
+        shape, affine = read_itk_grid(path)
+        grid = read_itk_grid(image) if image else (shape, affine)
+        if sorted(shape) != sorted(grid[0]):
+            # Before the voxels are read: a header may claim more than the machine has.
+            match_voxels(np.broadcast_to(False, shape), affine, *grid)
         labels, _ = read_label_map(path)
-        match_voxels(labels, read_itk_grid(path)[1], *grid)
+        match_voxels(labels, affine, *grid)
         _check_values(labels, names)
     except InputError as error:
-        text = _hide(_hide(error, path), image)
+        text = _hide(_hide(str(error), path), image or path)
         raise InputError(f"This label was not stored, an earlier one is kept. {text}") from error
 
 
@@ -116,6 +120,6 @@ def _check_values(labels: np.ndarray, names: Mapping[int, str] | None) -> None:
         )
 
 
-def _hide(error: InputError | str, path: Path) -> str:
+def _hide(text: str, path: Path) -> str:
     """Return an error's text without the folders of a path."""
-    return str(error).replace(str(path), path.name)
+    return text.replace(str(path), path.name)

@@ -50,7 +50,11 @@ def publish(draft: Path, target: Path) -> None:
     if draft.is_dir():
         sync_folder(draft)
     os.replace(draft, target)
-    sync_folder(target.parent)
+    try:
+        sync_folder(target.parent)
+    except OSError:  # Whoever asked is going to hear that nothing was stored
+        shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def copy_synced(source: Path, target: Path) -> str:

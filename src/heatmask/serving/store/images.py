@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from heatmask.data.paths import split_scan_name
-from heatmask.errors import InputError, NotFoundError, OutputError
+from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store.checks import SUFFIXES, check_image, read_suffix
-from heatmask.serving.store.durable import copy_synced, make_folders, open_draft
+from heatmask.serving.store.durable import copy_synced, open_draft
 from heatmask.serving.store.host import HostDatastore
 from heatmask.serving.store.leases import Leases
+from heatmask.serving.store.lock import lock_folder
 from heatmask.serving.store.notes import Notes
 from heatmask.serving.store.sent import SentImage, SentImages
 
@@ -201,35 +200,9 @@ class ImageStore(HostDatastore):
             return self._leases.list_holders()
 
 
-def lock_folder(folder: Path) -> FileLock:
-    """Make a store's folder, and hold it for this process.
-
-    Raises
-    ------
-    InputError
-        Another process holds it.
-    OutputError
-        It cannot be written.
-    """
-    lock = FileLock(folder / ".lock", timeout=0, mode=0o600, thread_local=False)
-    try:
-        make_folders(folder)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"Only one server can work on '{folder.parent}', and one does. Stop it, or give "
-            "another --workdir."
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"The work folder must be writable, '{folder}' is not: {error}. Give --workdir."
-        ) from error
-    return lock
-
-
 def list_studies(folder: Path) -> dict[str, Path]:
     """Return the links in a flat folder by the ids of their studies."""
-    links = (path for path in sorted(folder.iterdir()) if path.is_symlink())
+    links = (path for path in sorted(folder.glob("[!.]*")) if path.is_symlink())
     names = ((split_scan_name(path.name), path) for path in links)
     return {case: path for (case, suffix), path in names if suffix.lower() in SUFFIXES}
 

@@ -12,6 +12,7 @@ from heatmask.serving.store.checks import check_label, read_suffix
 from heatmask.serving.store.durable import copy_synced, open_draft
 from heatmask.serving.store.images import ImageStore
 from heatmask.serving.store.labels import FINAL, ORIGINAL, LabelVersions, Version
+from heatmask.serving.store.migrate import Migration
 
 _MOST_SEEN = 100_000
 
@@ -46,6 +47,11 @@ class Store(ImageStore):
     def __init__(self, studies: Path, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._seen: dict[tuple[str, str], int] = {}
         super().__init__(studies, folder, clock)
+        try:
+            Migration(studies, self._drafts, self._labels, self._sent, self._notes).run()
+        except BaseException:
+            self.close()
+            raise
 
     def refresh(self) -> None:
         """Read everything from the files again."""
