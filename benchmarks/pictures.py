@@ -26,7 +26,7 @@ from rich.table import Table
 from tables import describe_machine
 from torch.utils.data import DataLoader
 
-from heatmask.authoring.config import adapt_preprocessing
+from heatmask.authoring.config import adapt_training
 from heatmask.authoring.task import OwnTask
 from heatmask.bundle import find_bundle, read_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
@@ -53,10 +53,8 @@ def draw_pictures(folder: Path, count: int, shape: tuple[int, int]) -> None:
 
 def measure_start(folder: Path) -> dict[str, float]:
     """Read the table and all pictures, and go through them once as an epoch does."""
-    parser = read_bundle(find_bundle(BUNDLE), ("train",), {"sequences": [UNKNOWN]})
-    adapt_preprocessing(
-        parser["preprocessing"]["options"], OwnTask(("x",), True, True, (UNKNOWN,)), SIZE
-    )
+    parser = read_bundle(find_bundle(BUNDLE), ("train",), {"image_size": [*SIZE]})
+    adapt_training(parser, OwnTask(("x",), True, True, (UNKNOWN,)))
     preprocessing = parser.get_parsed_content("preprocessing")
     before, peak = _read_memory(), [0.0]
     threading.Thread(target=_watch, args=(peak,), daemon=True).start()

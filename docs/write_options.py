@@ -11,6 +11,9 @@ from heatmask.inferer import HeatmapInferer
 from heatmask.masks.settings import MaskSettings
 from heatmask.options import Option, list_options
 from heatmask.parts import ExplainSettings, ReadSettings
+from heatmask.training.gate import GateSettings
+from heatmask.training.relevance import LocaliserSettings
+from heatmask.training.settings import LabelSettings, TrainSettings
 
 PAGE = Path(__file__).parent / "reference" / "options.md"
 
@@ -19,8 +22,9 @@ HEAD = """\
 
 Written from the code by `make docs`. Each may be set for a run, `heatmask segment SCAN --set
 snap=false` or `python -m monai.bundle run ... --snap False`, and in a bundle's `inference.json`;
-those marked with * are in the options panel of 3D Slicer. What belongs to a method is set below the
-inferer: `--set inferer#explainer#window=8` (see [the methods](attribution.md)).
+those marked with * are in the options panel of 3D Slicer. Those of training are set in the same
+ways, `heatmask train DATA --set batch_size=16`, and in its `train.json`. What belongs to a method
+is set below the inferer: `--set inferer#explainer#window=8` (see [the methods](attribution.md)).
 """
 
 
@@ -42,6 +46,10 @@ def write_page() -> str:
         "Explaining": list_options(ExplainSettings, HeatmapInferer),
         "Explaining in 3D": blocks,
         "From heatmap to mask": list_options(MaskSettings),
+        "Training: images and labels": list_options(LabelSettings),
+        "Training": list_options(TrainSettings),
+        "Training a gate (bundle of tumour types)": list_options(GateSettings),
+        "Training a relevance map (bundle in 3D)": list_options(LocaliserSettings),
     }
     lines = [line for title, options in parts.items() for line in describe_part(title, options)]
     return "\n".join([HEAD.rstrip(), *lines]) + "\n"

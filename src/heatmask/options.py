@@ -7,9 +7,11 @@ the server and the help of the command line are made from that.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from heatmask.errors import OptionError
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ def take_options(options: Mapping[str, Any], part: type) -> dict[str, Any]:
     """Return those of the options that are a part's."""
     names = {f.name for f in fields(part)}
     return {name: value for name, value in options.items() if name in names}
+
+
+def take_part(part: type[Part], options: Mapping[str, Any]) -> Part:
+    """Return a part with those of the options that are its own."""
+    return part(**take_options(options, part))
 
 
 def name_options(parts: Iterable[type]) -> set[str]:

@@ -6,7 +6,8 @@ A bundle's ``inference.json`` names these; what it sets at its top level are the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from pydoc import locate
+from typing import Any, cast
 
 from monai.transforms import Compose, Invertd, Orientationd
 from torch import nn
@@ -19,7 +20,7 @@ from heatmask.data.load import LoadSequencesd
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.settings import MaskSettings
 from heatmask.networks.weights import load_weights
-from heatmask.options import Option, check_options, list_options, option, take_options
+from heatmask.options import Option, check_options, list_options, option, take_options, take_part
 from heatmask.transforms import (
     CalibrateHeatmapd,
     HeatmapToMaskd,
@@ -79,7 +80,12 @@ class ExplainSettings:
 
 
 def list_parts(options: Options) -> tuple[type, ...]:
-    """Return the classes whose fields are the options of a bundle; only 3D ones set a block."""
+    """Return the classes whose fields are the options of a config.
+
+    That of a training names its own; of the inferers only the one in 3D has blocks.
+    """
+    if named := options.get("options", {}).get("parts"):
+        return ReadSettings, *(cast(type, locate(name)) for name in named)
     inferer = BlockInferer if "block_slices" in options else HeatmapInferer
     return ReadSettings, ExplainSettings, MaskSettings, inferer
 
@@ -127,7 +133,7 @@ def find_calibration(options: Options) -> tuple[float, float]:
     if "calibration" in options:
         low, high = options["calibration"]
         return low, high
-    explain = ExplainSettings(**take_options(options, ExplainSettings))
+    explain = take_part(ExplainSettings, options)
     low, high = read_calibration(options["weights"], explain.method, explain.layer)
     return low, high
 
@@ -139,7 +145,7 @@ def load_network(options: Options, network_def: nn.Module) -> nn.Module:
 
 def make_preprocessing(options: Options) -> Compose:
     """Return the steps from ``{"image": scans}`` to the network's volume and ``scan``."""
-    read = ReadSettings(**take_options(options, ReadSettings))
+    read = take_part(ReadSettings, options)
     load = LoadSequencesd(
         "image",
         read.sequences,
@@ -171,7 +177,7 @@ def make_inferer(
     settings
         Further arguments of the inferer.
     """
-    explain = ExplainSettings(**take_options(options, ExplainSettings))
+    explain = take_part(ExplainSettings, options)
     method = {"method": explain.method, "target_layer": explain.layer, **(explainer or {})}
     inferer = BlockInferer if "block_slices" in options else HeatmapInferer
     given = {"empty_value": find_calibration(options)[0], **take_options(options, inferer)}
@@ -189,7 +195,7 @@ def make_masker(options: Options, **settings: Any) -> HeatmapToMaskd:
 def make_postprocessing(options: Options, preprocessing: Compose) -> Compose:
     """Return the steps from the heatmap on the network's grid to heatmap and mask on the scan's."""
     back = Invertd("heatmap", preprocessing, orig_keys="image", nearest_interp=False)
-    blur_mm = ExplainSettings(**take_options(options, ExplainSettings)).blur_mm
+    blur_mm = take_part(ExplainSettings, options).blur_mm
     smooth = [SmoothHeatmapd("heatmap", blur_mm, options.get("slice_axis", 2))] if blur_mm else []
     display = CalibrateHeatmapd("heatmap", find_calibration(options))
     return Compose([*smooth, back, make_masker(options), display])
@@ -197,6 +203,6 @@ def make_postprocessing(options: Options, preprocessing: Compose) -> Compose:
 
 def list_dataset(options: Options) -> Listing[dict[str, Any]]:
     """Return the cases below ``input``, or ``dataset_dir``, which are two names of one option."""
-    read = ReadSettings(**take_options(options, ReadSettings))
+    read = take_part(ReadSettings, options)
     path, pattern = options.get("dataset_dir"), options.get("pattern")
     return list_cases(path, pattern, read.sequences, options.get("input"))

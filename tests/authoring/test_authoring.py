@@ -175,7 +175,7 @@ def test_the_bundle_passes_monais_verifiers(
     data = bundle.parents[1] / "data"
     for kind, needs in (
         ("inference", {"input": str(next(data.rglob("*[0-9].*")))}),
-        ("train", {"labels": str(data / "labels.csv"), "images": str(data)}),
+        ("train", {"labels": str(data / "labels.csv"), "dataset_dir": str(data)}),
     ):
         workflow = ConfigWorkflow(
             config_file=str(bundle / "configs" / f"{kind}.json"), meta_file=configs["metadata"],
@@ -247,11 +247,15 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
     for bundle in (pictures, volumes):
         train_config = read_json(bundle / "configs" / "train.json")
         config = read_json(bundle / "configs" / "inference.json")
-        for name, value in train_config["preprocessing"]["options"].items():
-            assert value in (config[name], f"@{name}")
+        for name in ("sequences", "min_slices", "size_mm", "channels"):
+            assert train_config[name] in (config[name], "@sequences")
+        pictured = bundle == pictures
+        assert train_config.get("pictures", False) == ("image_size" in config) == pictured
         for option in ("network_def", "sequences", "pixel_spacing_mm"):
             assert train_config[option] == config[option]
-        assert train_config["position_offset"] == (bundle == volumes), "pictures have no position"
+        assert train_config.get("position_offset", True) == (bundle == volumes), (
+            "pictures have no position"
+        )
         assert "_meta_" not in train_config
     assert config["pixel_spacing_mm"] == 3.0
     assert config["sequences"] == ["FLAIR"]
@@ -265,8 +269,8 @@ def test_training_and_inference_prepare_alike(pictures: Path, volumes: Path) -> 
 def test_the_bundle_trains_again(volumes: Path, tmp_path: Path) -> None:
     """Its own training config is whole; through MONAI's parser, on the same table."""
     data = volumes.parents[1] / "data"
-    options = {"labels": str(data / "labels.csv"), "images": str(data), "device": "cpu"}
-    parser = read_bundle(volumes, ("train",), {**options, "output_dir": str(tmp_path / "run")})
+    options = {"dataset_dir": str(data), "device": "cpu", "output_dir": str(tmp_path / "run")}
+    parser = read_bundle(volumes, ("train",), options)
     run_bundle(parser)
     first = torch.load(volumes / "models" / "model.pt", weights_only=True)
     again = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
@@ -369,9 +373,9 @@ def test_the_patients_column_is_kept_in_the_bundle(tmp_path: Path) -> None:
     parser = read_bundle(find_bundle(SOURCE), ("train",))
     task = describe_task(read_label_table(labels, labels.parent), parser["sequences"])
     adapt_training(parser, task, patient_column="case")
-    parser.update({"labels": str(labels), "images": str(labels.parent)})
+    parser.update({"labels": str(labels), "dataset_dir": str(labels.parent)})
     with pytest.raises(InputError, match="more than one split"):
-        run_bundle(parser, "table")
+        run_bundle(parser, "volumes")
 
 
 def test_a_folder_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -447,8 +451,8 @@ def test_several_other_sequences_are_the_users_to_choose(tmp_path: Path) -> None
 def test_a_bundle_of_an_earlier_version_is_not_trained(tmp_path: Path) -> None:
     task = describe_task(make_table(tmp_path, *(f"{n}.png" for n in "abcd")), ("FLAIR",))
     parser = read_bundle(find_bundle(), ("train",))
-    parser["preprocessing"] = {"_target_": "Compose", "transforms": []}
-    with pytest.raises(InputError, match=r"must be one of this version: its preprocessing"):
+    del parser.config["options"]
+    with pytest.raises(InputError, match=r"must be one of this version: its train.json"):
         adapt_training(parser, task)
 
 

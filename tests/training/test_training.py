@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from monai.metrics import compute_roc_auc
 from sklearn import metrics
@@ -37,9 +38,14 @@ from heatmask.networks.weights import load_weights, save_weights
 from heatmask.training.augment import Augmentation
 from heatmask.training.blocks import BlockDataset
 from heatmask.training.calibrate import measure_ranges
-from heatmask.training.checkpoints import KeepBest, export_best, run_resumable
-from heatmask.training.engine import AutocastInferer, PrepareSlices, SeedEpochs, seed_network
-from heatmask.training.fine_tune import start_network
+from heatmask.training.checkpoints import KeepBest, export_best, resume
+from heatmask.training.engine import (
+    AutocastInferer,
+    PrepareSlices,
+    SeedEpochs,
+    draw_or_copy_weights,
+    seed_network,
+)
 from heatmask.training.metrics import SliceScore, compute_probabilities, score_slices
 from heatmask.training.position import (
     PositionOffsetLoss,
@@ -597,11 +603,11 @@ def test_what_fits_is_taken_and_the_rest_is_drawn(tmp_path: Path) -> None:
     trained = seed_network(GPUNet(**options), 5)
     torch.save(trained.state_dict(), tmp_path / "model.pt")
     fresh = seed_network(GPUNet(**options, num_classes=3), 1)
-    started = start_network(GPUNet(**options, num_classes=3), 1, tmp_path / "model.pt")
+    started = draw_or_copy_weights(GPUNet(**options, num_classes=3), 1, tmp_path / "model.pt")
     for name, value in started.state_dict().items():
         source = fresh if name.startswith("head") else trained
         assert torch.equal(value, source.state_dict()[name]), name
-    unstarted = start_network(GPUNet(**options, num_classes=3), 1)
+    unstarted = draw_or_copy_weights(GPUNet(**options, num_classes=3), 1)
     for name, value in unstarted.state_dict().items():
         assert torch.equal(value, fresh.state_dict()[name]), name
 
@@ -609,12 +615,17 @@ def test_what_fits_is_taken_and_the_rest_is_drawn(tmp_path: Path) -> None:
 def test_weights_of_another_network_start_nothing(tmp_path: Path) -> None:
     save_weights(nn.Linear(3, 2).state_dict(), tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=r"Nothing in .* fits GPUNet"):
-        start_network(GPUNet(features=(4, 6)), 0, tmp_path / "model.pt")
+        draw_or_copy_weights(GPUNet(features=(4, 6)), 0, tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=r"absent.pt, cannot be read"):
-        start_network(GPUNet(features=(4, 6)), 0, tmp_path / "absent.pt")
+        draw_or_copy_weights(GPUNet(features=(4, 6)), 0, tmp_path / "absent.pt")
 
 
 # --- checkpoints ---------------------------------------------------------------------------
+
+
+def run_resumable(trainer: Engine, *run: Any) -> None:
+    if resume(trainer, *run):
+        trainer.run()
 
 
 def validate(keeper: KeepBest, losses: list[float], first_epoch: int = 1) -> list[int]:
@@ -937,6 +948,33 @@ def test_the_trained_weights_fit_the_bundles_network(
     load_weights(network, runs["folder"] / "whole" / "model.pt")
     with pytest.raises(WeightsError, match=r"must fit GPUNet in every tensor"):
         load_weights(shipped, runs["folder"] / "whole" / "model.pt")
+
+
+@pytest.mark.fault("F")
+def test_monai_finds_and_sets_what_it_asks_of_a_training(
+    bundle_dir: Path, slices_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MONAI Label sets the epochs and the handlers, to load weights before the first step."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    loader = {
+        "_target_": "CheckpointLoader", "load_path": str(bundle_dir / "models" / "model.pt"),
+        "load_dict": {"model": "$@network"},
+    }  # fmt: skip
+    settings = {"train#trainer#max_epochs": 1, "train#handlers": [loader], "pixel_spacing_mm": 9.0}
+    workflow = ConfigWorkflow(
+        config_file=str(bundle_dir / "configs" / "train.json"), workflow_type="train",
+        logging_file=False, dataset_dir=str(slices_folder), output_dir=str(tmp_path / "run"),
+        image_size=[24, 24], batch_size=8, device="cpu", averaging=1.0,
+        learning_rate=0.0, **settings,
+    )  # fmt: skip
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert workflow.max_epochs == workflow.trainer.state.max_epochs == 1
+    workflow.run()
+    trained = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
+    shipped = torch.load(bundle_dir / "models" / "model.pt", weights_only=True)
+    name = "encoder.0.0.weight" if "encoder.0.0.weight" in shipped else next(iter(shipped))
+    torch.testing.assert_close(trained[name], shipped[name], rtol=0.01, atol=0.01)
 
 
 def test_no_mask_is_named_in_the_training_config(bundle_dir: Path) -> None:

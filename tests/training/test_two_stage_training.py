@@ -174,7 +174,6 @@ def test_kinds_of_ones_own_have_no_gate(pictures: Path, tmp_path: Path) -> None:
     bundle = train_own_bundle(data)
     config = json.loads((bundle / "configs" / "train.json").read_text())
     assert config["network_def"]["gate_features"] is None
-    assert config["gate"] is None
     assert not (tmp_path / "run" / "gate").exists()
     options = {"input": str(pictures / "20.png"), "output_dir": str(tmp_path), "method": "saliency"}
     parser = read_bundle(bundle, options={**options, "device": "cpu"})
@@ -373,11 +372,11 @@ def score(options: dict[str, object], data: Path) -> Comparison:
 
 def test_curves_have_a_panel_for_what_was_logged(kinds_run: Path, tmp_path: Path) -> None:
     sizes = []
-    for runs in ([kinds_run, kinds_run / "gate"], [kinds_run / "gate"], [tmp_path]):
+    for runs in ([kinds_run, kinds_run / "gate"], [tmp_path]):
         draw_curves(runs, tmp_path / "training.png")
         with Image.open(tmp_path / "training.png") as picture:
             sizes.append(round(picture.width / 585))
-    assert sizes == [3, 2, 1], "loss, AUROC of the gate, macro F1 of the classifier"
+    assert sizes == [3, 1], "loss, AUROC, macro F1"
 
 
 def test_smoothed_labels_are_shared_by_all_classes() -> None:

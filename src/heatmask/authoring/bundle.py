@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heatmask.attribution.calibration import FILE_NAME
-from heatmask.authoring.config import adapt_preprocessing
+from heatmask.authoring.config import adapt_reading
 from heatmask.authoring.model_card import Training, describe_data, write_card
 from heatmask.authoring.task import OwnTask
 from heatmask.data.recognition.sequence import UNKNOWN
@@ -117,7 +117,7 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
             out[option] = copy.deepcopy(trained[option])
     out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
-    adapt_preprocessing(out, task, trained["image_size"])
+    adapt_reading(out, task, trained["image_size"])
     methods = trained.get("calibrated_methods", ())
     if methods and out.get("method") not in methods:
         out["method"] = methods[0]

@@ -1,8 +1,6 @@
 """Turn a bundle's training config to a user's own task: classes, labels, images."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
@@ -16,9 +14,6 @@ QUICK_METHODS = ("guided_grad_cam", "guided_backprop", "multi_stage_cam", "grad_
 """What a user's own bundle offers beside its own method: one pass forward and back each."""
 ALL_METHODS = "all"
 
-OWN_TASK = Path(__file__).with_name("own_task.json")
-"""What takes the place of the bundle's own labels, loss and metrics."""
-
 
 def adapt_training(
     parser: "ConfigParser",
@@ -28,16 +23,27 @@ def adapt_training(
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
-    ``labels`` and ``images`` become its options in place of ``dataset_dir`` (`OWN_TASK`); what the
-    bundle says about optimisation, augmentation and checkpoints stays. What else changes for a
-    user's own task, it names itself under ``own_task``.
+    What the bundle says about optimisation, augmentation and checkpoints stays. What else changes
+    for a user's own task, it names itself under ``own_task``.
+
+    Raises
+    ------
+    InputError
+        The bundle's training config is that of an earlier version.
     """
+    config = parser.get()
+    if "options" not in config:
+        raise InputError(
+            "The bundle must be one of this version: its train.json must have options. Take a "
+            "bundle that comes with Heatmask."
+        )
+    for name in ("slice_labels", "patients", "pattern"):
+        config.pop(name, None)
     own: dict[str, Any] = {
-        **parser.config.pop("own_task", {}),
-        **json.loads(OWN_TASK.read_text(encoding="utf-8")),
+        **config.pop("own_task", {}),
+        "labels": "$(@dataset_dir or '.') + '/labels.csv'",
         "split_seed": split_seed,
         "patient_column": patient_column,
-        "start_from": None,
         "class_names": list(task.class_names),
         "negatives": task.negatives,
         "sequences": list(task.sequences),
@@ -45,18 +51,9 @@ def adapt_training(
         "network_def#in_channels": len(task.sequences),
     }
     if task.pictures:
-        own["position_offset"] = False
-    for name in ("dataset_dir", "slice_labels", "patients", "pattern"):
-        parser.config.pop(name, None)
-        parser.config["settings"].pop(name, None)
-    for name, value in own.items():
-        parser[name] = value
-    if "options" not in parser["preprocessing"]:
-        raise InputError(
-            "The bundle must be one of this version: its preprocessing in train.json must have "
-            "options. Take a bundle that comes with Heatmask."
-        )
-    adapt_preprocessing(parser["preprocessing"]["options"], task, parser["image_size"])
+        own |= {"pictures": True, "position_offset": False}
+    parser.update(own)
+    adapt_reading(config, task, config["image_size"])
 
 
 def choose_methods(
@@ -90,7 +87,7 @@ def choose_methods(
     parser["calibrated_methods"], parser["calibrated_layers"] = chosen, [*layers]
 
 
-def adapt_preprocessing(options: dict[str, Any], task: OwnTask, image_size: Sequence[int]) -> None:
+def adapt_reading(options: dict[str, Any], task: OwnTask, image_size: Sequence[int]) -> None:
     """Let what a bundle reads be images of one slice, in place.
 
     Pictures have no pixel size to keep to: each is scaled to the size that the network was

@@ -17,14 +17,20 @@ from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.data.tables.label_rows import SPLITS
+from heatmask.parts import list_all_options
 from heatmask.training.metrics import score_slices
 from heatmask.training.slices import SliceDataset
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
-WEIGHTS = "$str(Path(@output_dir) / 'model.pt')"
-OUTPUT_DIR = "$'runs/own_seed' + str(@seed)"
+_PLACES = {
+    "bundle_root": {"_target_": "heatmask.bundle.find_bundle_root"},
+    "output_dir": "$'runs/own_seed' + str(@seed)",
+    "weights": "$@output_dir + '/model.pt'",
+    "device": "auto",
+}
+"""What the training config of the new bundle says in place of this run's."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def train_own_bundle(data: OwnData) -> Path:
     task = describe_task(table, parser["sequences"], "sequences" in options, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
     adapt_training(parser, task, split_seed, patient_column)
-    train_config = _forget_machine(copy.deepcopy(parser.get()))
+    train_config = {n: v for n, v in copy.deepcopy(parser.get()).items() if n != "_meta_"} | _PLACES
     run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
     parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
     test = _read_ahead(table, task, parser)
@@ -97,22 +103,17 @@ def train_own_bundle(data: OwnData) -> Path:
     return write_bundle(output, made)
 
 
-def _forget_machine(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config for the written bundle: without paths and device of this run."""
-    defaults = {"device": "auto", "bundle_root": ".", "weights": WEIGHTS, "output_dir": OUTPUT_DIR}
-    return {name: defaults.get(name, value) for name, value in config.items() if name != "_meta_"}
-
-
 def _point_to(
     data: OwnData, table: LabelTable, run_dir: Path, parser: "ConfigParser"
 ) -> dict[str, Any]:
     count = sum(table.count_labels("train").values())
+    batch_size = list_all_options(parser.get())["batch_size"].default
     return {
         "labels": os.path.abspath(data.labels),
-        "images": os.path.abspath(data.images),
+        "dataset_dir": os.path.abspath(data.images),
         "output_dir": str(run_dir),
         "weights": str(run_dir / "model.pt"),
-        "batch_size": min(parser["batch_size"], count),  # the last, smaller batch is dropped
+        "batch_size": min(batch_size, count),  # the last, smaller batch is dropped
     }
 
 

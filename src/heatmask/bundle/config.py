@@ -85,8 +85,11 @@ def find_bundle_root() -> str:
     return str(folder.parent if folder.name == "configs" else folder)
 
 
-def read_options(bundle_root: str | Path) -> dict[str, Any]:
+def read_options(bundle_root: str | Path, parts: Sequence[str] = ()) -> dict[str, Any]:
     """Return what the config that is being run sets of its options, by name.
+
+    Those of inference, or those of reading and of further `parts`, which `list_parts` finds by
+    their names in the config.
 
     An option is a top-level id whatever the bundle's file says of it, so that ``--gate False``
     reaches it. Called from a config, as its parser is found on the stack. `weights` are the

@@ -40,7 +40,7 @@ class BlockDataset(Dataset[dict[str, Tensor]]):
         self,
         volumes: Sequence[LabelledVolume | LabelledImage],
         preprocessing: Callable[[Mapping[str, Any]], Any],
-        image_size: tuple[int, int] = (128, 128),
+        image_size: Sequence[int] = (128, 128),
         block_slices: int = 4,
         step: int = 1,
     ) -> None:

@@ -11,6 +11,7 @@ from heatmask.attribution.batches import explain_present_channels
 from heatmask.attribution.explainer import Explainer
 from heatmask.attribution.registry import get_method
 from heatmask.errors import InputError
+from heatmask.training.blocks import BlockDataset
 from heatmask.training.slices import SliceDataset
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def list_explainers(methods: Sequence[str], layers: Sequence[str] = ()) -> dict[
 
 def measure_ranges(
     network: nn.Module,
-    slices: SliceDataset,
+    slices: SliceDataset | BlockDataset,
     explainers: Mapping[str, Explainer],
     count: int = 32,
 ) -> dict[str, tuple[float, float]]:
@@ -84,7 +85,7 @@ def measure_ranges(
     return ranges
 
 
-def _pick(slices: SliceDataset, wanted: Tensor, count: int) -> Tensor:
+def _pick(slices: SliceDataset | BlockDataset, wanted: Tensor, count: int) -> Tensor:
     found = wanted.nonzero().flatten()
     chosen = found[:: max(1, len(found) // count)][:count].tolist()
     images = [slices[i]["image"] for i in chosen]

@@ -19,6 +19,7 @@ from heatmask.attribution.explainer import Explainer
 from heatmask.errors import OptionError, WeightsError
 from heatmask.files import write_atomically
 from heatmask.networks.weights import load_weights, save_weights
+from heatmask.training.blocks import BlockDataset
 from heatmask.training.calibrate import measure_ranges
 from heatmask.training.slices import SliceDataset
 
@@ -60,14 +61,14 @@ class KeepBest:
         save_whole({"model": state, "epoch": engine.state.epoch, "metrics": metrics}, self.path)
 
 
-def run_resumable(
+def resume(
     trainer: Engine,
     state: Mapping[str, Any],
     folder: str | Path,
     settings: Mapping[str, Any],
     writes: bool = True,
-) -> None:
-    """Run a trainer with a checkpoint after each epoch, from the last one if there is any.
+) -> bool:
+    """Let a trainer keep a checkpoint after each epoch and go on from the last one, if any.
 
     Parameters
     ----------
@@ -76,12 +77,17 @@ def run_resumable(
     state
         What a checkpoint holds: network, averaged network, optimizer, scheduler.
     folder
-        Where the checkpoints are. A run that had finished there is not run again.
+        Where the checkpoints are.
     settings
         What makes this run: data, seed, epochs, ... They are kept in ``run.json``, with a digest
         of the network's structure.
     writes
         Whether this process writes the files: one of those that train together does.
+
+    Returns
+    -------
+    bool
+        Whether there is anything left to train.
 
     Raises
     ------
@@ -99,11 +105,11 @@ def run_resumable(
         done = content["trainer"]["iteration"] // content["trainer"]["epoch_length"]
         if done >= trainer.state.max_epochs:
             logger.info("The run in %s had finished; nothing is trained.", folder)
-            return
+            return False
         CheckpointLoader(str(last[-1]), everything, map_location="cpu").attach(trainer)
     if writes:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch, everything, Path(folder))
-    trainer.run()
+    return True
 
 
 def _save_epoch(trainer: Engine, state: Mapping[str, Any], folder: Path) -> None:
@@ -142,7 +148,7 @@ def export_best(
     best: str | Path,
     weights: str | Path,
     network: nn.Module,
-    slices: SliceDataset,
+    slices: SliceDataset | BlockDataset,
     explainers: Mapping[str, Explainer],
     **facts: Any,
 ) -> Mapping[str, Any]:

@@ -1,15 +1,21 @@
 """The few parts that MONAI's engines need to train a slice classifier."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from monai.inferers import SimpleInferer
+from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
 
 from heatmask.device import autocast_bfloat16, lay_channels_last, to_channels_last
+from heatmask.errors import WeightsError
 from heatmask.training.augment import Augmentation
 from heatmask.training.position import PositionPrior
+
+logger = logging.getLogger(__name__)
 
 
 class PrepareSlices:
@@ -89,3 +95,43 @@ def seed_network(network: nn.Module, seed: int) -> nn.Module:
         if callable(reset):
             reset()
     return lay_channels_last(network)
+
+
+def draw_or_copy_weights(
+    network: nn.Module, seed: int, weights: str | Path | None = None
+) -> nn.Module:
+    """Draw the initial weights of a network, or take them from a checkpoint.
+
+    Parameters
+    ----------
+    network
+        Filled in place and returned, channels last in memory.
+    seed
+        What is not in the checkpoint is drawn from it; see `seed_network`.
+    weights
+        Tensors of the same name and shape are taken over; others, such as the last layer of a
+        network for other classes, are drawn. What is left out is logged.
+
+    Raises
+    ------
+    WeightsError
+        The checkpoint is missing or damaged, or nothing in it fits.
+    """
+    seed_network(network, seed)
+    if weights is None:
+        return network
+    try:
+        content = torch.load(weights, map_location="cpu", weights_only=True)
+        _, taken, drawn = copy_model_state(network, content.get("model", content))
+    except Exception as error:  # torch.load raises whatever the file's bytes lead to
+        raise WeightsError(
+            f"The weights to start from, {weights}, cannot be read: {error}. Give those of a "
+            "bundle, or train from scratch."
+        ) from error
+    if not any(network.state_dict()[name].ndim > 1 for name in taken):
+        raise WeightsError(
+            f"Nothing in {weights} fits {type(network).__name__}. Give the weights of a bundle "
+            "with this network."
+        )
+    logger.info("%d tensors are from %s; drawn anew: %s", len(taken), weights, ", ".join(drawn))
+    return network

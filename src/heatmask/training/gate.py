@@ -1,15 +1,69 @@
 """Train a network's gate, the finding itself, after its classifier has learnt the kinds."""
 
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import torch
+from monai.transforms import Compose
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from heatmask.networks.gated_cnn import Gate, GatedCNN
+from heatmask.options import check_options, option, take_part
+from heatmask.parts import Options
 from heatmask.training.checkpoints import save_whole
+from heatmask.training.parts import make_objective, read_labels
+from heatmask.training.settings import LabelSettings
 from heatmask.training.slices import SliceDataset
+from heatmask.training.trainer import ResumableTrainer
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How the gate learns; `gate_dir` holds volumes with slice labels."""
+
+    gate_dir: str | None = None
+    gate_epochs: int = option(16, "Passes over the gate's images.", low=1)
+    gate_channel_dropout: float = option(0.6, "As `channel_dropout`, for the gate.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def train_gate(
+    options: Options, trainer: ResumableTrainer, network: GatedCNN, preprocessing: Compose
+) -> Path:
+    """Train the gate of a network whose classifier `trainer` has trained.
+
+    Returns
+    -------
+    Path
+        The checkpoint of both; the classifier's alone for a network without a gate.
+    """
+    folder, best = trainer.folder, trainer.folder / "best.pt"
+    if not hasattr(network, "gate"):
+        return best
+    own = take_part(GateSettings, options)
+    size = take_part(LabelSettings, options).image_size
+    volumes = read_labels({"dataset_dir": own.gate_dir, "sequences": options["sequences"]})
+    data, validation = (SliceDataset(volumes(s), preprocessing, size) for s in ("train", "val"))
+    settings = replace(
+        trainer.settings,
+        max_epochs=own.gate_epochs,
+        channel_dropout=own.gate_channel_dropout,
+        position_offset=True,
+        negatives=True,
+    )
+    gate, objective = (
+        start_gate(network, best).to(trainer.state.device),
+        make_objective(settings, data),
+    )
+    record = {"kinds": trainer.record, **asdict(own)}
+    ResumableTrainer(
+        gate, data, validation, objective, settings, folder / "gate", record, trainer.inferer
+    ).run()
+    return join_gate(folder, network, data)
 
 
 def start_gate(network: GatedCNN, best: str | Path) -> nn.Module:

@@ -34,7 +34,7 @@ class SliceScore(EpochMetric):
         Whether a slice may show none of several classes (see `heatmask.training.position`).
     output_transform
         From the engine's output to logits (B, K) and targets (B, ...), whose first column is
-        the label: 0 for no finding, k + 1 for class k.
+        the label: 0 for no finding, k + 1 for class k. A share of one class counts as 1.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ def _score(
     # ignite drops an axis of length 1.
     logits, target = (t.reshape(len(t), -1).cpu() for t in (logits, target))
     probabilities = compute_probabilities(logits.float(), negatives)
-    return float(score(probabilities, target[:, 0].long().numpy()))
+    return float(score(probabilities, target[:, 0].ceil().long().numpy()))
 
 
 def _score_auroc(probabilities: Tensor, labels: Labels) -> float:

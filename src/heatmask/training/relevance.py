@@ -6,6 +6,7 @@ what the classifier loses is the U-Net's first target; the second is to take awa
 the decision rests on and no more. No mask is read.
 """
 
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,12 @@ from torch.utils.data import Dataset
 from heatmask.attribution.batches import explain_present_channels
 from heatmask.attribution.explainer import Explainer
 from heatmask.attribution.frozen import copy_frozen
+from heatmask.networks.relevance_net import RelevanceNet
+from heatmask.options import check_options, option, take_part
+from heatmask.parts import Options
 from heatmask.training.blocks import BlockDataset
+from heatmask.training.checkpoints import save_whole
+from heatmask.training.trainer import Objective, ResumableTrainer
 
 TISSUE = 1.0
 """What takes the place of a voxel: the level that preprocessing gives to plain tissue."""
@@ -104,6 +110,64 @@ class PerturbationLoss(nn.Module):
         mean = (part * head).flatten(1).sum(1) / head.flatten(1).sum(1).clamp_min(1)
         differs = F.binary_cross_entropy_with_logits(relevance.float(), scores)
         return (share * left).mean() + self.agreement * differs + self.area * mean.mean()
+
+
+@dataclass(frozen=True)
+class LocaliserSettings:
+    """How the U-Net learns."""
+
+    segments: int = option(96, "Supervoxels to aim at in a block.", low=1)
+    localiser_epochs: int = option(8, "Passes over the blocks.", low=1)
+    localiser_learning_rate: float = option(0.002, "As `learning_rate`, for the U-Net.", low=0.0)
+    agreement: float = option(1.0, "Weight of the supervoxels' scores.", low=0.0)
+    area: float = option(1.0, "Weight of the map's mean within the head.", low=0.0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def train_localiser(
+    options: Options,
+    trainer: ResumableTrainer,
+    network: RelevanceNet,
+    data: BlockDataset,
+    validation: BlockDataset,
+) -> Path:
+    """Train the U-Net of a network whose classifier `trainer` has trained.
+
+    Returns
+    -------
+    Path
+        The checkpoint of both.
+    """
+    own, folder = take_part(LocaliserSettings, options), trainer.folder / "localiser"
+    load_best(trainer.folder / "best.pt", network)
+    scored, validation_scored = (
+        RelevanceDataset(blocks, network.classifier, own.segments) for blocks in (data, validation)
+    )
+    objective = Objective(PerturbationLoss(network.classifier, own.agreement, own.area))
+    settings = replace(
+        trainer.settings,
+        max_epochs=own.localiser_epochs,
+        learning_rate=own.localiser_learning_rate,
+        averaging=1.0,
+    )
+    record = {"classifier": trainer.record, **asdict(own)}
+    ResumableTrainer(
+        network.localiser,
+        scored,
+        validation_scored,
+        objective,
+        settings,
+        folder,
+        record,
+        trainer.inferer,
+    ).run()
+    best = torch.load(folder / "best.pt", map_location="cpu", weights_only=True)
+    network.localiser.load_state_dict(best["model"])
+    path = trainer.folder / "relevance.pt"
+    save_whole({**best, "model": network.state_dict()}, path)
+    return path
 
 
 def load_best(best: str | Path, network: nn.Module) -> nn.Module:

@@ -63,7 +63,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         self,
         volumes: Sequence[Volume],
         preprocessing: Preprocessing,
-        image_size: tuple[int, int] = (128, 128),
+        image_size: Sequence[int] = (128, 128),
     ) -> None:
         if not volumes:
             raise InputError("There is no labelled image in this split.")
