@@ -1,5 +1,6 @@
 """The table of one bundle, and its report: planted masks of volumes and of pictures."""
 
+import base64
 import csv
 import json
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from heatmask.experiments.baselines import BASELINES, find_inner_head, score_bas
 from heatmask.experiments.cases import Case, Cases
 from heatmask.experiments.classifier_metrics import score_classes
 from heatmask.experiments.entries import Entry
+from heatmask.experiments.figures import draw_masks
 from heatmask.experiments.one_bundle import RIGHT_CLASS, tabulate
 from heatmask.experiments.one_bundle_figure import draw_evaluation
 from heatmask.experiments.one_bundle_page import (
@@ -33,6 +35,7 @@ from heatmask.experiments.one_bundle_page import (
 )
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.scores import score_whole
+from helpers.pictures import assert_like_kept
 
 SHAPE, SPACING_MM = (48, 40, 10), (2.5, 3.0, 6.0)
 AFFINE = np.diag([-SPACING_MM[0], SPACING_MM[1], SPACING_MM[2], 1])
@@ -404,6 +407,21 @@ def test_figures_show_every_method_and_what_the_classifier_does(
             assert "9 pictures in 5 groups" in left.get_title("left")
             assert [text.get_text() for text in right.texts][:2] == ["2\n67%", "1\n33%"]
             assert [text.get_text() for text in right.get_yticklabels()] == list(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["volumes", "pictures"])
+def test_the_figure_looks_as_kept(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    write_evaluation(request.getfixturevalue(kind), tmp_path)
+    assert_like_kept(tmp_path / "evaluation.png", f"evaluation_{kind}")
+
+
+def test_the_figure_of_a_comparison_looks_as_kept(volumes: Comparison, tmp_path: Path) -> None:
+    """Its first, of the same planted masks."""
+    picture = draw_masks(volumes)
+    (tmp_path / "masks.png").write_bytes(base64.b64decode(picture.data))
+    assert_like_kept(tmp_path / "masks.png", "comparison_masks")
 
 
 def test_files_are_written_and_nothing_else(volumes: Comparison, tmp_path: Path) -> None:

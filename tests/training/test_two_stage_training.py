@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
 from heatmask.authoring.train import OwnData, train_own_bundle
 from heatmask.bundle import read_bundle, run_bundle
@@ -28,6 +30,7 @@ from heatmask.training.curve import draw_curves
 from heatmask.training.gate import fit_alone, join_gate, start_gate
 from heatmask.training.position import PositionOffsetLoss
 from helpers.phantom import make_phantom
+from helpers.pictures import assert_like_kept
 from helpers.project import PROJECT
 from helpers.scan_files import write_nifti
 
@@ -377,6 +380,20 @@ def test_curves_have_a_panel_for_what_was_logged(kinds_run: Path, tmp_path: Path
         with Image.open(tmp_path / "training.png") as picture:
             sizes.append(round(picture.width / 585))
     assert sizes == [3, 1], "loss, AUROC, macro F1"
+
+
+def test_curves_look_as_kept(tmp_path: Path) -> None:
+    epochs = range(1, 9)
+    for run, speed in (("run", 0.5), ("gate", 0.3)):
+        with SummaryWriter(str(tmp_path / run)) as log:
+            for epoch in epochs:
+                left = math.exp(-speed * epoch)
+                log.add_scalar("val_loss", 0.2 + left, epoch)
+                log.add_scalar("val_auroc", 0.9 - 0.4 * left, epoch)
+                if run == "run":
+                    log.add_scalar("val_macro_f1", 0.8 - 0.6 * left, epoch)
+    draw_curves([tmp_path / "run", tmp_path / "gate"], tmp_path / "training.png")
+    assert_like_kept(tmp_path / "training.png", "training")
 
 
 def test_smoothed_labels_are_shared_by_all_classes() -> None:
