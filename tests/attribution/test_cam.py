@@ -719,7 +719,7 @@ def test_other_refusals() -> None:
     smooth = nn.Sequential(nn.Conv2d(2, 3, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(MethodError, match="Guided Grad-CAM needs ReLU activations"):
         explain(smooth.double(), images, "guided_grad_cam")
-    with pytest.raises(OptionError, match=r"base must be one of layer_cam, .*got 'saliency'"):
+    with pytest.raises(OptionError, match=r"base must be one of grad_cam, .*got 'saliency'"):
         explain(make_small(2), images, "multi_stage_cam", base="saliency")
     with pytest.raises(OptionError, match="fuse must be one of mean, max, product, got 'sum'"):
         explain(make_small(2), images, "multi_stage_cam", fuse="sum")

@@ -4,11 +4,12 @@
 spatial axes (``layer4`` of a ResNet). Maps keep the layer's resolution. Nothing is divided
 by an image's own maximum: a healthy image would be as hot as any other.
 
-Methods whose paper ends in a ReLU end in one here. Of those where it takes something away,
-``signed=True`` leaves it out and shows evidence against the class as well.
+Methods whose paper ends in a ReLU end in one here; ``signed=True`` leaves it out, to show
+evidence against the class as well.
 """
 
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,35 +20,46 @@ from heatmask.attribution.cam.layers import (
     mix_channels,
     view_layers,
     weigh_classes,
-    weigh_grad_cam,
-    weigh_grad_cam_plus_plus,
-    weigh_hires_cam,
-    weigh_layer_cam,
-    weigh_xgrad_cam,
     widen,
 )
 from heatmask.attribution.classes import ClassIdx, index_classes
 from heatmask.attribution.registry import Explained, register
 from heatmask.errors import MethodError
 
-register_gradient_cam = partial(
-    register, family="cam", needs=("gradients", "layer"), passes=2, in_one_forward=True,
-    source="Heatmask: all classes from one forward, backward above the layer only",
-)  # fmt: skip
+GRADIENT_CAMS: dict[str, Weigh] = {}
+"""The methods that weigh a layer by its gradient, by name."""
 
 
-def weigh_one_layer(
-    network: nn.Module,
-    images: Tensor,
-    class_idx: ClassIdx,
-    target_layer: TargetLayer,
-    weigh: Weigh,
-    signed: bool = False,
-) -> Explained:
-    """Return the logits and the map of a layer for each class, with a ReLU unless `signed`."""
-    logits, activations = view_layers(network, images, target_layer)
-    (maps,) = weigh_classes(logits, activations, class_idx, weigh)
-    return logits.detach(), maps if signed else maps.relu()
+def register_gradient_cam(
+    name: str, signed: bool = False, **entry: Any
+) -> Callable[[Weigh], Weigh]:
+    """Register a method that weighs a layer by its gradient, as a decorator of how it does.
+
+    The docstring of the decorated function is the method's. `signed` is the default of the
+    option.
+    """
+    by_default = signed
+
+    def add(weigh: Weigh) -> Weigh:
+        def explain(
+            network: nn.Module,
+            images: Tensor,
+            class_idx: ClassIdx,
+            target_layer: TargetLayer = None,
+            signed: bool = by_default,
+        ) -> Explained:
+            logits, activations = view_layers(network, images, target_layer)
+            (maps,) = weigh_classes(logits, activations, class_idx, weigh)
+            return logits.detach(), maps if signed else maps.relu()
+
+        explain.__doc__ = weigh.__doc__
+        source = "Heatmask: all classes from one forward, backward above the layer only"
+        shared = {"family": "cam", "needs": ("gradients", "layer"), "source": source}
+        register(name, **{**shared, **entry}, passes=2, in_one_forward=True)(explain)
+        GRADIENT_CAMS[name] = weigh
+        return weigh
+
+    return add
 
 
 @register(
@@ -77,18 +89,12 @@ def explain_by_cam(
     paper="Selvaraju et al. 2017, arXiv 1610.02391",
     source="Heatmask: MONAI's is wrong for batches, Captum's 2.7 times slower for 3 classes",
 )
-def explain_by_grad_cam(
-    network: nn.Module,
-    images: Tensor,
-    class_idx: ClassIdx,
-    target_layer: TargetLayer = None,
-    signed: bool = False,
-) -> Explained:
+def weigh_grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     """The layer's channels, weighed by their mean gradient.
 
     Ends in a ReLU unless `signed`.
     """
-    return weigh_one_layer(network, images, class_idx, target_layer, weigh_grad_cam, signed)
+    return mix_channels(gradient.flatten(2).mean(2), activation)
 
 
 @register_gradient_cam(
@@ -97,53 +103,50 @@ def explain_by_grad_cam(
     source="Heatmask: MONAI's is wrong for batches, and where gradients are small",
     size_power=0,  # weights are summed over the map, others' are its mean
 )
-def explain_by_grad_cam_plus_plus(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> Explained:
+def weigh_grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
     """The layer's channels, weighed by their positive gradients as if each object were one.
 
-    Ends in a ReLU. For layers that are not negative, that is after a ReLU. The paper's factor
-    exp(logit), one number for the whole map, is left out: it overflows, and sets slices of
-    a volume orders of magnitude apart.
+    Ends in a ReLU unless `signed`, which matters for layers that may be negative: it is meant
+    for those after a ReLU. The paper's factor exp(logit), one number for the whole map, is left
+    out: it overflows, and sets slices of a volume orders of magnitude apart.
     """
-    return weigh_one_layer(network, images, class_idx, target_layer, weigh_grad_cam_plus_plus)
+    # The paper's ratio G² / (2 G² + sum(A) G³) with G² cancelled, which is exact for small
+    # gradients too. A divisor that is not positive takes negative activations.
+    total = activation.flatten(2).sum(2, keepdim=True)
+    positive = gradient.flatten(2).relu()
+    divisor = 2 + positive * total
+    weights = torch.where(divisor > 0, positive / divisor, 0).sum(2)
+    return mix_channels(weights, activation)
 
 
-@register_gradient_cam("hires_cam", paper="Draelos and Carin 2020, arXiv 2011.08891")
-def explain_by_hires_cam(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> Explained:
+@register_gradient_cam("hires_cam", signed=True, paper="Draelos and Carin 2020, arXiv 2011.08891")
+def weigh_hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     """The layer times its gradient, position by position, summed over channels.
 
-    Signed. Where only linear layers follow, it sums to the logit minus the bias.
+    Where only linear layers follow, it sums to the logit minus the bias.
     """
-    return weigh_one_layer(network, images, class_idx, target_layer, weigh_hires_cam, signed=True)
+    return (activation * gradient).sum(1)
 
 
 @register_gradient_cam("xgrad_cam", paper="Fu et al. 2020, arXiv 2008.02312")
-def explain_by_xgrad_cam(
-    network: nn.Module,
-    images: Tensor,
-    class_idx: ClassIdx,
-    target_layer: TargetLayer = None,
-    signed: bool = False,
-) -> Explained:
+def weigh_xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     """The layer's channels, weighed by their mean gradient where they are active.
 
     Ends in a ReLU unless `signed`. For layers that are not negative, that is after a ReLU.
     """
-    return weigh_one_layer(network, images, class_idx, target_layer, weigh_xgrad_cam, signed)
+    total = activation.flatten(2).sum(2)
+    weighted = (activation * gradient).flatten(2).sum(2)
+    return mix_channels(torch.where(total != 0, weighted / total, 0), activation)
 
 
 @register_gradient_cam("layer_cam", paper="Jiang et al. 2021, IEEE TIP 30:5875")
-def explain_by_layer_cam(
-    network: nn.Module, images: Tensor, class_idx: ClassIdx, target_layer: TargetLayer = None
-) -> Explained:
+def weigh_layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     """The layer times its positive gradient, position by position, summed over channels.
 
-    Ends in a ReLU. For early layers too; the signed counterpart is hires_cam.
+    Ends in a ReLU unless `signed`, which matters for layers that may be negative. For early
+    layers too; the signed counterpart is hires_cam.
     """
-    return weigh_one_layer(network, images, class_idx, target_layer, weigh_layer_cam)
+    return (activation * gradient.relu()).sum(1)
 
 
 @register(

@@ -5,31 +5,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.cam.layers import (
-    TargetLayer,
-    Weigh,
-    view_layers,
-    weigh_classes,
-    weigh_grad_cam,
-    weigh_grad_cam_plus_plus,
-    weigh_hires_cam,
-    weigh_layer_cam,
-    weigh_xgrad_cam,
-)
+from heatmask.attribution.cam.channel import GRADIENT_CAMS, weigh_grad_cam
+from heatmask.attribution.cam.layers import TargetLayer, view_layers, weigh_classes
 from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.images import resize_to
 from heatmask.attribution.registry import Explained, register
 from heatmask.attribution.relu_rules import ReluRules
 from heatmask.errors import MethodError
 from heatmask.options import Option
-
-_BASES: Mapping[str, Weigh] = {
-    "layer_cam": weigh_layer_cam,
-    "grad_cam": weigh_grad_cam,
-    "grad_cam_plus_plus": weigh_grad_cam_plus_plus,
-    "xgrad_cam": weigh_xgrad_cam,
-    "hires_cam": weigh_hires_cam,
-}
 
 _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(0),
@@ -98,10 +81,10 @@ def explain_by_multi_stage_cam(
     agree on, but makes much of rounding where a stage is near zero. Each map ends in a ReLU
     before fusing, except with the signed base hires_cam; ``"product"`` always has one.
     """
-    Option("base", base, choices=tuple(_BASES)).check(base)
+    Option("base", base, choices=tuple(GRADIENT_CAMS)).check(base)
     Option("fuse", fuse, choices=tuple(_FUSIONS)).check(fuse)
     logits, activations = view_layers(network, images, target_layer, all_stages=True)
-    maps = weigh_classes(logits, activations, class_idx, _BASES[base])
+    maps = weigh_classes(logits, activations, class_idx, GRADIENT_CAMS[base])
     if base != "hires_cam":
         maps = [one.relu() for one in maps]
     finest = max((one.shape[2:] for one in maps), key=lambda size: size.numel())
