@@ -572,7 +572,7 @@ def test_no_gradient_is_needed(name: str) -> None:
 
 def test_the_registry_lists_the_family() -> None:
     family = [method for method in list_methods() if method.family == "perturbation"]
-    assert [method.name for method in family] == NAMES
+    assert [method.name for method in family] == [*NAMES, "shapley_sampling", "kernel_shap", "lime"]
     assert all(method.needs == {"baseline"} and method.summary for method in family)
 
 

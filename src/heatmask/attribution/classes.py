@@ -1,6 +1,6 @@
 """Which class is explained, and the gradient of its logit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -104,19 +104,25 @@ def differentiate(
 ) -> list[Tensor]:
     """Return the gradient of each column of `scores` (B, M) by each input.
 
-    Images of a batch do not see one another, so one backward pass a column serves them all.
-
     Returns
     -------
     list of Tensor
         One (B, M, *shape) for each input (B, *shape); zero where a score does not depend on it.
     """
+    by_column = zip(*iterate_gradients(scores, inputs, keep_graph), strict=True)
+    return [torch.stack(gradients, dim=1) for gradients in by_column]
+
+
+def iterate_gradients(
+    scores: Tensor, inputs: Sequence[Tensor], keep_graph: bool = False
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield for each column of `scores` (B, M) its gradient (B, *shape) by each input (B, *shape).
+
+    Images of a batch do not see one another, so one backward pass a column serves them all.
+    """
     columns = scores.unbind(1)
-    last = len(columns) - 1
-    by_column = [
-        torch.autograd.grad(
-            column.sum(), inputs, retain_graph=keep_graph or at < last, materialize_grads=True
-        )
-        for at, column in enumerate(columns)
-    ]
-    return [torch.stack(gradients, dim=1) for gradients in zip(*by_column, strict=True)]
+    for at, column in enumerate(columns, start=1):
+        yield torch.autograd.grad(
+            column.sum(), inputs, retain_graph=keep_graph or at < len(columns),
+            materialize_grads=True,
+        )  # fmt: skip

@@ -20,7 +20,7 @@ from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.images import draw_flat_baselines, fit_background, fit_baseline
 from heatmask.attribution.registry import Explained, check_count, register
 from heatmask.attribution.relu_rules import ReluRules, Rule
-from heatmask.errors import MethodError, OptionError
+from heatmask.errors import OptionError
 from heatmask.progress import advance
 
 
@@ -44,11 +44,7 @@ def backpropagate(
     else:
         with relus:
             logits = network(images)
-        if relus.calls == 0:
-            raise MethodError(
-                f"Guided backprop and deconvolution need ReLU activations, and "
-                f"{type(network).__name__} calls none."
-            )
+        relus.require_calls(network)
     scores = select_logits(logits, class_idx)
     gradients: dict[Rule, Tensor] = {}
     for rule in rules:

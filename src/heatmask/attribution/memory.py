@@ -2,10 +2,10 @@
 
 import logging
 import math
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -114,16 +114,19 @@ class StorageMeter(TorchDispatchMode):
 
     Attributes
     ----------
-    live : int
-        Bytes alive now.
     peak : int
         Bytes alive at most, with room for what an operation holds beside its results.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = 0
-        self._watched: dict[int, weakref.ref] = {}
+        self.peak = 0
+        self._alive: WeakValueDictionary[int, torch.UntypedStorage] = WeakValueDictionary()
+
+    @property
+    def live(self) -> int:
+        """Bytes alive now."""
+        return sum(storage.nbytes() for storage in self._alive.values())
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -131,26 +134,16 @@ class StorageMeter(TorchDispatchMode):
         """Run one operation and count what it made: what shares no memory with what it got."""
         kwargs = kwargs or {}
         outputs = func(*args, **kwargs)
-        made = {id(storage): storage for storage in _list_storages(outputs)}
+        made = _find_storages(outputs)
         if made:
-            given = {id(storage) for storage in _list_storages((args, kwargs))}
-            new = made.keys() - given - self._watched.keys()
-            for key in new:
-                self._watch(key, made[key])
+            known = _find_storages((args, kwargs)).keys() | self._alive.keys()
+            new = {key: storage for key, storage in made.items() if key not in known}
+            self._alive.update(new)
             # A convolution takes about as much again for itself as it gives.
-            self.peak = max(self.peak, self.live + sum(made[key].nbytes() for key in new))
+            self.peak = max(self.peak, self.live + sum(one.nbytes() for one in new.values()))
         return outputs
 
-    def _watch(self, key: int, storage: torch.UntypedStorage) -> None:
-        size = storage.nbytes()
 
-        def forget(reference: object) -> None:
-            del self._watched[key]
-            self.live -= size
-
-        self.live += size
-        self._watched[key] = weakref.ref(storage, forget)
-
-
-def _list_storages(values: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+def _find_storages(values: Any) -> dict[int, torch.UntypedStorage]:
+    storages = (one.untyped_storage() for one in tree_leaves(values) if isinstance(one, Tensor))
+    return {id(storage): storage for storage in storages}

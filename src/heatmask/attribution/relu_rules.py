@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from heatmask.errors import MethodError
 
 Rule = Literal["plain", "guided", "deconvolution"]
 
@@ -64,6 +66,14 @@ class ReluRules(TorchFunctionMode):
         self.calls += 1
         in_place = relu.in_place or func.__name__.endswith("_")
         return _RuledRelu.apply(relu.input, self, relu.top, in_place)
+
+    def require_calls(self, network: nn.Module) -> None:
+        """Raise `MethodError` if a forward pass of the network called no ReLU."""
+        if self.calls == 0:
+            raise MethodError(
+                "Guided backprop and deconvolution need ReLU activations, and "
+                f"{type(network).__name__} calls none."
+            )
 
     def backward(self, gradient: Tensor, output: Tensor) -> Tensor:
         """Return the gradient by the input of a ReLU, under the rule of the moment."""

@@ -11,7 +11,6 @@ from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
 from heatmask.attribution.images import resize_to
 from heatmask.attribution.registry import Explained, register
 from heatmask.attribution.relu_rules import ReluRules
-from heatmask.errors import MethodError
 from heatmask.options import Option
 
 _FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -42,10 +41,7 @@ def explain_by_guided_grad_cam(
     images = images.detach().requires_grad_()
     with ReluRules() as rules:
         logits, activations = view_layers(network, images, target_layer)
-    if rules.calls == 0:
-        raise MethodError(
-            f"Guided Grad-CAM needs ReLU activations, and {type(network).__name__} calls none."
-        )
+    rules.require_calls(network)
     (cam,) = weigh_classes(logits, activations, class_idx, weigh_grad_cam, keep_graph=True)
     rules.rule = "guided"
     (guided,) = differentiate(select_logits(logits, class_idx), [images])

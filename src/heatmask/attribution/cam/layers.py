@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from heatmask.attribution.classes import ClassIdx, differentiate, select_logits
+from heatmask.attribution.classes import ClassIdx, iterate_gradients, select_logits
 from heatmask.attribution.layers import LayerTap, find_stages
 from heatmask.errors import MethodError, OptionError
 
@@ -105,16 +105,10 @@ def weigh_classes(
             "do not. Choose a layer on the way to the logits."
         )
     by_class = []
-    for at in range(scores.shape[1]):
-        more = keep_graph or at < scores.shape[1] - 1
-        gradients = differentiate(scores[:, at : at + 1], activations, keep_graph=more)
+    for gradients in iterate_gradients(scores, activations, keep_graph):
         with torch.autocast(logits.device.type, enabled=False):
-            by_class.append(
-                [
-                    weigh(widen(activation.detach()), widen(gradient[:, 0]))
-                    for activation, gradient in zip(activations, gradients, strict=True)
-                ]
-            )
+            pairs = zip(activations, gradients, strict=True)
+            by_class.append([weigh(widen(a.detach()), widen(gradient)) for a, gradient in pairs])
     return [torch.stack(maps, dim=1) for maps in zip(*by_class, strict=True)]
 
 

@@ -20,28 +20,18 @@ COARSE_GRADIENT_ERROR = 0.25
 _DIRECTIONS = 2
 _NAME_ANOTHER = "Name another target_layer."
 
+_CUT = (
+    "A detach() or .data in the network cuts the gradient, and so does no_grad(). MONAI's "
+    "ResNet with shortcut_type='A' has one: train it with shortcut_type='B'."
+)
+_CUT_ABOVE = (
+    "A detach() or .data above this layer cuts the gradient: name a later target_layer; "
+    "of MONAI's ResNet train one with shortcut_type='B'."
+)
+
 Nudge = Callable[[int, Tensor], Tensor]
-"""``nudge(call, output)``: what is added to what a layer gives when it is called so many times."""
-
-
-def check_input_gradient(subject: Subject, detail: str) -> Check:
-    """The gradient by the images must agree with finite differences."""
-    image = subject.images[1:]
-    delta = torch.zeros_like(image, requires_grad=True)
-    directions = subject.draw_directions(_DIRECTIONS)(image)
-    logits = subject.call(subject.network, image + delta)
-
-    def step(size: float) -> Tensor:
-        return subject.run(image + size * directions)
-
-    error = measure_gradient_error(subject, logits, [delta], [directions], step)
-    if error is None and subject.exact:  # logits that no image changes: zero is right
-        error = 0.0
-    return _judge(
-        "input gradient", "the images", error, subject,
-        "A detach() or .data in the network cuts the gradient, and so does no_grad(). MONAI's "
-        "ResNet with shortcut_type='A' has one: train it with shortcut_type='B'.",
-    )  # fmt: skip
+"""``nudge(call, output)``: what is added to what a layer gives when it is called so many times;
+the images count as the first call's."""
 
 
 def check_layer(subject: Subject, detail: str) -> Check:
@@ -62,8 +52,8 @@ def check_layer(subject: Subject, detail: str) -> Check:
     return conclude("target layer", int(wrong), 0, finding, _NAME_ANOTHER)
 
 
-def check_layer_gradient(subject: Subject, detail: str) -> Check:
-    """The gradient by the target layer's map must agree with finite differences."""
+def check_gradient(subject: Subject, detail: str) -> Check:
+    """The gradient by the images, or by the layer named, must agree with finite differences."""
     image, draw, draw_start = (
         subject.images[1:],
         subject.draw_directions(_DIRECTIONS),
@@ -92,11 +82,11 @@ def check_layer_gradient(subject: Subject, detail: str) -> Check:
     except MethodError as failure:
         return fail("target layer", str(failure), _NAME_ANOTHER)
     error = measure_gradient_error(subject, logits, deltas, directions, step)
-    return _judge(
-        "layer gradient", repr(detail), error, subject,
-        "A detach() or .data above this layer cuts the gradient: name a later target_layer; "
-        "of MONAI's ResNet train one with shortcut_type='B'.",
-    )  # fmt: skip
+    if detail:
+        return _judge("layer gradient", repr(detail), error, subject, _CUT_ABOVE)
+    if error is None and subject.exact:  # logits that no image changes: zero is right
+        error = 0.0
+    return _judge("input gradient", "the images", error, subject, _CUT)
 
 
 def measure_gradient_error(
@@ -169,7 +159,9 @@ def _judge(name: str, what: str, error: float | None, subject: Subject, advice: 
 
 
 def _run_nudged(subject: Subject, images: Tensor, layer: str, nudge: Nudge) -> Tensor:
-    """Return the logits when something is added to what the layer gives."""
+    """Return the logits when something is added to what the layer gives, or to the images."""
+    if not layer:
+        return subject.call(subject.network, images + nudge(0, images))
     network, calls = subject.hooked, count()
     tap = LayerTap(network, [layer])
 

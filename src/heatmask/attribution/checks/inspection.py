@@ -12,11 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from heatmask.attribution.checks.check import Check, conclude, fail, show
-from heatmask.attribution.checks.gradients import (
-    check_input_gradient,
-    check_layer,
-    check_layer_gradient,
-)
+from heatmask.attribution.checks.gradients import check_gradient, check_layer
 from heatmask.attribution.checks.methods import check_completeness, check_conservation
 from heatmask.attribution.checks.network import (
     check_batch,
@@ -181,11 +177,11 @@ class _Inspection:
         if "heatmap" in wanted:
             yield check_heatmap, ""
         if "gradients" in wanted and ("relu" in wanted or "layer" not in wanted):
-            yield check_input_gradient, ""
+            yield check_gradient, ""
         if "layer" in wanted:
             for layer in self.list_layers(explainer):
                 by_gradient = layer and "gradients" in wanted
-                yield check_layer_gradient if by_gradient else check_layer, layer
+                yield check_gradient if by_gradient else check_layer, layer
         if "relu" in wanted:
             yield check_relu, ""
         if "pooled head" in wanted:
