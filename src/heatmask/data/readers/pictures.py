@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from heatmask.data.readers.raw import RawScan
 from heatmask.errors import InputError
@@ -20,8 +21,8 @@ from heatmask.files import write_atomically
 NOMINAL_WIDTH_MM = 256.0
 
 _ORIENTATION_TAG = 274
-# Values of the tag that swap columns and rows, and that mirror them then.
-_SWAPS, _MIRRORS_COLUMNS, _MIRRORS_ROWS = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+_DIRECTIONS = dict(enumerate("LPS RPS RAS LAS PLS PRS ARS ALS".split(), start=1))
+"""By the tag, what stored columns and rows run to, as nibabel says it, when they lie as shown."""
 
 
 def read_flat(path: Path) -> RawScan:
@@ -62,15 +63,19 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     InputError
         The file is damaged, or holds several pictures.
     """
-    pixels, orientation = _open_picture(path)
-    array = np.ascontiguousarray(_to_grey(pixels).T[:, :, None], np.float32)
+    pixels, directions, is_turned = _open_picture(path)
+    to_stored = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(directions))
+    array = _to_grey(pixels).T[:, :, None]
+    array = apply_orientation(array, to_stored) if is_turned else array
     pixel_mm = NOMINAL_WIDTH_MM / max(array.shape)
     to_ras = np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0])
-    return array, to_ras @ _turn_upright(orientation, *array.shape[:2])
+    shown_shape = np.take(array.shape, to_stored[:, 0].astype(int))
+    affine = to_ras @ inv_ornt_aff(to_stored, shown_shape)
+    return np.ascontiguousarray(array, np.float32), affine
 
 
-def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
-    """Stored pixels (rows, columns, ...) and the value of the orientation tag, 1 to 8."""
+def _open_picture(path: str | Path) -> tuple[np.ndarray, str, bool]:
+    """Pixels (rows, columns, ...), `_DIRECTIONS`, and whether Pillow has turned the pixels."""
     from PIL import Image  # Not needed to know a picture by its name
 
     try:
@@ -87,29 +92,7 @@ def _open_picture(path: str | Path) -> tuple[np.ndarray, int]:
         raise InputError(f"The picture '{path}' cannot be read. Export it again.") from error
     if count > 1:
         raise InputError(f"'{path}' holds {count} pictures. Save one of them.")
-    orientation = orientation if orientation in range(1, 9) else 1
-    return (_turn_back(pixels, orientation) if is_turned else pixels), orientation
-
-
-def _turn_upright(orientation: int, columns: int, rows: int) -> np.ndarray:
-    """Map (4, 4) from stored column and row to those shown, by the orientation tag."""
-    shown, size = np.eye(4), [columns, rows]
-    if orientation in _SWAPS:
-        shown[:2], size = shown[[1, 0]], [rows, columns]
-    for axis, mirrors in enumerate((_MIRRORS_COLUMNS, _MIRRORS_ROWS)):
-        if orientation in mirrors:
-            shown[axis] *= -1
-            shown[axis, 3] = size[axis] - 1
-    return shown
-
-
-def _turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Bring pixels (rows, columns, ...) as shown to how they are stored."""
-    if orientation in _MIRRORS_ROWS:
-        pixels = pixels[::-1]
-    if orientation in _MIRRORS_COLUMNS:
-        pixels = pixels[:, ::-1]
-    return pixels.swapaxes(0, 1) if orientation in _SWAPS else pixels
+    return pixels, _DIRECTIONS.get(orientation, "LPS"), is_turned
 
 
 def _to_grey(pixels: np.ndarray) -> np.ndarray:
