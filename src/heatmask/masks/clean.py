@@ -84,8 +84,10 @@ def crop_to_mask(mask: Mask, margin_voxels: tuple[int, ...]) -> tuple[slice, ...
 
     The clean-up costs the box instead of the volume: lesions fill a small part of it.
     """
-    hits = np.unravel_index(np.flatnonzero(mask), mask.shape)  # faster than mask.nonzero()
+    across = mask.any(axis=0)  # the one way through the volume that is fast
+    hits = mask.any(axis=(1, 2)), across.any(axis=1), across.any(axis=0)
+    ends = [np.flatnonzero(hit)[[0, -1]] for hit in hits]
     return tuple(
-        slice(max(0, hit.min() - margin), hit.max() + 1 + margin)
-        for hit, margin in zip(hits, margin_voxels, strict=True)
+        slice(max(0, first - margin), last + 1 + margin)
+        for (first, last), margin in zip(ends, margin_voxels, strict=True)
     )

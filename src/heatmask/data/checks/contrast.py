@@ -78,8 +78,8 @@ def measure_edge_trend(scan: MetaTensor, usual: tuple[float, float] | None = Non
     chosen = np.unique(np.linspace(first, last - 1, 5).round().astype(int))
     in_plane_mm = np.delete(spacing_mm, axis)
     known: list[float] = []
-    for plane in planes[chosen]:
-        trend = _measure_slice(plane, in_plane_mm)
+    for index in chosen:
+        trend = _measure_slice(planes[index], in_plane_mm)
         known += [trend] if trend is not None else []
         if usual and 2 * sum(usual[0] <= trend <= usual[1] for trend in known) > len(chosen):
             break
