@@ -16,8 +16,8 @@ from rich.progress import track
 
 from heatmask.bundle import find_bundle, find_shipped, read_bundle, run_bundle
 from heatmask.data.labels import LabelledVolume, list_labelled_volumes
-from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
-from heatmask.geometry import to_ras
+from heatmask.experiments.overlap import score_mask
+from heatmask.geometry import measure_spacing_mm, to_ras
 
 NAMES = tuple(sorted(path.name for path in find_shipped("bundles").glob("brain_mri_*")))
 

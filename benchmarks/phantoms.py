@@ -13,7 +13,8 @@ from phantom import Phantom, make_phantom
 from rich.progress import track
 
 from heatmask.bundle import DEFAULT_BUNDLE, find_bundle, read_bundle, run_bundle
-from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
+from heatmask.experiments.overlap import score_mask
+from heatmask.geometry import measure_spacing_mm
 from heatmask.pipeline import Pipeline
 
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from heatmask.errors import InputError
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.classifier_metrics import (
     auroc_within_position_deciles,
     compute_relative_positions,

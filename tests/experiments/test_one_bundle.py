@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.cli import app
 from heatmask.errors import InputError
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.cases import Place
 from heatmask.experiments.one_bundle import evaluate_bundle
 from heatmask.experiments.one_bundle_page import write_evaluation

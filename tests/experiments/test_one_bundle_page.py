@@ -17,7 +17,6 @@ from scipy import ndimage
 from sklearn import metrics
 
 from heatmask.errors import InputError, OutputError
-from heatmask.evaluation.segmentation import score_mask
 from heatmask.experiments.baselines import BASELINES, find_inner_head, score_baselines
 from heatmask.experiments.cases import Case, Cases
 from heatmask.experiments.classifier_metrics import score_classes
@@ -33,6 +32,7 @@ from heatmask.experiments.one_bundle_page import (
     format_markdown,
     write_evaluation,
 )
+from heatmask.experiments.overlap import score_mask
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.scores import score_whole
 from helpers.pictures import assert_like_kept

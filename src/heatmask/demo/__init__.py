@@ -13,7 +13,6 @@ from rich.console import Console
 
 from heatmask.bundle import pick_bundle
 from heatmask.errors import OptionError
-from heatmask.evaluation.segmentation import score_mask
 from heatmask.files import write_atomically
 from heatmask.pipeline import Pipeline
 
@@ -65,7 +64,6 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def _score(report: dict, reference: Path) -> float:
-    mask = nib.load(Path(report["output"]) / f"{report['case']}_mask.nii.gz")
-    lesion = nib.load(reference)
-    spacing = lesion.header.get_zooms()[:3]
-    return score_mask(np.asarray(mask.dataobj), np.asarray(lesion.dataobj), spacing)["dice"]
+    path = Path(report["output"]) / f"{report['case']}_mask.nii.gz"
+    mask, lesion = (np.asarray(nib.load(file).dataobj) > 0 for file in (path, reference))
+    return float(2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()))

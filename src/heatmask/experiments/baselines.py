@@ -14,12 +14,12 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from heatmask.errors import InputError
-from heatmask.evaluation.segmentation import measure_spacing_mm
 from heatmask.experiments.cases import Case, Cases, find_slices
 from heatmask.experiments.classifier_metrics import compute_relative_positions
 from heatmask.experiments.heatmaps import Explanations
 from heatmask.experiments.scores import Scores, score_whole
 from heatmask.experiments.store import Kept, digest, digest_code, digest_file
+from heatmask.geometry import measure_spacing_mm
 from heatmask.training.position import PositionPrior
 
 # Skin, fat and bone over the brain are roughly this thick; set beforehand, tuned on no mask.

@@ -18,8 +18,8 @@ from heatmask.data.readers.reference import read_reference
 from heatmask.data.tables.csv_table import read_table
 from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.errors import InputError, OptionError, list_reasons
-from heatmask.evaluation.segmentation import check_same_shape, match_voxels
-from heatmask.geometry import find_array_axis, find_ras_slice_axis
+from heatmask.experiments.overlap import check_same_shape
+from heatmask.geometry import find_array_axis, find_ras_slice_axis, match_voxels
 
 Volumes = Sequence[LabelledVolume | LabelledImage]
 GROUP = "group"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.bootstrap import bootstrap_clusters
 from heatmask.experiments.classifier_metrics import score_classes, score_slices
 from heatmask.experiments.predictions import Predictions

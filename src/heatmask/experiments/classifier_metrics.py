@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics
 
 from heatmask.errors import InputError
-from heatmask.evaluation.auroc import check_pairs, slice_auroc
+from heatmask.experiments.auroc import check_pairs, slice_auroc
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 
 NAN = float("nan")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from heatmask.errors import InputError
-from heatmask.evaluation.segmentation import check_same_shape
+from heatmask.experiments.overlap import check_same_shape
 
 NAN = float("nan")
 SURFACE_RULE = (

@@ -11,7 +11,7 @@ import numpy as np
 from rich.progress import track
 
 from heatmask.errors import Failures
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.baselines import BaselineScoring
 from heatmask.experiments.cases import GROUP, Cases, Place, find_patient_column, list_cases
 from heatmask.experiments.entries import (

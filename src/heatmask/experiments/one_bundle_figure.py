@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.figures import BASELINE, FAINT, INK, METHOD, MUTED
 from heatmask.experiments.results import Comparison, Row

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.evaluation.segmentation import EMPTY_RULE
 from heatmask.experiments.baselines import RIM_SHARE
 from heatmask.experiments.bootstrap import Interval
 from heatmask.experiments.classifier_metrics import score_slices
 from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.one_bundle import RIGHT_CLASS
 from heatmask.experiments.one_bundle_figure import draw_evaluation
+from heatmask.experiments.overlap import EMPTY_RULE
 from heatmask.experiments.results import NAN, Comparison, Row
 from heatmask.files import render
 

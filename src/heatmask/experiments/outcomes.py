@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import name_split
 from heatmask.experiments.classifier_metrics import auroc_within_position_deciles

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heatmask import __version__
-from heatmask.evaluation.segmentation import EMPTY_RULE
 from heatmask.experiments import class_tables, figures, sentences, tables
 from heatmask.experiments.entries import RANDOM
 from heatmask.experiments.figures import Picture
 from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.metrics import SURFACE_RULE
+from heatmask.experiments.overlap import EMPTY_RULE
 from heatmask.experiments.results import KEYS, NAN, Comparison
 from heatmask.experiments.tables import Table
 from heatmask.files import render

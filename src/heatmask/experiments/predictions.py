@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import Cases
 from heatmask.experiments.classifier_metrics import (

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.evaluation.segmentation import measure_spacing_mm, score_mask
 from heatmask.experiments.cases import Case, Cases, find_slices
 from heatmask.experiments.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.experiments.metrics import score_heatmap, score_surface
+from heatmask.experiments.overlap import score_mask
 from heatmask.experiments.store import Kept, digest, digest_code, digest_file
-from heatmask.geometry import find_ras_slice_axis, order_as_stored
+from heatmask.geometry import find_ras_slice_axis, measure_spacing_mm, order_as_stored
 from heatmask.parts import offer_options
 from heatmask.transforms import HeatmapToMaskd
 

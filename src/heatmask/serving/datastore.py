@@ -12,8 +12,8 @@ from monailabel.datastore.local import DataModel, LocalDatastore
 from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.readers.reference import read_reference
 from heatmask.errors import InputError
-from heatmask.evaluation.segmentation import match_voxels
 from heatmask.files import write_atomically
+from heatmask.geometry import match_voxels
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +-]*")
 

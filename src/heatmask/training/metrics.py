@@ -9,12 +9,11 @@ import torch
 from ignite.metrics import EpochMetric
 from numpy.typing import NDArray
 from rich.progress import track
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from heatmask.errors import OptionError
-from heatmask.evaluation.auroc import slice_auroc
 from heatmask.training.position import add_none_logit
 from heatmask.training.slices import SliceDataset
 
@@ -85,10 +84,9 @@ def _score(
 
 
 def _score_auroc(probabilities: Tensor, labels: Labels) -> float:
-    classes = range(1, probabilities.shape[1])
-    values = [slice_auroc(labels == k, probabilities[:, k].numpy()) for k in classes]
-    counted = [value for value in values if not np.isnan(value)]
-    return float(np.mean(counted)) if counted else float("nan")
+    ranked = [k for k in range(1, probabilities.shape[1]) if 0 < (labels == k).mean() < 1]
+    values = [roc_auc_score(labels == k, probabilities[:, k].numpy()) for k in ranked]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _score_macro_f1(probabilities: Tensor, labels: Labels) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from heatmask.data.paths import split_scan_name
 from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.errors import InputError
-from heatmask.evaluation.segmentation import match_voxels
+from heatmask.geometry import match_voxels
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 """Of images and labels that clients send and receive: one file each, which ITK reads too."""

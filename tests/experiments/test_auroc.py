@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from heatmask.evaluation.auroc import slice_auroc
+from heatmask.experiments.auroc import slice_auroc
 
 
 @pytest.mark.parametrize("label", [0, 1])
