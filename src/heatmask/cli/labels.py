@@ -89,4 +89,6 @@ def describe(version: "Version", is_current: bool) -> str:
 
 
 def _print(line: str) -> None:
+    # Names of files and clients are not always valid text.
+    line = line.encode("utf-8", "backslashreplace").decode()
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -45,13 +45,20 @@ def test_the_file_is_moved_and_its_content_kept(store, tmp_path):
     assert store.find_image(sent).read_bytes() == content
 
 
-def test_the_same_name_again_is_the_newest(store, clock, tmp_path):
+@pytest.mark.parametrize("seconds", [1, 0, -3600])
+def test_the_same_name_again_is_the_newest_whatever_the_clock_does(
+    store, flat, clock, tmp_path, seconds
+):
     first = send(store, tmp_path / "up")
-    clock.now_s += 1
+    clock.now_s += seconds
     second = send(store, tmp_path / "up")
     assert first != second
     assert store.resolve("mine", "ann/1") == second
     assert store.resolve(first, "ann/1") == first
+    store.close()
+    again = Store(flat, flat / "store")
+    assert again.resolve("mine", "ann/1") == second
+    again.close()
 
 
 def test_what_is_sent_is_that_clients_alone(store, tmp_path):
@@ -166,6 +173,10 @@ class TestNotes:
             with pytest.raises(NotFoundError):
                 store.update_image_info(name, {"a": 1})
             assert store.get_image_info(name) == {}
+
+    def test_nor_what_it_is_called(self, store):
+        store.update_image_info("p1", {"display_name": "another patient"})
+        assert "display_name" not in store.get_image_info("p1")
 
     def test_torn_notes_are_none(self, store, flat):
         store.update_image_info("p1", {"a": 1})

@@ -270,11 +270,15 @@ def test_everything_is_found_again(store, flat, tmp_path):
 def test_what_was_said_of_a_version_may_be_lost_but_not_the_version(store, flat, tmp_path, caplog):
     submit(store, write_label(tmp_path / "a.nii.gz", 1))
     second = submit(store, write_label(tmp_path / "b.nii.gz", 2))
-    for content in ('{"time": "20', "[]", "null", '{"image": "/etc/passwd", "path": "/etc"}'):
+    for content in (
+        '{"time": "20', "[]", "null", '{"image": "/etc/passwd", "path": "/etc"}',
+        '{"time": 7, "info": null, "removed": "no", "number": 9}',
+    ):  # fmt: skip
         second.path.with_name("about.json").write_text(content)
         store.refresh()
         (_, kept) = store.list_versions("p1")
         assert (kept.number, kept.path, kept.image) == (2, second.path, "p1")
+        assert store.get_label_info("p1", FINAL)["version"] == 2
     second.path.with_name("about.json").unlink()
     store.refresh()
     assert store.list_versions("p1")[1].sha256 == second.sha256

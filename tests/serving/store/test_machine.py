@@ -117,7 +117,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(client=client, name=name)
     def send(self, client, name):
-        self.now += 1
         image = self.store.send_image(write_image(self.folder / "up.nii.gz"), name, client)
         self.sent[image] = (client, name, True)
 

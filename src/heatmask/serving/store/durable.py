@@ -4,11 +4,12 @@ What is new is written into a draft, synced to the disk, and given its name by o
 is synced too. All of it belongs to the user who runs the server: folders 0700, files 0600.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         _sync(file)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object; an empty one where it is missing or torn."""
+def read_json(path: Path, types: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """Return a JSON file's object; an empty one where it is missing or torn.
+
+    Parameters
+    ----------
+    types
+        If given, only these keys count, and only where their value is of this type.
+    """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    if types is None:
+        return content
+    return {k: v for k, v in content.items() if k in types and isinstance(v, types[k])}
 
 
 def measure_sha256(path: Path) -> str:
@@ -106,6 +117,9 @@ def sync_folder(path: Path) -> None:
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Some network file systems sync no folders
+            raise
     finally:
         os.close(folder)
 

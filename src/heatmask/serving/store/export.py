@@ -96,7 +96,9 @@ def export_labels(stores: list[StoredLabels], folder: Path) -> int:
                 current = store.labels.list_current(image).get(FINAL)
                 if current is not None:
                     rows.append(_export(store, current, draft))
-        with (draft / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        with (draft / "labels.csv").open(
+            "w", encoding="utf-8", errors="backslashreplace", newline=""
+        ) as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,11 @@ class Version:
     info: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-_PLACE = ("image", "tag", "number", "path")
-_TOLD_BY_FILE = tuple(f.name for f in fields(Version) if f.name not in _PLACE)
+_SAID = {
+    "time": str, "person": str, "model": str, "sha256": str, "conflict": str,
+    "restored_from": int, "removed": bool, "client": str, "image_name": str, "info": dict,
+}  # fmt: skip
+"""What stands in about.json; the rest of a `Version` is its place."""
 
 
 class LabelVersions:
@@ -97,8 +100,7 @@ class LabelVersions:
         """
         place = self._folder / version.image / version.tag
         number = 1 + max(_list_numbers(place), default=0)
-        about = {name: getattr(version, name) for name in _TOLD_BY_FILE}
-        write_json(draft / ABOUT, about)
+        write_json(draft / ABOUT, {name: getattr(version, name) for name in _SAID})
         publish(draft, place / str(number))
         path = (
             place / str(number) / version.path.name if not version.removed else place / str(number)
@@ -124,19 +126,19 @@ def _list_numbers(folder: Path) -> list[int]:
 
 def _read_version(folder: Path) -> Version | None:
     """Read one version; where what was said of it is lost, the label still counts."""
-    about, file = read_json(folder / ABOUT), next(folder.glob("mask.*"), None)
+    about, file = read_json(folder / ABOUT, _SAID), next(folder.glob("mask.*"), None)
     if file is None and not about.get("removed"):
         logger.error("Not a version, it holds no label: %s", folder)
         return None
-    if not about and file is not None:
+    if file is not None and not about.keys() >= {"time", "sha256"}:
         logger.error("Who made this version, and when, is not known any more: %s", folder)
         made = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-        about = {"time": made.isoformat(timespec="milliseconds"), "sha256": measure_sha256(file)}
-    said = {name: about[name] for name in _TOLD_BY_FILE if name in about}
+        about["time"] = made.isoformat(timespec="milliseconds")
+        about["sha256"] = measure_sha256(file)
     return Version(
         image=folder.parent.parent.name,
         tag=folder.parent.name,
         number=int(folder.name),
         path=file or folder,
-        **{"time": "", **said},
+        **{"time": "", **about},
     )

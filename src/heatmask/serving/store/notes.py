@@ -6,7 +6,7 @@ from typing import Any
 
 from heatmask.serving.store.durable import open_draft, publish, read_json, write_json
 
-RESERVED = frozenset({"id", "name", "path", "image", "ts", "base_dir", "checksum"})
+RESERVED = frozenset("id name display_name path image ts base_dir checksum".split())
 """What the store says of an image; a client cannot."""
 
 

@@ -1,9 +1,8 @@
 """Images that clients sent: each a folder under an id of ours."""
 
 import logging
-import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,6 +36,10 @@ class SentImage:
     used: float = 0.0
 
 
+_SAID = {"name": str, "client": str, "shared": bool, "named": bool, "sent": float}
+"""What stands in about.json."""
+
+
 class SentImages:
     """All images that clients sent, as their folders hold them.
 
@@ -52,11 +55,12 @@ class SentImages:
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         self._folder, self._drafts = folder, drafts
-        self._images = {image.id: image for image in _read_images(folder)}
+        found = sorted(_read_images(folder), key=lambda image: image.sent)
+        self._images = {image.id: image for image in found}
 
     def list(self) -> list[SentImage]:
         """Return all of them, in the order of their arrival."""
-        return sorted(self._images.values(), key=lambda image: image.sent)
+        return [*self._images.values()]
 
     def get(self, image_id: str) -> SentImage | None:
         """Return the image with this id, if there is one."""
@@ -70,7 +74,15 @@ class SentImages:
     def add(self, draft: Path, file: Path, image: SentImage) -> SentImage:
         """Give a draft folder, in which `file` lies, its place under a new id."""
         image_id = f"sent-{uuid4().hex[:16]}"
-        image = replace(image, id=image_id, path=self._folder / image_id / file.name)
+        before = max((other.sent for other in self._images.values()), default=0.0)
+        image = replace(
+            image,
+            id=image_id,
+            path=self._folder / image_id / file.name,
+            sent=max(
+                image.sent, before + 1e-3
+            ),  # The newest is the newest, whatever the clock does
+        )
         _write(draft, image)
         publish(draft, image.path.parent)
         self._images[image_id] = image
@@ -93,19 +105,16 @@ class SentImages:
         """Delete an image."""
         with open_draft(self._drafts) as draft:
             # Renamed first: half an image is never seen.
-            shutil.move(self._images[image_id].path.parent, draft / image_id)
+            self._images[image_id].path.parent.rename(draft / image_id)
         del self._images[image_id]
 
 
 def _write(draft: Path, image: SentImage) -> None:
-    said = {k: v for k, v in asdict(image).items() if k not in ("id", "path", "used")}
-    write_json(draft / ABOUT, said)
+    write_json(draft / ABOUT, {name: getattr(image, name) for name in _SAID})
 
 
 def _read_images(folder: Path) -> Iterator[SentImage]:
     for path in folder.glob("*/scan.*"):
-        about = read_json(path.with_name(ABOUT))
-        sent = about.get("sent", path.stat().st_mtime)
-        image = SentImage(path.parent.name, path, "", "", shared=False, sent=sent, used=sent)
-        known = {k: about[k] for k in ("name", "client", "shared", "named") if k in about}
-        yield replace(image, **known)
+        about = read_json(path.with_name(ABOUT), _SAID)
+        known = {"name": "", "client": "", "shared": False, "sent": path.stat().st_mtime, **about}
+        yield SentImage(path.parent.name, path, used=known["sent"], **known)
