@@ -1,5 +1,6 @@
 """`heatmask users`: who may log in to the server."""
 
+import getpass
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ def add(
     store, as_role = _open(workdir), _read_role(role)
     first = not store.list_users()
     store.add(name, as_role, None if tokens_only else _ask_password())
+    _note(workdir, "add user", name, role=as_role)
     console.print(f"{escape(name)} may log in as {as_role}.")
     if first:
         console.print("From its next start on, the server asks everybody to log in.")
@@ -64,6 +66,7 @@ def list_users(workdir: Workdir = WORK) -> None:
 def remove(name: Name, workdir: Workdir = WORK) -> None:
     """Remove a user, who is logged out at once. What the user submitted stays."""
     _open(workdir).remove(name)
+    _note(workdir, "remove user", name)
 
 
 @users.command()
@@ -73,13 +76,16 @@ def role(
     workdir: Workdir = WORK,
 ) -> None:
     """Give a user another role; it holds at once."""
-    _open(workdir).set_role(name, _read_role(role))
+    as_role = _read_role(role)
+    _open(workdir).set_role(name, as_role)
+    _note(workdir, "set role", name, role=as_role)
 
 
 @users.command()
 def password(name: Name, workdir: Workdir = WORK) -> None:
     """Set another password; whoever is logged in with the earlier one is logged out."""
     _open(workdir).set_password(name, _ask_password())
+    _note(workdir, "set password", name)
 
 
 @users.command()
@@ -99,14 +105,25 @@ def token(
     store = _open(workdir)
     if revoke:
         store.revoke_token(name, label)
+        _note(workdir, "revoke token", name)
     else:
         print(store.make_token(name, label, 24 * days))  # alone, and never folded
+        _note(workdir, "make token", name)
 
 
 def _open(workdir: Path) -> "Users":
     from heatmask.serving.access.users import open_users
 
     return open_users(workdir)
+
+
+def _note(workdir: Path, action: str, user: str, role: str | None = None) -> None:
+    """Put into the audit log what was done, and by which user of this machine."""
+    from heatmask.serving.access.audit import Audit
+    from heatmask.serving.access.users import find_folder
+
+    facts = {"user": user, "client": f"command line of {getpass.getuser()}", "result": "done"}
+    Audit(find_folder(workdir)).record(None, action, **facts, **({"role": role} if role else {}))
 
 
 def _read_role(text: str) -> "Role":

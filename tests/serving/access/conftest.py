@@ -1,6 +1,7 @@
 """An application with nothing but log-in and three routes, one for each role."""
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -91,3 +92,15 @@ def users(store_of_users: Path, tmp_path: Path) -> Users:
     """A copy of them where `start` looks for users."""
     (tmp_path / "access").mkdir()
     return Users(Path(shutil.copy(store_of_users, tmp_path / "access")))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key,
+         "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return {"tls_cert": cert, "tls_key": key}

@@ -1,6 +1,8 @@
 """Where the server may listen; and TLS by certificate files, over real HTTPS."""
 
-import subprocess
+import socket
+import ssl
+import warnings
 
 import pytest
 import requests
@@ -9,18 +11,6 @@ from heatmask.errors import OptionError
 from heatmask.serving.access.exposure import check_exposure, make_uvicorn_options
 from heatmask.serving.access.settings import AccessSettings, is_loopback
 from helpers.oidc import PASSWORD
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key,
-         "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return {"tls_cert": cert, "tls_key": key}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.0.1"])
@@ -84,6 +74,32 @@ def test_a_name_is_loopback_only_if_it_is_sure():
     assert is_loopback("localhost")
     assert not is_loopback("localhost.evil.com")
     assert not is_loopback("")
+
+
+@pytest.mark.parametrize(
+    ("version", "ciphers", "name"),
+    [(ssl.TLSVersion.TLSv1_3, "DEFAULT", "TLS_"), (ssl.TLSVersion.TLSv1_2, "DEFAULT", "ECDHE-"),
+     (ssl.TLSVersion.TLSv1_2, "ECDHE+SHA1:RSA", None),
+     (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", None)],
+)  # fmt: skip
+def test_only_modern_encryption_is_spoken(start, users, certificate, version, ciphers, name):
+    site = start(**certificate)
+    client = ssl.create_default_context(cafile=certificate["tls_cert"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = client.maximum_version = version
+    client.set_ciphers(ciphers)
+    address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=10) as plain:
+        if name is None:
+            with pytest.raises(OSError, match=r"(?i)handshake|alert|protocol|reset"):
+                client.wrap_socket(plain, server_hostname="127.0.0.1")
+            return
+        with client.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            chosen = secured.cipher()
+    assert chosen is not None
+    assert chosen[0].startswith(name)
+    assert "GCM" in chosen[0] or "CHACHA20" in chosen[0]
 
 
 def test_the_plugin_logs_in_over_https(start, users, certificate):

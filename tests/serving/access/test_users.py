@@ -1,5 +1,6 @@
 """The store of users and the command that fills it."""
 
+import json
 import sqlite3
 import stat
 import subprocess
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from heatmask.cli import app
 from heatmask.errors import HeatmaskError, OptionError, OutputError
+from heatmask.serving.access import users as users_module
+from heatmask.serving.access.passwords import verify_password
 from heatmask.serving.access.person import Person, Role
 from heatmask.serving.access.users import TOKEN_START, Users, open_users
 from helpers.oidc import PASSWORD
@@ -82,13 +85,12 @@ def test_a_user_without_password_cannot_log_in_with_any(users):
 
 
 def test_a_password_that_is_changed_meanwhile_lets_nobody_in(users, monkeypatch):
-    verify = type(users._hasher).verify
-
-    def verify_slowly(hasher, *arguments):
-        verify(hasher, *arguments)
+    def verify_slowly(hashed, password):
+        right = verify_password(hashed, password)
         Users(users.path).set_password("the.admin", "another horse battery")
+        return right
 
-    monkeypatch.setattr(type(users._hasher), "verify", verify_slowly)
+    monkeypatch.setattr(users_module, "verify_password", verify_slowly)
     assert users.log_in("the.admin", PASSWORD, 1) is None
 
 
@@ -142,6 +144,15 @@ def test_the_command(tmp_path):
     assert store.find(token) is None
     run("remove", "anna", *work)
     assert store.list_users() == [Person("nightly", Role.REVIEWER)]
+    lines = (tmp_path / "access/audit.jsonl").read_text("ascii").splitlines()
+    noted = [(line["action"], line["user"]) for line in map(json.loads, lines)]
+    assert noted == [
+        ("add user", "anna"), ("add user", "nightly"), ("make token", "nightly"),
+        ("set role", "nightly"), ("set password", "anna"), ("revoke token", "nightly"),
+        ("remove user", "anna"),
+    ]  # fmt: skip
+    assert json.loads(lines[0])["role"] == "admin"
+    assert json.loads(lines[0])["client"].startswith("command line of ")
     with pytest.raises(OptionError, match="annotator, reviewer, admin, got 'boss'"):
         run("role", "nightly", "boss", *work)
     with pytest.raises(OptionError, match="12 to 1024"):

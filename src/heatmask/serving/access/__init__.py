@@ -4,7 +4,8 @@
 
     person      roles, persons, the refusal
     settings    what `heatmask serve` is given: host, certificate, proxies, OpenID Connect
-    users       users, passwords and tokens in a sqlite file
+    users       users and tokens in a sqlite file
+    passwords   as argon2id hashes
     oidc        tokens of a provider such as Keycloak
     attempts    how often somebody may fail
     access      who sends a request

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from heatmask.errors import OutputError
@@ -102,6 +102,12 @@ class Access:
         if person is None:
             raise AccessError(401, "Log in again: the token is unknown, or has expired.")
         return person
+
+    def knows(self, name: str) -> bool:
+        """Return whether a name may be written down: a password typed in its place may not."""
+        with suppress(OutputError):
+            return self.provider is not None or self.users.has(name.casefold())
+        return False
 
     def _check_password(self, name: str, password: str) -> str:
         if self.provider:

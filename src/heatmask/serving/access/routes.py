@@ -96,7 +96,8 @@ async def log_in(
         )
     except AccessError as error:
         if error.status != 429:  # Nobody shall be able to push older lines out of the log
-            audit.record(None, "log in", user=username[:64], address=address, result="refused")
+            user = username[:64] if access.knows(username) else "unknown"
+            audit.record(None, "log in", user=user, address=address, result="refused")
         raise
     audit.record(person, "log in", address=address, result="done")
     return {"access_token": token, "token_type": "bearer"}

@@ -1,6 +1,5 @@
 """Users, their passwords and their tokens, in one sqlite file of its own."""
 
-import base64
 import hashlib
 import os
 import re
@@ -12,16 +11,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
-
 from heatmask.errors import OptionError, OutputError
+from heatmask.serving.access.passwords import hash_password, verify_password
 from heatmask.serving.access.person import Person, Role
 
 USERS_FILE = "users.sqlite"
 VERSION = 1
-SHORTEST = 12
-LONGEST = 1024
 TOKEN_START = "heatmask_"  # Tells ours from a provider's, also to scanners for secrets
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 SCHEMA = f"""
@@ -80,9 +75,6 @@ class Users:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # RFC 9106's second choice: 64 MiB, 3 passes.
-        self._hasher = PasswordHasher()
-        self._nobody = _hash_nobody(self._hasher)
         with _explain(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
@@ -115,7 +107,7 @@ class Users:
                 "A user's name has up to 64 lower-case letters, digits, '.', '_', '@' and '-', "
                 f"got {name!r}."
             )
-        hashed = None if password is None else self._hash(password)
+        hashed = None if password is None else hash_password(password)
         with self._open() as connection:
             try:
                 connection.execute(
@@ -137,7 +129,7 @@ class Users:
 
         Personal tokens stay: scripts do not log in.
         """
-        hashed = self._hash(password)
+        hashed = hash_password(password)
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             done = connection.execute(
@@ -157,11 +149,7 @@ class Users:
                 "SELECT password FROM users WHERE name = ?", (name,)
             ).fetchone()
         known = row[0] if row else None
-        try:
-            self._hasher.verify(known or self._nobody, password[:LONGEST])
-        except VerificationError:
-            return None
-        if known is None or len(password) > LONGEST:
+        if not verify_password(known, password):
             return None
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -254,14 +242,6 @@ class Users:
         with self._open() as connection:
             _check_found(connection.execute(statement, values), name)
 
-    def _hash(self, password: str) -> str:
-        if not SHORTEST <= len(password) <= LONGEST:
-            raise OptionError(
-                f"A password has {SHORTEST} to {LONGEST} characters, got {len(password)}. "
-                "Several words in a row are easy to remember."
-            )
-        return self._hasher.hash(password)
-
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file; what the block did is kept if it ends well, else undone."""
@@ -269,16 +249,6 @@ class Users:
             connection.execute("PRAGMA foreign_keys = ON")
             with connection:
                 yield connection
-
-
-def _hash_nobody(hasher: PasswordHasher) -> str:
-    """Return a hash that no password has and that costs as much to check as any."""
-    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
-    salt, digest = (
-        base64.b64encode(secrets.token_bytes(length)).decode().rstrip("=")
-        for length in (hasher.salt_len, hasher.hash_len)
-    )
-    return f"$argon2id$v=19${cost}${salt}${digest}"
 
 
 def _digest(token: str) -> bytes:
