@@ -1,9 +1,11 @@
 """Studies are only read; what clients send lies apart, under any name."""
 
+import re
 import threading
 
 import pytest
 
+from heatmask.data.recognition import find_clue
 from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store import FINAL, Store
 from helpers.store_files import read_tree, write_image, write_label
@@ -31,10 +33,19 @@ def test_a_client_goes_on_using_its_own_name(store, flat, tmp_path, name):
     assert again.get_image_info(sent)["display_name"] == name
     again.close()
     inside = {path.name for path in (flat / "store").rglob("*")}
+    (scan,) = {name for name in inside if re.fullmatch(r"[A-Za-z0-9_]{1,100}\.nii\.gz", name)} - {
+        "mask.nii.gz"
+    }
     assert inside <= {
-        ".lock", "drafts", "sent", "labels", "about", sent, "scan.nii.gz", "about.json", "final",
+        ".lock", "drafts", "sent", "labels", "about", sent, scan, "about.json", "final",
         "1", "mask.nii.gz",
     }  # fmt: skip
+
+
+def test_its_name_still_tells_which_sequence_it_is(store, tmp_path):
+    for name, sequence in (("6: t2_flair", "FLAIR"), ("MR (5) T1 post Gd/" + "x" * 9, "T1-Gd")):
+        path = store.find_image(send(store, tmp_path / "up", name))
+        assert find_clue(path).sequence == sequence
 
 
 def test_the_file_is_moved_and_its_content_kept(store, tmp_path):

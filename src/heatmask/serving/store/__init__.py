@@ -18,7 +18,7 @@
 The truth lies in the files alone. They are read once, at the start; there is no index that could be
 torn. In the folder of a store::
 
-    sent/<id>/scan<ext>, about.json                            images that clients sent
+    sent/<id>/<name><ext>, about.json                          images that clients sent
     labels/<image>/<tag>/<number>/mask<ext>, about.json        a version, never changed
     about/<image>.json                                         notes on an image
     drafts/                                                    what is being written

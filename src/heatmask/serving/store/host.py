@@ -9,6 +9,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
+from heatmask.data.paths import split_scan_name
 from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store.labels import FINAL, ORIGINAL, Version
 
@@ -170,12 +171,11 @@ class HostDatastore(Datastore):
 
     def _describe(self, image: str) -> dict[str, Any]:
         info = self.get_image_info(image)
-        path = Path(info.pop("path", ""))
+        extension = split_scan_name(info.pop("path", ""))[1]
         labels = {
             tag: {"ext": "".join(version.path.suffixes), "info": describe_version(version)}
             for tag, version in self.list_current(image).items()
         }
-        extension = path.name.removeprefix(image if path.name.startswith(image) else "scan")
         return {"image": {"ext": extension, "info": info}, "labels": labels}
 
 

@@ -15,7 +15,7 @@ from heatmask.serving.store.host import HostDatastore
 from heatmask.serving.store.leases import Leases
 from heatmask.serving.store.lock import lock_folder
 from heatmask.serving.store.notes import Notes
-from heatmask.serving.store.sent import SentImage, SentImages
+from heatmask.serving.store.sent import SentImage, SentImages, name_file
 
 
 class ImageStore(HostDatastore):
@@ -118,7 +118,7 @@ class ImageStore(HostDatastore):
         """
         suffix = read_suffix(file.name)
         with open_draft(self._drafts) as draft:
-            scan = draft / f"scan{suffix}"
+            scan = draft / name_file(name, suffix)
             copy_synced(file, scan)
             check_image(scan)
             with self._lock:

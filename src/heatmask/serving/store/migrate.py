@@ -27,7 +27,7 @@ from heatmask.serving.store.durable import (
 )
 from heatmask.serving.store.labels import LabelVersions, Version
 from heatmask.serving.store.notes import Notes
-from heatmask.serving.store.sent import SentImage, SentImages
+from heatmask.serving.store.sent import SentImage, SentImages, name_file
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Migration:
         before = self.sent.find(name, "")
         if before is None or measure_sha256(before.path) != measure_sha256(path):
             with open_draft(self.drafts) as draft:
-                scan = draft / f"scan{suffix.lower()}"
+                scan = draft / name_file(name, suffix.lower())
                 copy_synced(path, scan)
                 sent = path.stat().st_mtime
                 image = SentImage("", scan, name, "", shared=True, sent=sent, used=sent)

@@ -1,6 +1,7 @@
 """Images that clients sent: each a folder under an id of ours."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class SentImage:
     used: float = 0.0
 
 
+_LONGEST = 100
 _SAID = {"name": str, "client": str, "shared": bool, "named": bool, "sent": float}
 """What stands in about.json."""
 
@@ -109,12 +111,18 @@ class SentImages:
         del self._images[image_id]
 
 
+def name_file(name: str, suffix: str) -> str:
+    """Return what an image's file is called here: its name says which sequence it is of."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    return f"{words[-_LONGEST:] or 'scan'}{suffix}"
+
+
 def _write(draft: Path, image: SentImage) -> None:
     write_json(draft / ABOUT, {name: getattr(image, name) for name in _SAID})
 
 
 def _read_images(folder: Path) -> Iterator[SentImage]:
-    for path in folder.glob("*/scan.*"):
+    for path in (path for path in folder.glob("*/*") if path.name != ABOUT):
         about = read_json(path.with_name(ABOUT), _SAID)
         known = {"name": "", "client": "", "shared": False, "sent": path.stat().st_mtime, **about}
         yield SentImage(path.parent.name, path, used=known["sent"], **known)
