@@ -49,10 +49,12 @@ def test_an_exported_bundle_spells_out_every_option(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     source = find_bundle("brain_mri_relevance3d_segmentation")
-    theirs, ours = read_bundle(tmp_path / "given_away").get(), read_bundle(source).get()
-    assert list_all_options(ours).keys() <= theirs.keys()
-    assert {**theirs, **ours, "bundle_root": ""} == {**theirs, "bundle_root": ""}
-    assert {n: o.default for n, o in list_all_options(ours).items()}.items() <= theirs.items()
+    for config in ("inference", "train"):
+        theirs, ours = (read_bundle(f, (config,)).get() for f in (tmp_path / "given_away", source))
+        assert {**theirs, **ours, "bundle_root": ""} == {**theirs, "bundle_root": ""}
+        options = {name: option.default for name, option in list_all_options(ours).items()}
+        assert options.items() <= theirs.items()
+    assert (theirs["batch_size"], theirs["segments"]) == (32, 96)
     for name in ("models/model.pt", "models/calibration.json", "docs/data_license.txt"):
         assert (tmp_path / "given_away" / name).read_bytes() == (source / name).read_bytes()
     with pytest.raises(OutputError, match="exists already"):
