@@ -94,6 +94,13 @@ def test_a_password_that_is_changed_meanwhile_lets_nobody_in(users, monkeypatch)
     assert users.log_in("the.admin", PASSWORD, 1) is None
 
 
+def test_somebody_of_the_same_name_later_is_somebody_else(users):
+    token = users.make_token("the.admin", "script", 1)
+    users.remove("the.admin")
+    users.add("the.admin", Role.ADMIN, None)
+    assert users.find(token) is None
+
+
 def test_many_at_once(users):
     """The command line and the server's threads share the file."""
     with ThreadPoolExecutor(8) as pool:
