@@ -1,4 +1,4 @@
-"""How far a run has come: told to one listener, which may stop the run by raising.
+"""How far a run has come, for one listener, which may stop the run by raising.
 
 What knows the numbers (the loop over batches) and who wants them (a server, a bar) are many calls
 apart, and a run belongs to one thread. So the listener is of the context and not an argument of
