@@ -7,7 +7,7 @@ import pytest
 
 from heatmask.data.recognition import find_clue
 from heatmask.errors import InputError, NotFoundError
-from heatmask.serving.store import FINAL, Store
+from heatmask.serving.store import FINAL, Store, durable
 from helpers.store_files import read_tree, write_image, write_label
 
 ODD = ["6: t2_flair", "MR (5)", "Größe/2", "x" * 300, "", "..", "../../p1", "/etc/passwd", "a\0b",
@@ -246,3 +246,37 @@ def test_many_threads_lose_nothing(store, tmp_path):
     kept = store.list_versions("p1")
     assert sorted(v.path.read_bytes() for v in kept) == sorted(p.read_bytes() for p in labels)
     assert sum(v.conflict is None for v in kept) == 1
+
+
+def test_nobody_waits_for_a_slow_disk_who_only_asks(store, tmp_path, monkeypatch):
+    """/info and the like must answer while submits wait for the disk."""
+    entered, go_on = threading.Event(), threading.Event()
+    real = durable.os.fsync
+
+    def wait_for_disk(descriptor):
+        entered.set()
+        assert go_on.wait(30)
+        real(descriptor)
+
+    label = write_label(tmp_path / "a.nii.gz", 1)
+    work = threading.Thread(target=lambda: store.submit("p1", label, {}, "ann", "ann/1"))
+    with store._writing:  # Somebody else writes, and this one is next
+        monkeypatch.setattr(durable.os, "fsync", wait_for_disk)
+        work.start()
+        assert entered.wait(30)
+        answers: list = []
+        asking = threading.Thread(
+            target=lambda: answers.extend(
+                [
+                    store.status(), store.json(), store.list_images(), store.list_versions("p1"),
+                    store.resolve("p1", "bob/1"), store.get_image_uri("p1"), store.list_leases(),
+                    store.get_image_info("p1"), store.note_seen("p1", "bob/1"),
+                ]
+            )
+        )  # fmt: skip
+        asking.start()
+        asking.join(10)
+        assert len(answers) == 9
+    go_on.set()
+    work.join()
+    assert len(store.list_versions("p1")) == 1

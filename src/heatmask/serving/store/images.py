@@ -31,7 +31,8 @@ class ImageStore(HostDatastore):
         self._studies_folder, self._folder, self._clock = studies, folder, clock
         self._drafts = folder / "drafts"
         self._process_lock = lock_folder(folder)
-        self._lock = threading.RLock()
+        # Who writes may wait for the disk; who asks what is known never does.
+        self._writing, self._lock = threading.RLock(), threading.RLock()
         self._leases = Leases(clock)
         shutil.rmtree(self._drafts, ignore_errors=True)
         self.refresh()
@@ -42,15 +43,14 @@ class ImageStore(HostDatastore):
 
     def refresh(self) -> None:
         """Read everything from the files again."""
-        with self._lock:
+        with self._writing:
             self._studies = list_studies(self._studies_folder)
             self._sent = SentImages(self._folder / "sent", self._drafts)
             self._notes = Notes(self._folder / "about", self._drafts)
 
     def list_images(self) -> list[str]:
         """Return the ids of all studies and of what was sent for everybody."""
-        with self._lock:
-            return sorted([*self._studies, *(i.id for i in self._sent.list() if i.shared)])
+        return sorted([*self._studies, *(i.id for i in self._sent.list_all() if i.shared)])
 
     def find_image(self, image_id: str) -> Path:
         """Return the file of an image, also of one that was sent for one client only.
@@ -60,9 +60,8 @@ class ImageStore(HostDatastore):
         NotFoundError
             There is no such image.
         """
-        with self._lock:
-            sent = self._sent.get(image_id)
-            path = sent.path if sent else self._studies.get(image_id)
+        sent = self._sent.get(image_id)
+        path = sent.path if sent else self._studies.get(image_id)
         if path is None:
             raise NotFoundError(describe_unknown(image_id, len(self.list_images())))
         return path
@@ -121,9 +120,8 @@ class ImageStore(HostDatastore):
             scan = draft / name_file(name, suffix)
             copy_synced(file, scan)
             check_image(scan)
-            with self._lock:
-                now = self._clock()
-                image = SentImage("", scan, name, client, shared, now, used=now)
+            with self._writing:
+                image = SentImage("", scan, name, client, shared, self._clock())
                 image = self._sent.add(draft, scan, image)
         file.unlink(missing_ok=True)
         return image.id
@@ -138,11 +136,11 @@ class ImageStore(HostDatastore):
         NotFoundError
             There is no such image.
         """
-        with self._lock:
+        with self._writing:
             if self._sent.get(image_id):
                 self._sent.remove(image_id)
                 return
-            self.find_image(image_id)
+        self.find_image(image_id)
         raise InputError(
             f"'{image_id}' is a scan in the folder of studies and is not deleted from here. "
             "Remove it there and start the server again."
@@ -152,13 +150,13 @@ class ImageStore(HostDatastore):
         """Delete what a client sent, but for what it shared; return the ids."""
         with self._lock:
             self._leases.end(client)
-            return self._remove([i for i in self._sent.list() if i.client == client])
+        with self._writing:
+            return self._remove([i for i in self._sent.list_all() if i.client == client])
 
     def expire(self, older_than_s: float) -> list[str]:
         """Delete what was sent, is not shared, and was not used for a while; return the ids."""
-        with self._lock:
-            oldest = self._clock() - older_than_s
-            return self._remove([i for i in self._sent.list() if i.used < oldest])
+        with self._writing:
+            return self._remove(self._sent.list_unused(self._clock() - older_than_s))
 
     def _remove(self, images: list[SentImage]) -> list[str]:
         ids = [image.id for image in images if not image.shared]
@@ -168,14 +166,13 @@ class ImageStore(HostDatastore):
 
     def get_notes(self, image_id: str) -> dict[str, Any]:
         """Return what clients and strategies said of an image, and its name if it was sent."""
-        with self._lock:
-            sent = self._sent.get(image_id)
-            return {**self._notes.get(image_id), **({"display_name": sent.name} if sent else {})}
+        sent = self._sent.get(image_id)
+        return {**self._notes.get(image_id), **({"display_name": sent.name} if sent else {})}
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Note what a client or a strategy says of an image; its id, name and path stay."""
         self.find_image(image_id)
-        with self._lock:
+        with self._writing:
             self._notes.update(image_id, info)
 
     def lease(self, image_id: str, client: str) -> bool:
@@ -186,8 +183,9 @@ class ImageStore(HostDatastore):
         with self._lock:
             if not self._leases.take(image_id, client):
                 return False
+        with self._writing:
             self._sent.release_name(image_id, client)
-            return True
+        return True
 
     def leased(self, image_id: str, client: str) -> bool:
         """Whether somebody else is at work on an image."""

@@ -1,10 +1,10 @@
 """Versions of labels: each a folder that is never changed once it is there."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,15 @@ class LabelVersions:
 
     Notes
     -----
-    Not safe from several threads: the store holds its lock.
+    Any thread may read at any time; whoever adds holds the store's lock for writing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._versions: dict[str, dict[str, list[Version]]] = defaultdict(dict)
-        for version in _read_versions(folder):
-            self._versions[version.image].setdefault(version.tag, []).append(version)
+        # By image and tag; what readers may be looking at is replaced, never changed.
+        self._versions: dict[str, dict[str, tuple[Version, ...]]] = {}
+        for (image, tag), versions in groupby(_read_versions(folder), lambda v: (v.image, v.tag)):
+            self._versions.setdefault(image, {})[tag] = tuple(versions)
 
     def list_images(self) -> list[str]:
         """Return the ids of all images that ever had a label."""
@@ -106,7 +107,9 @@ class LabelVersions:
             place / str(number) / version.path.name if not version.removed else place / str(number)
         )
         placed = replace(version, number=number, path=path)
-        self._versions[version.image].setdefault(version.tag, []).append(placed)
+        tags = self._versions.get(version.image, {})
+        earlier = tags.get(version.tag, ())
+        self._versions[version.image] = {**tags, version.tag: (*earlier, placed)}
         return placed
 
 

@@ -74,7 +74,7 @@ class Migration:
                 scan = draft / name_file(name, suffix.lower())
                 copy_synced(path, scan)
                 sent = path.stat().st_mtime
-                image = SentImage("", scan, name, "", shared=True, sent=sent, used=sent)
+                image = SentImage("", scan, name, "", shared=True, sent=sent)
                 self.sent.add(draft, scan, image)
         path.unlink()
 

@@ -24,7 +24,7 @@ class SentImage:
     client : "<user>/<client_id>"
     shared : whether everybody sees it, and it outlasts the client's session
     named : whether `name`, said by this client, still means this image
-    sent, used : time in s since 1970, of arrival and of last use
+    sent : time of its arrival, in s since 1970
     """
 
     id: str
@@ -34,7 +34,6 @@ class SentImage:
     shared: bool
     sent: float
     named: bool = True
-    used: float = 0.0
 
 
 _LONGEST = 100
@@ -52,15 +51,16 @@ class SentImages:
 
     Notes
     -----
-    Not safe from several threads: the store holds its lock.
+    Any thread may read at any time; whoever changes anything holds the store's lock for writing.
     """
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         self._folder, self._drafts = folder, drafts
         found = sorted(_read_images(folder), key=lambda image: image.sent)
         self._images = {image.id: image for image in found}
+        self._used = {image.id: image.sent for image in found}
 
-    def list(self) -> list[SentImage]:
+    def list_all(self) -> list[SentImage]:
         """Return all of them, in the order of their arrival."""
         return [*self._images.values()]
 
@@ -70,7 +70,7 @@ class SentImages:
 
     def find(self, name: str, client: str) -> SentImage | None:
         """Return what this client means by a name: the newest that it sent under it."""
-        theirs = [i for i in self.list() if i.client == client and i.name == name and i.named]
+        theirs = [i for i in self.list_all() if i.client == client and i.name == name and i.named]
         return theirs[-1] if theirs else None
 
     def add(self, draft: Path, file: Path, image: SentImage) -> SentImage:
@@ -88,11 +88,16 @@ class SentImages:
         _write(draft, image)
         publish(draft, image.path.parent)
         self._images[image_id] = image
+        self._used[image_id] = image.sent
         return image
 
     def use(self, image_id: str, now: float) -> None:
-        """Note that an image is in use."""
-        self._images[image_id] = replace(self._images[image_id], used=now)
+        """Note that an image is in use at this time, in s since 1970."""
+        self._used[image_id] = now
+
+    def list_unused(self, since: float) -> list[SentImage]:
+        """Return those that were neither sent nor used after this time, in s since 1970."""
+        return [i for i in self.list_all() if self._used.get(i.id, since) < since]
 
     def release_name(self, name: str, client: str) -> None:
         """Let a name that this client gave to images mean none of them any more."""
@@ -109,6 +114,7 @@ class SentImages:
             # Renamed first: half an image is never seen.
             self._images[image_id].path.parent.rename(draft / image_id)
         del self._images[image_id]
+        self._used.pop(image_id, None)
 
 
 def name_file(name: str, suffix: str) -> str:
@@ -125,4 +131,4 @@ def _read_images(folder: Path) -> Iterator[SentImage]:
     for path in (path for path in folder.glob("*/*") if path.name != ABOUT):
         about = read_json(path.with_name(ABOUT), _SAID)
         known = {"name": "", "client": "", "shared": False, "sent": path.stat().st_mtime, **about}
-        yield SentImage(path.parent.name, path, used=known["sent"], **known)
+        yield SentImage(path.parent.name, path, **known)

@@ -55,7 +55,7 @@ class Store(ImageStore):
 
     def refresh(self) -> None:
         """Read everything from the files again."""
-        with self._lock:
+        with self._writing:
             super().refresh()
             self._labels = LabelVersions(self._folder / "labels")
 
@@ -114,7 +114,7 @@ class Store(ImageStore):
         NotFoundError
             There is no such version, or it was a removal.
         """
-        with self._lock:
+        with self._writing:
             versions = self._labels.list_versions(image_id, FINAL)
             old = next((v for v in versions if v.number == number and not v.removed), None)
             if old is None:
@@ -144,7 +144,7 @@ class Store(ImageStore):
         NotFoundError
             There is no such label.
         """
-        with self._lock, open_draft(self._drafts) as draft:
+        with self._writing, open_draft(self._drafts) as draft:
             current = self._get_current(label_id, label_tag)
             removal = Version(
                 label_id, label_tag, 0, draft, self._tell_time(), person, removed=True,
@@ -169,7 +169,7 @@ class Store(ImageStore):
         NotFoundError
             There is no such label.
         """
-        with self._lock:
+        with self._writing:
             current = self._get_current(label_id, label_tag)
             given: dict[str, Any] = {"person": person, "client": client, "model": current.model}
             given["info"] = {**current.info, **info}
@@ -188,7 +188,7 @@ class Store(ImageStore):
             path = draft / f"mask{suffix}"
             digest = copy_synced(file, path)
             check_label(path, image, given["info"])  # The copy: nobody can change it
-            with self._lock:
+            with self._writing:
                 sent = self._sent.get(image_id)
                 version = Version(
                     image_id, tag, 0, path, self._tell_time(), sha256=digest,
@@ -197,8 +197,9 @@ class Store(ImageStore):
                 )  # fmt: skip
                 version = self._labels.add(draft, version)
                 if submitted:
-                    self._leases.end(client, image_id)
-                    self.note_seen(image_id, client)
+                    with self._lock:
+                        self._leases.end(client, image_id)
+                        self.note_seen(image_id, client)
                 return version
 
     def _find_conflict(self, image_id: str, client: str) -> str | None:
@@ -215,13 +216,11 @@ class Store(ImageStore):
 
     def list_versions(self, image_id: str, tag: str | None = None) -> list[Version]:
         """Return all versions of an image, also of one that is gone, by tag and number."""
-        with self._lock:
-            return self._labels.list_versions(image_id, tag)
+        return self._labels.list_versions(image_id, tag)
 
     def list_current(self, image_id: str) -> dict[str, Version]:
         """Return the current label of an image under each tag."""
-        with self._lock:
-            return self._labels.list_current(image_id)
+        return self._labels.list_current(image_id)
 
     def note_seen(self, image_id: str, client: str) -> None:
         """Note that a client was shown the current final version of an image."""
