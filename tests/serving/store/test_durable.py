@@ -104,6 +104,7 @@ def test_nothing_answered_is_lost_to_a_full_disk(tiny_disk, tmp_path):
     with label.open("ab") as file:
         file.write(bytes(20_000))
     store = Store(flat, tiny_disk / "store")
+    sent = store.send_image(write_image(tmp_path / "up.nii.gz"), "mine", "bob/1")
     answered = fill(store, label)
     assert 3 < len(answered) < 500
     with pytest.raises(OutputError, match=r"No space left.*What was stored before is unchanged"):
@@ -116,6 +117,8 @@ def test_nothing_answered_is_lost_to_a_full_disk(tiny_disk, tmp_path):
         with pytest.raises(OutputError):
             ask()
     assert store.list_versions("p1") == answered
+    assert store.end_session("bob/1") == [sent], "what frees space works"
+    assert list((tiny_disk / "store/sent").iterdir()) == []
     store.close()
     again = Store(flat, tiny_disk / "store")
     assert again.list_versions("p1") == answered

@@ -110,13 +110,26 @@ def test_it_is_deleted_when_the_session_ends_but_its_labels_stay(store, tmp_path
     mine, theirs = send(store, tmp_path / "up"), send(store, tmp_path / "up", client="bob/1")
     path = store.find_image(mine)
     version = store.submit(mine, write_label(tmp_path / "a.nii.gz", 1), {}, "ann", "ann/1")
+    store.update_image_info(mine, {"quality": "good"})
     assert store.end_session("ann/1") == [mine]
     assert not path.parent.exists()
+    assert not list((store._folder / "about").iterdir())
     assert store.get_image_uri(mine) == ""
     assert store.find_image(theirs).is_file()
     assert store.list_versions(mine) == [version]
     with pytest.raises(NotFoundError):
         store.submit(mine, write_label(tmp_path / "a.nii.gz", 1), {}, "ann", "ann/1")
+
+
+def test_a_server_killed_while_it_deletes_leaves_no_scan(store, flat, tmp_path):
+    sent = send(store, tmp_path / "up")
+    folder = store.find_image(sent).parent
+    store.close()
+    folder.rename(folder.with_name(f".{sent}"))
+    again = Store(flat, flat / "store")
+    assert again.get_image_uri(sent) == ""
+    assert list(folder.parent.iterdir()) == []
+    again.close()
 
 
 def test_what_is_not_used_expires(store, flat, clock, tmp_path):

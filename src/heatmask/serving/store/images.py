@@ -137,8 +137,9 @@ class ImageStore(HostDatastore):
             There is no such image.
         """
         with self._writing:
-            if self._sent.get(image_id):
-                self._sent.remove(image_id)
+            sent = self._sent.get(image_id)
+            if sent is not None:
+                self._remove([sent])
                 return
         self.find_image(image_id)
         raise InputError(
@@ -151,18 +152,21 @@ class ImageStore(HostDatastore):
         with self._lock:
             self._leases.end(client)
         with self._writing:
-            return self._remove([i for i in self._sent.list_all() if i.client == client])
+            return self._remove(
+                [i for i in self._sent.list_all() if i.client == client and not i.shared]
+            )
 
     def expire(self, older_than_s: float) -> list[str]:
         """Delete what was sent, is not shared, and was not used for a while; return the ids."""
         with self._writing:
-            return self._remove(self._sent.list_unused(self._clock() - older_than_s))
+            unused = self._sent.list_unused(self._clock() - older_than_s)
+            return self._remove([image for image in unused if not image.shared])
 
     def _remove(self, images: list[SentImage]) -> list[str]:
-        ids = [image.id for image in images if not image.shared]
-        for image_id in ids:
-            self._sent.remove(image_id)
-        return ids
+        for image in images:
+            self._sent.remove(image.id)
+            self._notes.remove(image.id)
+        return [image.id for image in images]
 
     def get_notes(self, image_id: str) -> dict[str, Any]:
         """Return what clients and strategies said of an image, and its name if it was sent."""

@@ -37,3 +37,8 @@ class Notes:
             write_json(draft / "notes.json", merged)
             publish(draft / "notes.json", self._folder / f"{image}.json")
         self._notes[image] = merged
+
+    def remove(self, image: str) -> None:
+        """Forget what was noted."""
+        self._notes.pop(image, None)
+        (self._folder / f"{image}.json").unlink(missing_ok=True)

@@ -2,11 +2,13 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+from heatmask.errors import OutputError
 from heatmask.serving.store.durable import open_draft, publish, read_json, write_json
 from heatmask.serving.store.labels import ABOUT
 
@@ -56,6 +58,8 @@ class SentImages:
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         self._folder, self._drafts = folder, drafts
+        for half in folder.glob(".*"):  # A server was killed while it deleted
+            shutil.rmtree(half, ignore_errors=True)
         found = sorted(_read_images(folder), key=lambda image: image.sent)
         self._images = {image.id: image for image in found}
         self._used = {image.id: image.sent for image in found}
@@ -76,15 +80,10 @@ class SentImages:
     def add(self, draft: Path, file: Path, image: SentImage) -> SentImage:
         """Give a draft folder, in which `file` lies, its place under a new id."""
         image_id = f"sent-{uuid4().hex[:16]}"
-        before = max((other.sent for other in self._images.values()), default=0.0)
-        image = replace(
-            image,
-            id=image_id,
-            path=self._folder / image_id / file.name,
-            sent=max(
-                image.sent, before + 1e-3
-            ),  # The newest is the newest, whatever the clock does
-        )
+        path = self._folder / image_id / file.name
+        # The newest is the newest, whatever the clock does.
+        earliest = max((other.sent for other in self.list_all()), default=0.0) + 1e-3
+        image = replace(image, id=image_id, path=path, sent=max(image.sent, earliest))
         _write(draft, image)
         publish(draft, image.path.parent)
         self._images[image_id] = image
@@ -109,12 +108,21 @@ class SentImages:
             self._images[image.id] = image
 
     def remove(self, image_id: str) -> None:
-        """Delete an image."""
-        with open_draft(self._drafts) as draft:
-            # Renamed first: half an image is never seen.
-            self._images[image_id].path.parent.rename(draft / image_id)
+        """Delete an image, also where the disk is full; half of it is never seen.
+
+        Raises
+        ------
+        OutputError
+            It cannot be deleted.
+        """
+        half = self._folder / f".{image_id}"
+        try:
+            self._images[image_id].path.parent.rename(half)
+        except OSError as error:
+            raise OutputError(f"'{image_id}' cannot be deleted: {error.strerror}.") from error
         del self._images[image_id]
         self._used.pop(image_id, None)
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def name_file(name: str, suffix: str) -> str:
