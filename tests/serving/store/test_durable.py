@@ -197,3 +197,10 @@ def test_all_of_a_version_is_on_the_disk_before_it_has_its_name(store, tmp_path,
     assert {"sync mask.nii.gz", "sync about.json"} < set(events[:named])
     assert events[named - 1].startswith("sync "), "the draft's own folder"
     assert events[named + 1] == "sync final"
+
+
+def test_what_a_killed_server_was_writing_is_cleared_away(store, flat):
+    store.close()
+    write_image(write_folder(flat / "store/drafts/0123") / "scan.nii.gz")
+    Store(flat, flat / "store").close()
+    assert not (flat / "store/drafts").exists()
