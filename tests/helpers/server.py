@@ -31,6 +31,7 @@ class Server:
     log: Path
     work: Path
     studies: Path
+    process: subprocess.Popen
 
     def infer(self, image: str, model: str = MODEL, **arguments) -> tuple[np.ndarray, dict, dict]:
         """Return the mask, its header and the params."""
@@ -48,16 +49,22 @@ def find_free_port() -> int:
 
 @contextmanager
 def run_server(
-    studies: Path, bundles: Path | None, tmp_path: Path, pattern: str | None = None
+    studies: Path,
+    bundles: Path | None,
+    tmp_path: Path,
+    pattern: str | None = None,
+    prelude: str = "",
 ) -> Iterator[Server]:
-    """Start a server on a free port, wait until it answers, and stop it at the end."""
+    """Start a server on a free port, wait until it answers, and stop it at the end.
+
+    `prelude` is code that its process runs first.
+    """
     port = find_free_port()
     work, log = tmp_path / "work", tmp_path / "server.log"
-    # Half a session, as a killed server leaves it, stops the host from starting.
-    (work / f"heatmask_sessions/{port}/half").mkdir(parents=True)
     arguments = {"port": port, "device": "cpu", "workdir": str(work), "pattern": pattern}
     arguments |= {"bundles": str(bundles)} if bundles else {}
     code = (
+        f"{prelude}\n"
         f"from heatmask.serving.server import start_server as s; s({str(studies)!r}, **{arguments})"
     )
     with log.open("w") as output:
@@ -67,7 +74,7 @@ def run_server(
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(url, process, log)
-        yield Server(MONAILabelClient(url, tmpdir=str(tmp_path)), log, work, studies)
+        yield Server(MONAILabelClient(url, tmpdir=str(tmp_path)), log, work, studies, process)
     finally:
         process.terminate()
         process.wait(timeout=30)

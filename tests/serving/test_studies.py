@@ -303,61 +303,6 @@ def test_the_lgg_set_is_served_as_it_is(lgg, tmp_path):
     )
 
 
-class TestDatastore:
-    """The host's store over a folder of links."""
-
-    @pytest.fixture
-    def store(self, studies, tmp_path):
-        from heatmask.serving.datastore import LinkedDatastore
-
-        return LinkedDatastore(str(index_studies(studies, tmp_path / "work")))
-
-    def test_it_lists_the_studies(self, store):
-        assert set(store.list_images()) == {"p1-t2f", "p2-t2f"}
-
-    def test_an_image_is_where_its_siblings_can_be_found(self, store):
-        path = Path(store.get_image_uri("p1-t2f"))
-        assert path.is_symlink()
-        assert list(read_siblings(path)) == ["T1-Gd"]
-        assert store.get_image_uri("p9") == ""
-
-    def test_removing_a_study_would_delete_the_scan_and_is_refused(self, store, studies):
-        with pytest.raises(InputError, match="is not deleted from here"):
-            store.remove_image("p1-t2f")
-        assert (studies / "site/p1/p1-t2f.nii.gz").exists()
-
-    def test_uploading_over_a_study_would_overwrite_the_scan_and_is_refused(
-        self, store, studies, tmp_path
-    ):
-        upload = tmp_path / "upload.nii.gz"
-        upload.write_bytes(b"other")
-        with pytest.raises(InputError, match="'p1-t2f' is taken"):
-            store.add_image("p1-t2f", str(upload), {})
-        assert (studies / "site/p1/p1-t2f.nii.gz").read_bytes() == b""
-
-    def test_an_uploaded_image_comes_and_goes(self, store, tmp_path):
-        upload = tmp_path / "upload.nii.gz"
-        upload.write_bytes(b"other")
-        assert store.add_image("mine", str(upload), {}) == "mine"
-        store.remove_image("mine")
-        assert "mine" not in store.list_images()
-
-    @pytest.mark.parametrize("tag", ["../../outside", "/tmp/outside", "..", ""])
-    def test_a_label_cannot_leave_the_store(self, store, tmp_path, tag):
-        label = tmp_path / "label.nrrd"
-        label.write_bytes(b"mask")
-        with pytest.raises(InputError, match="tag must be a plain name"):
-            store.save_label("p1-t2f", str(label), tag, {})
-
-    def test_an_image_cannot_leave_the_store(self, store, tmp_path):
-        with pytest.raises(InputError, match="image must be a plain name"):
-            store.add_image("../outside", str(tmp_path / "x.nii.gz"), {})
-
-    def test_a_label_of_an_unknown_image_is_refused(self, store, tmp_path):
-        with pytest.raises(InputError, match="one of the 2 that the server lists"):
-            store.save_label("p9", str(tmp_path / "label.nrrd"), "final", {})
-
-
 def test_the_index_of_a_folder_keeps_its_name(studies, tmp_path):
     digest = hashlib.sha256(str(studies.resolve()).encode()).hexdigest()[:8]
     assert index_studies(studies, tmp_path / "work").name == f"studies-{digest}"

@@ -11,7 +11,6 @@ import nrrd
 import numpy as np
 import pytest
 import torch
-from filelock import Timeout
 from monai.data import MetaTensor
 
 from heatmask.data.scan import load_scan
@@ -24,10 +23,10 @@ from heatmask.errors import (
     WeightsError,
 )
 from heatmask.pipeline import Pipeline
-from heatmask.serving.app import BatchInference, load_tasks
+from heatmask.serving.app import HeatmaskApp, make_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
-from heatmask.serving.task import HeatmapInferTask, lock_device, write_mask
+from heatmask.serving.task import HeatmapInferTask, hold_device, write_mask
 from helpers.phantom import make_phantom, write_phantom
 from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
@@ -299,7 +298,7 @@ def test_threads_get_their_own_answers(task, tmp_path):
 def test_two_bundles_never_run_at_once_on_a_device(scan, tmp_path, monkeypatch):
     names = ("a_segmentation", "b_segmentation")
     bundles = [ServedBundle(write_bundle(tmp_path / "two" / name)) for name in names]
-    tasks = [HeatmapInferTask(bundle, "cpu", tmp_path) for bundle in bundles]
+    tasks = [HeatmapInferTask(bundle, "cpu") for bundle in bundles]
     running, most, segment = [], [], Pipeline.__call__
 
     def watch(self, *case):
@@ -320,52 +319,19 @@ def test_two_bundles_never_run_at_once_on_a_device(scan, tmp_path, monkeypatch):
     assert most == [1, 1, 1, 1]
 
 
-def test_a_device_has_one_lock_by_any_name(tmp_path):
-    named = {n: lock_device(torch.device(n), tmp_path) for n in ("cpu", "cuda", "cuda:0", "cuda:1")}
-    places = {name: lock.lock_file for name, lock in named.items()}
-    assert places["cuda"] == places["cuda:0"]
-    assert len(set(places.values())) == 3
-    with named["cuda"]:
-        assert not named["cuda:0"].is_locked
-        with pytest.raises(Timeout):
-            named["cuda:0"].acquire(timeout=0)
+def test_a_device_is_held_by_one_under_any_name():
+    def run_out_of_patience(*_):
+        raise InterruptedError
 
-
-@pytest.mark.fault("E")
-class TestBatchInference:
-    """One damaged scan stops no other, however many run at a time."""
-
-    class Store:
-        def list_images(self):
-            return ["a", "b", "c", "d"]
-
-    @pytest.mark.parametrize("workers", [1, 2])
-    def test_the_others_are_done_and_it_is_named(self, workers, caplog):
-        def infer(request, _):
-            if request["image"] == "b":
-                raise InputError("b: the scan is\ncut off")  # as the app names it
-            if request["image"] == "c":
-                raise ZeroDivisionError("planted")
-            return {"label": request["image"]}
-
-        with caplog.at_level("INFO"):
-            results = BatchInference()({"max_workers": workers}, self.Store(), infer)
-        assert results == {
-            "a": {"label": "a"},
-            "b": {"error": "the scan is cut off"},
-            "c": {"error": "ZeroDivisionError: planted"},
-            "d": {"label": "d"},
-        }
-        last = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"][-1]
-        assert last.startswith("2 of 4 images failed, the labels of the others are stored. ")
-        assert "b: the scan is cut off" in last
-
-    def test_where_all_fail_it_is_an_error(self):
-        def infer(*_):
-            raise OptionError("no such device")
-
-        with pytest.raises(HeatmaskError, match="All of 4 images failed"):
-            BatchInference()({}, self.Store(), infer)
+    others = [hold_device(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")]
+    with (
+        others[0], others[1], others[2],
+        pytest.raises(InterruptedError),
+        hold_device(torch.device("cuda:0"), run_out_of_patience),
+    ):  # fmt: skip
+        pass
+    with hold_device(torch.device("cuda:0")):
+        pass
 
 
 def test_a_plain_tensor_has_no_place_and_is_not_written():
@@ -411,19 +377,23 @@ class TestBundles:
             json.dumps(make_config() | {"class_names": ["meningioma"]})
         )
         folders = sorted(root.iterdir())
-        assert list(load_tasks(folders, "cpu", str(tmp_path))) == ["stub_segmentation"]
-        last = caplog.records[-1].getMessage()
-        assert "half: It lacks models/model.pt." in last
-        assert "network_data_format" in last
+        conf = {"bundles": os.pathsep.join(map(str, folders)), "device": "cpu"}
+        (tmp_path / "flat").mkdir()
+        app = HeatmaskApp("", str(tmp_path / "flat"), conf)
+        app.loading.run()
+        assert list(app.models) == ["stub_segmentation"]
+        first, last = (r.getMessage() for r in caplog.records if "these are not" in r.getMessage())
+        assert "half: It lacks models/model.pt." in first
+        assert "network_data_format" in first
+        assert "names tumour and class_names" in first
         assert "must fit GPUNet" in last
-        assert "names tumour and class_names" in last
 
     def test_without_a_complete_bundle_there_is_no_server(self, bundle_folder, tmp_path):
         (bundle_folder / "docs/data_license.txt").unlink()
         with pytest.raises(InputError, match=r"lacks docs/data_license\.txt"):
-            load_tasks([bundle_folder], "cpu", str(tmp_path))
+            make_tasks([bundle_folder], "cpu")
         with pytest.raises(InputError, match="Found: none"):
-            load_tasks([], "cpu", str(tmp_path))
+            make_tasks([], "cpu")
 
     @pytest.mark.fault("H")
     def test_class_names_keep_their_case(self, bundle_folder, scan):

@@ -103,19 +103,43 @@ def serve(
     workdir: Annotated[
         Path | None,
         typer.Option(
-            help="Where index and labels are kept; default: work/serve below the current folder."
+            help="Where labels, users and what clients send are kept; default: work/serve here."
         ),
     ] = None,
     pattern: Pattern = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain (PEM) for https, with --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    behind_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network of a proxy with https in front; may be repeated."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name under which the server is called; may be repeated."),
+    ] = None,
+    oidc: Annotated[
+        Path | None, typer.Option(help="Settings of a provider of OpenID Connect (TOML).")
+    ] = None,
+    token_hours: Annotated[float, typer.Option(help="How long a log-in lasts.")] = 12.0,
+    json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON, for machines.")] = False,
 ) -> None:
     """Serve every bundle to 3D Slicer through MONAI Label.
 
     In Slicer: module MONAI Label, server http://127.0.0.1:8000, Next Sample, Run, correct the
-    mask, Submit Label. There is no authentication: keep it on your own machine.
+    mask, Submit Label. Without users (`heatmask users`) it serves this machine alone.
     """
+    from heatmask.serving.access import AccessSettings, read_oidc
     from heatmask.serving.server import start_server
 
-    start_server(studies, host, port, device, workdir, pattern=pattern)
+    settings = AccessSettings(
+        host, tuple(allow_host or ()), tls_cert, tls_key, tuple(behind_proxy or ()), token_hours,
+        read_oidc(oidc) if oidc else None,
+    )  # fmt: skip
+    start_server(
+        studies, host, port, device, workdir, pattern=pattern, settings=settings, json_log=json_log
+    )
 
 
 def show_notes(notes: Iterable[str]) -> None:

@@ -2,13 +2,15 @@
 
 ::
 
-    server      start the server: index the studies, set the host up, hand out error texts
-    app         the MONAI Label application: which bundles, which data store
+    server      start the server: index the studies, put the parts together, listen
+    web         the web application: MONAI Label's protocol, jobs, bounds, the page
+    access      who may use it
+    app         the MONAI Label application: which bundles, which order of samples
     task        one request: options, scan in, pseudo-mask and facts out
     bundle      a MONAI Bundle, read once and built anew for every request
     options     the options panel: what a request may set, and to what
-    datastore   the host's data store, with the user's own scans kept out of its reach
-    studies     the flat folder of links that the host can list
+    store       images and versions of their labels
+    studies     the flat folder of links to the studies
     compat      what MONAI Label 0.8.5 needs before it can be imported
 
 Importing this package makes monailabel importable.

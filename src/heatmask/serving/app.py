@@ -3,28 +3,24 @@
 import logging
 import os
 import random
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.tasks.batch_infer import BatchInferTask
-from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
 from heatmask import __version__
-from heatmask.bundle import list_bundles
+from heatmask.bundle import BundleInfo, list_bundles
 from heatmask.device import resolve_device
-from heatmask.errors import Failures, HeatmaskError, InputError, list_reasons
+from heatmask.errors import Failures, InputError, list_reasons
 from heatmask.serving.bundle import find_bundles
-from heatmask.serving.datastore import LinkedDatastore, check_image
-from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.store import Store
+from heatmask.serving.task import HeatmapInferTask, warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +36,33 @@ class HeatmaskApp(MONAILabelApp):
         ``bundles``: folders of bundles, separated as in PATH, the first choice first; by
         default `heatmask.bundle.list_bundles`. ``device``: the first choice of the options
         panel, by default ``auto``.
+    store
+        The images and labels; by default a new one beside the studies.
+    bundles
+        What is known of the bundles, for those who want to see it.
+
+    Attributes
+    ----------
+    models : dict of str to HeatmapInferTask
+    strategies : dict of str to Strategy
+    evidence : dict of str to BundleInfo
+    loading : Loading
+        Which networks are in memory.
     """
 
-    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+    _infers: dict[str, HeatmapInferTask]
+    _strategies: dict[str, Strategy]
+
+    def __init__(
+        self,
+        app_dir: str,
+        studies: str,
+        conf: dict[str, str],
+        store: Store | None = None,
+        bundles: Iterable[BundleInfo] = (),
+    ) -> None:
+        self._given_store = store
+        self.evidence = {bundle.name: bundle for bundle in bundles}
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -52,49 +72,96 @@ class HeatmaskApp(MONAILabelApp):
             description="Pseudo-masks from image-level classifiers, to be corrected by you. "
             "Not a medical device.",
         )
+        self.loading = Loading(self)
 
-    def init_infers(self) -> dict[str, InferTask]:
-        """Load the bundles and say what their weights may be used for."""
+    @property
+    def models(self) -> dict[str, HeatmapInferTask]:
+        """The models by name, the first choice first."""
+        return self._infers
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """The orders in which unlabelled samples come."""
+        return self._strategies
+
+    def list_licences(self) -> dict[str, list[str]]:
+        """Return the names of the models by what their weights may be used for."""
+        names: dict[str, list[str]] = {}
+        for name, task in self.models.items():
+            names.setdefault(task.license_text, []).append(name)
+        return names
+
+    def remove_model(self, name: str) -> None:
+        """Serve a model no more; the dictionary that others may be reading stays as it is."""
+        self._infers = {n: task for n, task in self._infers.items() if n != name}
+
+    def init_infers(self) -> dict[str, HeatmapInferTask]:
+        """Read the bundles; their networks are loaded by `loading`, or when first needed."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
-        return load_tasks(map(Path, folders), self.conf.get("device", "auto"), self.studies)
+        return make_tasks(map(Path, folders), self.conf.get("device", "auto"))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
         return {"random": RandomStudy(), "first": First()}
 
-    def init_batch_infer(self) -> BatchInferTask:
-        """Return batch inference that also runs without several GPUs."""
-        return BatchInference()
-
     def init_datastore(self) -> Datastore:
-        """Return the data store that leaves the user's scans alone."""
-        # The folder does not change while the server runs: no watcher threads.
-        return LinkedDatastore(
-            self.studies, extensions=["*.nii.gz", "*.nii", "*.nrrd"], auto_reload=False
-        )
+        """Return the store, which leaves the user's scans alone."""
+        studies = Path(self.studies)
+        return self._given_store or Store(studies, studies / "store")
 
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
-        """Run a model; errors name the image, which is all that the client sees of them."""
-        image = request.get("image")
-        if isinstance(image, str) and not self._was_sent(image):
-            check_image(datastore or self.datastore(), image)
-        try:
-            return super().infer(request, datastore)
-        except HeatmaskError as error:
-            raise type(error)(f"{image or 'No image'}: {error}") from error
-
-    def _was_sent(self, image: str) -> bool:
-        """Whether this is a file that a client sent: uploaded, or kept in a session.
-
-        The host would read any path of the machine that a request names.
-        """
-        path = Path(os.path.abspath(image))
-        places = (Path(tempfile.gettempdir()), Path(settings.MONAI_LABEL_SESSION_PATH).resolve())
-        return path.exists() and any(path.is_relative_to(place) for place in places)
+    def _load_sessions(self, load: bool = False) -> None:
+        """Make none of the host's sessions, which would lie in the user's home."""
 
 
-def load_tasks(folders: Iterable[Path], device: str, lock_folder: str) -> dict[str, InferTask]:
+class Loading:
+    """Networks brought into memory while the server answers already.
+
+    Parameters
+    ----------
+    app
+        Where the models are; one whose weights are wrong is taken out.
+
+    Attributes
+    ----------
+    ready : set of str
+    failures : dict of str to str
+        Why a model was taken out.
+    is_over : bool
+    """
+
+    def __init__(self, app: HeatmaskApp) -> None:
+        self._app = app
+        self.ready: set[str] = set()
+        self.failures: dict[str, str] = {}
+        self.is_over = False
+
+    def start(self) -> threading.Thread:
+        """Load all networks in a thread of its own, the first choice first."""
+        thread = threading.Thread(target=self.run, name="loading", daemon=True)
+        thread.start()
+        return thread
+
+    def run(self) -> None:
+        """Load all networks."""
+        failures = Failures()
+        self.failures = failures.reasons
+        for name, task in self._app.models.items():
+            with failures.catch(name):
+                task.load()
+                self.ready.add(name)
+            if name in failures.reasons:
+                self._app.remove_model(name)
+        warm_up()
+        self.is_over = True
+        if failures.reasons:
+            logger.warning(
+                "%d models are served; these are not:%s",
+                len(self.ready), list_reasons(failures.reasons),
+            )  # fmt: skip
+
+
+def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTask]:
     """Return a task for each bundle, in their order; log what is wrong with the others.
 
     Raises
@@ -103,15 +170,11 @@ def load_tasks(folders: Iterable[Path], device: str, lock_folder: str) -> dict[s
         There is no bundle that can be served, or the device is not there.
     """
     resolve_device(device)
-    tasks: dict[str, InferTask] = {}
+    tasks: dict[str, HeatmapInferTask] = {}
     failures = Failures()
     for bundle in find_bundles(folders, failures):
         with failures.catch(bundle.name):
-            task = HeatmapInferTask(bundle, device, lock_folder)
-            task.load()
-            tasks[bundle.name] = task
-            logger.info("Model %s %s", bundle.name, bundle.version)
-            logger.info("Licence of its weights: %s", bundle.license_text)
+            tasks[bundle.name] = HeatmapInferTask(bundle, device)
     if not tasks:
         raise InputError(
             "There must be at least one complete bundle. Restore the files, or train the bundle "
@@ -139,56 +202,14 @@ class RandomStudy(Strategy):
         images = datastore.get_unlabeled_images()
         if not images:
             return None
-        shown = [datastore.get_image_info(image).get("strategy", {}) for image in images]
         name, now = request["strategy"], int(time.time())
-        weights = [1 + max(0, now - info.get(name, {}).get("ts", 0)) for info in shown]
+        infos = [datastore.get_image_info(image).get("strategy") for image in images]
+        weights = [1 + max(0, now - _find_time(info, name)) for info in infos]
         return {"id": random.choices(images, weights)[0]}
 
 
-class BatchInference(BatchInferTask):
-    """Batch inference that a damaged scan does not stop, also without several GPUs.
-
-    The host's own stops at the first error where it runs one request at a time, and divides by
-    the number of GPUs, also when that is zero.
-    """
-
-    def __call__(
-        self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]
-    ) -> dict[str, Any]:
-        """Run a model on many images.
-
-        Returns
-        -------
-        dict
-            By image what `infer` returned, or ``{"error": text}`` where it failed.
-
-        Raises
-        ------
-        HeatmaskError
-            All of them failed.
-        """
-        failures = Failures()
-
-        def infer_or_say_why(request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-            image = str(request["image"])
-            with failures.catch(image):
-                return dict(infer(request, datastore))
-            return {"error": failures.reasons[image]}
-
-        several = torch.cuda.is_available() and bool(request.get("multi_gpu", False))
-        single = {**request, "multi_gpu": several}
-        results: dict[str, Any] = super().__call__(single, datastore, infer_or_say_why)
-        _sum_up(failures.reasons, len(results))
-        return results
-
-
-def _sum_up(reasons: Mapping[str, str], total: int) -> None:
-    """Say at the end of batch inference what failed; the client sees the last lines of the log."""
-    named = "; ".join(f"{image}: {reason}" for image, reason in reasons.items())
-    if reasons and len(reasons) == total:
-        raise HeatmaskError(f"All of {total} images failed. {named}")
-    if reasons:
-        logger.warning(
-            "%d of %d images failed, the labels of the others are stored. %s",
-            len(reasons), total, named,
-        )  # fmt: skip
+def _find_time(info: Any, strategy: str) -> float:
+    """Return when a strategy showed an image last; clients may have written anything there."""
+    shown = info.get(strategy) if isinstance(info, dict) else None
+    time_s = shown.get("ts") if isinstance(shown, dict) else 0
+    return time_s if isinstance(time_s, int | float) else 0

@@ -1,25 +1,34 @@
-"""Start the MONAI Label server: index the studies, set the host up, hand out error texts."""
+"""Start the server: index the studies, put the parts together, listen until interrupted."""
 
 import logging
 import os
-import shutil
 import socket
-from collections.abc import Iterable
+import sys
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heatmask.bundle import BundleInfo, find_shipped, list_bundles, order_bundles
 from heatmask.bundle.choose import count_kinds
 from heatmask.device import resolve_device
-from heatmask.errors import DeviceError, HeatmaskError, InputError, OptionError
-from heatmask.serving.compat import set_host_settings
+from heatmask.errors import OptionError
+from heatmask.serving.access import (
+    Access,
+    AccessSettings,
+    Audit,
+    check_exposure,
+    make_uvicorn_options,
+)
 from heatmask.serving.studies import index_studies
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
-    from fastapi.responses import PlainTextResponse
+    from heatmask.serving.web import Serving
 
 logger = logging.getLogger(__name__)
+
+GRACE_S = 1
+"""How long answers may take that are under way when the server ends."""
 
 
 def start_server(
@@ -31,76 +40,76 @@ def start_server(
     *,
     bundles: str | Path | None = None,
     pattern: str | None = None,
+    settings: AccessSettings | None = None,
+    json_log: bool = False,
 ) -> None:
-    """Serve the scans of a folder to MONAI Label clients until interrupted.
+    """Serve the scans of a folder to MONAI Label clients until interrupted; the process ends too.
 
     Parameters
     ----------
     studies
         Folder of scans, searched to its ends; it is only read.
     host, port
-        Where to listen. There is no authentication: whoever reaches it can use it.
+        Where to listen.
     device
         First choice of the options panel.
     workdir
-        Where index, labels and sessions are kept, by default ``work/serve`` below the current
-        folder.
+        Where index, labels, users and what clients send are kept, by default ``work/serve`` below
+        the current folder.
     bundles
         Folder of bundles, by default `heatmask.bundle.find.list_places`. The best for most of the
         studies becomes the first model, which viewers run unless another is chosen.
     pattern
         Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
         head, of the first sequence that the bundles take.
+    settings
+        Who may reach it and how, in place of `host`.
+    json_log
+        Write the log as one JSON object a line.
 
     Raises
     ------
     HeatmaskError
-        The port is taken, a folder is missing, or there is no scan or no complete bundle.
+        The port is taken, a folder is missing, there is no scan or no complete bundle, or others
+        could reach the server without encryption and log-in.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    check_port(host, port)
+    settings = settings or AccessSettings(host)
+    set_log_up(json_log)
+    check_port(settings.host, port)
     resolve_device(device)
     work, studies = Path(workdir or "work/serve").resolve(), Path(studies).expanduser()
+    access = Access(settings, work / "access")
+    check_exposure(settings, access.enabled)
     found = list_bundles([Path(bundles).resolve()] if bundles else None)
     index = index_studies(studies, work, list_sequences(found), pattern)
     ((sequences, _),) = count_kinds(studies, pattern, found).most_common(1)
-    folders = [str(bundle.folder) for bundle in order_bundles(found, sequences)]
-    conf = {"device": device, "bundles": os.pathsep.join(folders)}
-    app = create_app(index, work, port, conf)
-    logger.info("Labels are kept in %s", index / "labels/final")
-    logger.info("In 3D Slicer, module MONAI Label, server: http://%s:%d", host, port)
-    import uvicorn
-
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False)
+    ordered = order_bundles(found, sequences)
+    audit = Audit(work / "access")
+    serving = make_serving(index, device, ordered, access, audit, port)
+    _say_what_is_served(serving, studies)
+    serving.app.loading.start()
+    _listen(serving)
 
 
-def create_app(index: Path, work: Path, port: int, conf: dict[str, str]) -> "FastAPI":
-    """Set the host up for a flat folder of studies and return its web application."""
-    # Sessions are scans that clients sent for a while. The host cannot start on half of one,
-    # as a killed server leaves it. Two servers that run at once have different ports.
-    sessions = work / "heatmask_sessions" / str(port)
-    shutil.rmtree(sessions, ignore_errors=True)
-    set_host_settings(
-        {
-            "APP_DIR": str(find_shipped("apps/heatmask")),
-            "STUDIES": str(index),
-            "APP_CONF": conf,
-            "SERVER_PORT": port,
-            "SESSION_PATH": str(sessions),
-        }
-    )
-    from fastapi.middleware.cors import CORSMiddleware
-    from monailabel.app import app
-    from monailabel.interfaces.exception import MONAILabelException
-    from monailabel.interfaces.utils.app import app_instance
+def make_serving(
+    index: Path,
+    device: str,
+    bundles: Sequence[BundleInfo],
+    access: Access,
+    audit: Audit,
+    port: int = 8000,
+) -> "Serving":
+    """Put the parts of a server together, for a flat folder of studies."""
+    from heatmask.serving.app import HeatmaskApp
+    from heatmask.serving.store import Store
+    from heatmask.serving.web import Serving
 
-    # As the host sets it up, it lets any web page that the user visits read the scans. (Its
-    # own setting for that stops batch inference, which cannot print it.)
-    app.user_middleware = [m for m in app.user_middleware if m.cls is not CORSMiddleware]
-    app.add_exception_handler(HeatmaskError, _answer_error)
-    app.add_exception_handler(MONAILabelException, _answer_error)
-    app_instance()  # The host would do it too, and turn an error here into a traceback
-    return app
+    folder = index / "store"
+    store = Store(index, folder)
+    folders = os.pathsep.join(str(bundle.folder) for bundle in bundles)
+    conf = {"device": device, "bundles": folders}
+    app = HeatmaskApp(str(find_shipped("apps/heatmask")), str(index), conf, store, bundles)
+    return Serving(app, store, access, audit, access.settings, folder, port)
 
 
 def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
@@ -109,14 +118,15 @@ def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
     return list(dict.fromkeys(taken)) or ["FLAIR"]
 
 
-def _answer_error(_: "Request", error: Any) -> "PlainTextResponse":
-    """Send an error's text: viewers show it, and the host's default is a bare "Internal ..."."""
-    from fastapi.responses import PlainTextResponse
+def set_log_up(as_json: bool) -> None:
+    """Let the log tell what this package says, and of libraries only what is wrong."""
+    from heatmask.serving.web.requestlog import JsonFormatter
 
-    text = str(getattr(error, "msg", error))
-    logger.warning("%s: %s", type(error).__name__, text)
-    theirs = isinstance(error, InputError | OptionError | DeviceError)
-    return PlainTextResponse(text, status_code=400 if theirs else 500)
+    handler = logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonFormatter() if as_json else plain)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("heatmask").setLevel(logging.INFO)
 
 
 def check_port(host: str, port: int) -> None:
@@ -137,3 +147,47 @@ def check_port(host: str, port: int) -> None:
             f"The server must be able to listen on {host}:{port}, got: {error}. "
             "Stop what runs there, or give another --port."
         ) from error
+
+
+def _say_what_is_served(serving: "Serving", studies: Path) -> None:
+    status = serving.store.status()
+    logger.info("In 3D Slicer, module MONAI Label, server: %s", serving.address)
+    logger.info("Models: %s", ", ".join(serving.app.models))
+    for text, names in serving.app.list_licences().items():
+        logger.info("Licence of the weights of %s: %s", ", ".join(names), text)
+    logger.info("Studies: %d from %s, %d done", status["total"], studies, status["completed"])
+    logger.info("Work folder: %s", serving.folder)
+
+
+def _listen(serving: "Serving") -> None:
+    import uvicorn
+
+    from heatmask.serving.web import create_app
+
+    class Server(uvicorn.Server):
+        """Stops the work as soon as the server is to end, for whom requests would wait."""
+
+        def handle_exit(self, sig: int, frame: object) -> None:
+            # Not here: the signal may have come while a lock was held that stopping needs.
+            threading.Thread(target=serving.stop, daemon=True).start()
+            super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    config = uvicorn.Config(
+        create_app(serving),
+        port=serving.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        **make_uvicorn_options(serving.settings),
+    )
+    try:
+        Server(config).run()
+    except KeyboardInterrupt:
+        pass  # uvicorn raises the signal again once it has ended
+    finally:
+        serving.close()
+        serving.store.close()
+    logging.shutdown()
+    sys.stdout.flush()
+    # The interpreter would take seconds to let go of its libraries, and wait for a worker in one.
+    os._exit(0)

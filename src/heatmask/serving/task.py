@@ -11,14 +11,13 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
@@ -29,6 +28,7 @@ from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.options import Option
+from heatmask.progress import Listener
 from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
@@ -36,6 +36,11 @@ from heatmask.serving.options import read_options, show_option, to_config
 from heatmask.serving.studies import find_scan, read_siblings
 
 logger = logging.getLogger(__name__)
+
+_OPENING = threading.Lock()
+"""Held while a bundle's config is read and its network loaded, which threads share."""
+_DEVICES: dict[tuple[str, int], threading.Lock] = {}
+_PATIENCE_S = 0.2
 
 RESULT_EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
 RESULT_DTYPES = ("uint8", "uint16")
@@ -50,17 +55,11 @@ class HeatmapInferTask(InferTask):
         The bundle to serve.
     device
         First choice of the options panel: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    lock_folder
-        Of all tasks of a server, so that one runs at a time on a device.
     """
 
-    def __init__(
-        self, bundle: ServedBundle, device: str = "auto", lock_folder: str | Path | None = None
-    ) -> None:
+    def __init__(self, bundle: ServedBundle, device: str = "auto") -> None:
         self._bundle = bundle
-        self._lock_folder = Path(lock_folder or tempfile.gettempdir())
         self._panel = {**bundle.panel, "device": build_device_option(device)}
-        self._lock = threading.Lock()
         super().__init__(
             type=InferType.SEGMENTATION,
             labels=bundle.labels,
@@ -73,26 +72,44 @@ class HeatmapInferTask(InferTask):
         """Describe the model to clients, the bundle's version included."""
         return {**super().info(), "version": self._bundle.version}
 
+    @property
+    def license_text(self) -> str:
+        """What the weights may be used for."""
+        return self._bundle.license_text
+
     def is_valid(self) -> bool:
         """Return True: an incomplete bundle does not get this far."""
         return True
 
     def load(self) -> None:
-        """Load the network now, so that wrong weights stop the server and not a request."""
-        self._bundle.load_network(resolve_device(str(self._panel["device"].default)))
+        """Load the network now, so that wrong weights are known before a request comes."""
+        with _OPENING:
+            self._bundle.load_network(resolve_device(str(self._panel["device"].default)))
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(
+        self,
+        request: Mapping[str, Any],
+        progress: Listener | None = None,
+        folder: Path | None = None,
+    ) -> tuple[str, dict[str, Any]]:
         """Run the bundle on the scan at ``request["image"]``.
 
-        Requests wait for one another: the host calls tasks from several threads, and batch
-        inference from another process, while a bundle's config and network and a device's memory
-        are shared.
+        Requests for one device wait for one another: its memory is shared.
+
+        Parameters
+        ----------
+        request
+            What the client sent, and the scan's path.
+        progress
+            See `Pipeline`; also called while the request waits, to give it a chance to stop.
+        folder
+            Where the mask is written; by default the machine's folder for temporary files.
 
         Returns
         -------
         tuple
-            A temporary file with the mask on the scan's own grid, which the host sends and
-            removes, and the facts that go to the client as params.
+            A new file with the mask on the scan's own grid, which the caller removes, and the
+            facts that go to the client as params.
 
         Raises
         ------
@@ -104,13 +121,14 @@ class HeatmapInferTask(InferTask):
         device = resolve_device(str(values["device"]))
         extension, dtype = read_result_format(request)
         path = read_image_path(request)
-        with self._lock, lock_device(device, self._lock_folder):
-            pipeline = self._bundle.open(to_config(values), device)
-            result = pipeline(*list_scans(path))
+        with hold_device(device, progress):
+            with _OPENING:
+                pipeline = self._bundle.open(to_config(values), device)
+            result = pipeline(*list_scans(path), progress)
         summary = summarise_result(result)
-        file = write_mask(result.mask, result.scan, extension, dtype)
+        file = write_mask(result.mask, result.scan, extension, dtype, folder)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
-        logger.info("%s: %s %s", path, summary["finding"], summary["seconds"])
+        logger.info("%s: %s s", self._bundle.name, summary["seconds"])
         return file, {
             **summary,
             "warnings": summary["warnings"] + warnings,
@@ -122,9 +140,17 @@ class HeatmapInferTask(InferTask):
         }
 
 
-def lock_device(device: torch.device, folder: Path) -> FileLock:
-    """Return the lock of a device, the same for all bundles, threads and processes of a server."""
-    return FileLock(folder / f".heatmask-{device.type}-{device.index or 0}.lock")
+@contextmanager
+def hold_device(device: torch.device, progress: Listener | None = None) -> Iterator[None]:
+    """Keep a device to oneself, whichever bundle runs on it."""
+    lock = _DEVICES.setdefault((device.type, device.index or 0), threading.Lock())
+    while not lock.acquire(timeout=_PATIENCE_S):
+        if progress is not None:
+            progress(0, 0)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def build_device_option(default: str) -> Option:
@@ -187,7 +213,9 @@ def list_scans(image: Path) -> tuple[str | dict[str, str], str, str | None]:
     return {**siblings, sequence: str(path)}, path.name, sequence
 
 
-def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> str:
+def write_mask(
+    mask: Tensor, scan: MetaTensor, extension: str, dtype: str, folder: Path | None = None
+) -> str:
     """Write a mask (1, X, Y, Z) to a new temporary file, compressed, and return its path.
 
     It lies where the client's viewer shows the scan: a NIfTI carries the scan's own forms, an
@@ -203,7 +231,7 @@ def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> st
     if not isinstance(mask, MetaTensor):
         raise TypeError(f"The mask must be a MetaTensor, got {type(mask).__name__}.")
     try:
-        with tempfile.NamedTemporaryFile(suffix=extension, delete=False) as file:
+        with tempfile.NamedTemporaryFile(suffix=extension, dir=folder, delete=False) as file:
             if extension == ".nrrd":
                 affine = find_shown_affine(scan, mask)
                 write_itk(mask[0].numpy(force=True), file.name, affine, np.dtype(dtype), True)
@@ -211,10 +239,19 @@ def write_mask(mask: Tensor, scan: MetaTensor, extension: str, dtype: str) -> st
                 save_volume(mask, scan, Path(file.name), np.dtype(dtype))
     except (OSError, RuntimeError) as error:  # ITK raises the latter
         raise OutputError(
-            f"The folder for temporary files must be writable, '{tempfile.gettempdir()}' gave: "
-            f"{error}. Free some space or set TMPDIR."
+            f"The folder '{folder or tempfile.gettempdir()}' must be writable, got: {error}. "
+            "Free some space there."
         ) from error
     return file.name
+
+
+def warm_up() -> None:
+    """Write and read a mask: ITK loads its parts when they are first used, which takes seconds."""
+    mask = MetaTensor(torch.zeros(1, 2, 2, 2), torch.eye(4))
+    for extension in RESULT_EXTENSIONS:
+        file = Path(write_mask(mask, mask, extension, RESULT_DTYPES[0]))
+        read_itk_grid(file)
+        file.unlink()
 
 
 def find_shown_affine(scan: MetaTensor, mask: MetaTensor) -> np.ndarray:

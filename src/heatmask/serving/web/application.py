@@ -1,0 +1,67 @@
+"""The routes put together, and what stands before them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from anyio.to_thread import run_sync
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from heatmask.serving.access import install, list_middleware
+from heatmask.serving.web.bodies import BodyGuard
+from heatmask.serving.web.errors import install_errors
+from heatmask.serving.web.requestlog import RequestLog
+from heatmask.serving.web.routes import batch, datastore, health, infer, info, jobs, sessions
+from heatmask.serving.web.serving import Serving
+
+_EXPIRE_EVERY_S = 60
+
+
+def create_app(serving: Serving) -> FastAPI:
+    """Return the web application of a server: MONAI Label's protocol, as its clients use it.
+
+    Parameters
+    ----------
+    serving
+        The server's parts; its jobs are closed at the end.
+    """
+    app = FastAPI(
+        title="Heatmask",
+        version=serving.app.version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_live,
+        middleware=[
+            Middleware(RequestLog, metrics=serving.metrics),
+            *list_middleware(serving.settings),
+            Middleware(BodyGuard, limits=serving.limits),
+        ],
+    )
+    app.state.serving = serving
+    install(app, serving.access, serving.audit)
+    install_errors(app)
+    for module in (info, datastore, infer, sessions, batch, jobs, health):
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _live(app: FastAPI) -> AsyncIterator[None]:
+    serving: Serving = app.state.serving
+    expiry = asyncio.create_task(_expire(serving))
+    try:
+        yield
+    finally:
+        expiry.cancel()
+        with suppress(asyncio.CancelledError):
+            await expiry
+        serving.stop()
+
+
+async def _expire(serving: Serving) -> None:
+    while True:
+        await asyncio.sleep(_EXPIRE_EVERY_S)
+        await run_sync(serving.expire)

@@ -1,0 +1,34 @@
+"""What of the store a strategy may choose from."""
+
+from typing import Any
+
+from heatmask.serving.store import Store
+
+
+class Available:
+    """A store without the images that somebody else is at work on, as strategies see it.
+
+    Parameters
+    ----------
+    store
+        All of it.
+    client
+        Who asks for a sample.
+
+    Attributes
+    ----------
+    gone : set of str
+        Images whose file is no longer there.
+    """
+
+    def __init__(self, store: Store, client: str) -> None:
+        self._store, self._client = store, client
+        self.gone: set[str] = set()
+
+    def get_unlabeled_images(self, *_: Any, **__: Any) -> list[str]:
+        """Return the images without a submitted label that this client may have."""
+        images = (i for i in self._store.get_unlabeled_images() if i not in self.gone)
+        return [image for image in images if not self._store.leased(image, self._client)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)

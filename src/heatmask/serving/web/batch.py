@@ -1,0 +1,134 @@
+"""Batch inference: a model on many images, one after the other, behind everything urgent."""
+
+import logging
+import shutil
+import tempfile
+import threading
+from collections import deque
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from heatmask.errors import Failures
+from heatmask.serving.store import Store
+from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.web.errors import hide_paths
+from heatmask.serving.web.inference import Inference
+from heatmask.serving.web.jobs import Job, JobError, Jobs
+from heatmask.serving.web.messages import BatchMessage, Chosen
+
+logger = logging.getLogger(__name__)
+_DETAILS = 20
+
+
+class Batch:
+    """A run over many images, in a thread that waits for each of them in the queue.
+
+    A damaged scan does not stop it; every label is in the store as soon as it is made.
+
+    Attributes
+    ----------
+    status
+        ``SUBMITTED``, ``RUNNING``, ``DONE``, ``ERROR`` (all failed) or ``STOPPED``, as in MONAI
+        Label.
+    """
+
+    def __init__(
+        self,
+        task: HeatmapInferTask,
+        model: str,
+        message: BatchMessage,
+        store: Store,
+        jobs: Jobs,
+        tmp: Path,
+        person: str,
+    ) -> None:
+        self.model, self.person, self.status = model, person, "SUBMITTED"
+        self.done, self.total = 0, 0
+        self._task, self._message, self._store = task, message, store
+        self._jobs, self._tmp = jobs, tmp
+        self._details: deque[str] = deque(maxlen=_DETAILS)
+        self._start, self._end = _now(), ""
+        self._stop = threading.Event()
+        self._job: Job | None = None
+        self.id = f"batch-{id(self):x}-{int(datetime.now().timestamp())}"
+
+    def start(self, chosen: Chosen) -> None:
+        """Begin, in a thread of its own."""
+        images = {
+            Chosen.ALL: self._store.list_images,
+            Chosen.LABELED: self._store.get_labeled_images,
+            Chosen.UNLABELED: self._store.get_unlabeled_images,
+        }[chosen]()
+        images = sorted(images)[: self._message.max_batch_size or None]
+        self.total, self.status = len(images), "RUNNING"
+        threading.Thread(target=self._run, args=(images,), name="batch", daemon=True).start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not come to its end."""
+        return self.status in ("SUBMITTED", "RUNNING")
+
+    def stop(self) -> None:
+        """Stop at the next batch of the present image; labels that are made stay."""
+        self._stop.set()
+        if self._job is not None:
+            self._job.stop(JobError(410, "Batch inference was stopped."))
+
+    def describe(self) -> dict[str, Any]:
+        """Return a task as MONAI Label's clients know it, with the images done and to do."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "request": {"model": self.model, **self._message.options},
+            "start_ts": self._start,
+            "end_ts": self._end,
+            "done": self.done,
+            "total": self.total,
+            "details": list(self._details),
+        }
+
+    def _run(self, images: list[str]) -> None:
+        failures = Failures()
+        for image in images:
+            if self._stop.is_set():
+                break
+            with failures.catch(image):
+                self._run_image(image)
+            self.done += 1
+            reason = failures.reasons.get(image)
+            self._say(f"{self.done} / {self.total} {image}: {reason or 'done'}")
+        self._end = _now()
+        reasons = failures.reasons
+        if self._stop.is_set():
+            self.status = "STOPPED"
+        elif reasons:
+            self._sum_up(reasons)
+            self.status = "ERROR" if len(reasons) == self.total else "DONE"
+        else:
+            self.status = "DONE"
+        logger.info("Batch inference of %s: %s", self.model, self.status)
+
+    def _run_image(self, image: str) -> None:
+        folder = Path(tempfile.mkdtemp(dir=self._tmp))
+        try:
+            scan = self._store.find_image(image)
+            work = Inference(self._task, scan, image, self._message.options, folder)
+            self._job = self._jobs.submit(work, self.person, self.model, urgent=False)
+            file, facts = self._job.future.result()
+            self._store.prelabel(image, file, {}, self.model, facts)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sum_up(self, reasons: dict[str, str]) -> None:
+        named = "; ".join(f"{image}: {reason}" for image, reason in reasons.items())
+        count = len(reasons)
+        others = "" if count == self.total else ", the labels of the others are stored"
+        self._say(f"{count} of {self.total} images failed{others}. {named}")
+
+    def _say(self, text: str) -> None:
+        self._details.append(hide_paths(text))
+
+
+def _now() -> str:
+    return datetime.now().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,83 @@
+"""What the server has, and which scan is next."""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter
+from fastapi import Path as InPath
+from starlette.requests import Request
+
+from heatmask.errors import NotFoundError
+from heatmask.serving.access import Person
+from heatmask.serving.access.routes import find_address
+from heatmask.serving.access.settings import is_loopback
+from heatmask.serving.store.durable import measure_sha256
+from heatmask.serving.studies import find_scan
+from heatmask.serving.web.available import Available
+from heatmask.serving.web.messages import SampleMessage, read_message
+from heatmask.serving.web.serving import Annotator, Served, Serving, name_client
+from heatmask.serving.web.uploads import read_body
+
+router = APIRouter()
+
+
+@router.get("/info/")
+@router.get("/info", include_in_schema=False)
+def show_info(serving: Served, person: Annotator) -> dict[str, Any]:
+    """Return models, strategies and how many studies are done."""
+    return serving.app.info()
+
+
+@router.post("/activelearning/{strategy}")
+async def choose_sample(
+    strategy: Annotated[str, InPath(max_length=80)],
+    request: Request,
+    serving: Served,
+    person: Annotator,
+) -> dict[str, Any]:
+    """Return a scan without a submitted label that nobody else is at work on, or {}."""
+    body = await read_body(request, serving.limits)
+    message = read_message(body, SampleMessage)
+    local = not serving.access.enabled and is_loopback(find_address(request))
+    return await run_sync(_choose, serving, strategy, person, message, local)
+
+
+def _choose(
+    serving: Serving, strategy: str, person: Person, message: SampleMessage, local: bool
+) -> dict[str, Any]:
+    order = serving.app.strategies.get(strategy)
+    if order is None:
+        known = ", ".join(serving.app.strategies)
+        raise NotFoundError(f"There is no strategy {strategy!r}. Strategies: {known}.")
+    client = name_client(person, message.client_id)
+    available = Available(serving.store, client)
+    with serving.sampling:
+        while True:
+            chosen = order({"strategy": strategy}, available)
+            if not chosen:
+                return {}
+            image = str(chosen["id"])
+            if serving.store.find_image(image).is_file():
+                break
+            available.gone.add(image)
+        serving.store.lease(image, client)
+    info = serving.store.get_image_info(image)
+    shown = info.get("strategy")
+    shown = dict(shown) if isinstance(shown, dict) else {}
+    shown[strategy] = {"ts": int(time.time()), "client_id": client}
+    serving.store.update_image_info(image, {"strategy": shown})
+    serving.store.note_seen(image, client)
+    serving.audit.record(person, "next sample", image)
+    scan = find_scan(Path(info.pop("path")))
+    # Slicer keeps downloads by their name, and knows by this whether they are the same scan.
+    stat = scan.stat()
+    info["checksum"] = f"SHA256:{_measure(scan, stat.st_mtime_ns, stat.st_size)}"
+    return {**info, "id": image, **({"path": str(scan)} if local else {})}
+
+
+@lru_cache(maxsize=10_000)
+def _measure(path: Path, changed_ns: int, size: int) -> str:
+    return measure_sha256(path)

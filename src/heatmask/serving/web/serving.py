@@ -1,0 +1,129 @@
+"""What all routes share: models, store, jobs, and who may."""
+
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from fastapi import Depends, Request
+
+from heatmask.errors import NotFoundError
+from heatmask.serving.access import Access, AccessSettings, Audit, Person, Role, require
+from heatmask.serving.app import HeatmaskApp
+from heatmask.serving.store import Store
+from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.web.batch import Batch
+from heatmask.serving.web.jobs import Jobs
+from heatmask.serving.web.limits import Limits
+from heatmask.serving.web.metrics import Metrics
+from heatmask.serving.web.sessions import Sessions
+
+
+@dataclass
+class Serving:
+    """A server's parts.
+
+    Attributes
+    ----------
+    app
+        The models and the order of samples.
+    store
+        Images and labels.
+    access, audit, settings
+        Who may, who did, and where the server listens.
+    folder
+        The server's own, private one.
+    port
+        Where it listens.
+    limits
+        Of requests and their work.
+    sampling
+        Held while a sample is chosen, so that two people do not get the same.
+    """
+
+    app: HeatmaskApp
+    store: Store
+    access: Access
+    audit: Audit
+    settings: AccessSettings
+    folder: Path
+    port: int = 8000
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Make what belongs to these parts, and clear what a killed server left."""
+        self.tmp = self.folder / "tmp"
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        self.tmp.mkdir(parents=True, mode=0o700)
+        self.metrics = Metrics()
+        self.jobs = Jobs(max(1, torch.cuda.device_count()), self.limits, self.metrics)
+        self.sessions = Sessions(self.store, self.limits.session_s)
+        self.batch: Batch | None = None
+        self.sampling = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """What users type into 3D Slicer."""
+        scheme = "https" if self.settings.tls_cert else "http"
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def find_model(self, name: str) -> HeatmapInferTask:
+        """Return a model by its name.
+
+        Raises
+        ------
+        NotFoundError
+            There is none.
+        """
+        task = self.app.models.get(name)
+        if task is None:
+            raise NotFoundError(
+                f"There is no model {name[:80]!r}. Models: {', '.join(self.app.models)}."
+            )
+        return task
+
+    def stop(self) -> None:
+        """Tell all work to stop, at its next batch."""
+        if self.batch is not None:
+            self.batch.stop()
+        self.jobs.stop()
+
+    def close(self) -> bool:
+        """Stop all work; return whether it came to its end."""
+        self.stop()
+        return self.jobs.join()
+
+    def expire(self) -> None:
+        """Delete what clients sent and use no more."""
+        self.sessions.expire()
+        self.store.expire(self.limits.session_s)
+
+
+def get_serving(request: Request) -> Any:
+    """Return the parts of the server that a request came to."""
+    return request.app.state.serving
+
+
+def _find_person(role: Role) -> Any:
+    needed = require(role)
+
+    async def find_person(request: Request) -> Person:
+        person = await needed(request)
+        request.state.person = person.name  # for the log
+        return person
+
+    return Depends(find_person)
+
+
+Served = Annotated[Serving, Depends(get_serving)]
+Annotator = Annotated[Person, _find_person(Role.ANNOTATOR)]
+Reviewer = Annotated[Person, _find_person(Role.REVIEWER)]
+Admin = Annotated[Person, _find_person(Role.ADMIN)]
+
+
+def name_client(person: Person, client_id: str = "") -> str:
+    """Return by what name the store knows who asks."""
+    return f"{person.name}/{client_id}"

@@ -1,0 +1,112 @@
+"""The web application on a real port of this machine, with models whose slowness a test decides."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from monailabel.client.client import MONAILabelClient
+
+from heatmask.bundle import list_bundles
+from heatmask.serving.access import Access, AccessSettings, Audit
+from heatmask.serving.server import make_serving
+from heatmask.serving.studies import index_studies
+from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.web import Limits, Serving, create_app
+from helpers.server import MODEL, find_free_port
+from helpers.serving_stub import write_bundle, write_scan
+from helpers.site import run_site
+
+SLOW = "stub_slow_segmentation"
+SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+
+
+class SlowTask(HeatmapInferTask):
+    """The planted model after `steps` steps of a pass through nothing, which count as its images.
+
+    Attributes
+    ----------
+    running : threading.Event
+        Set once a run has begun.
+    finished : list of str
+        Scans of the runs that were not stopped.
+    """
+
+    steps, step_s = 0, 0.05
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.running = threading.Event()
+        self.begun: list[str] = []
+        self.finished: list[str] = []
+
+    def __call__(self, request, progress=None, folder=None):
+        self.running.set()
+        self.begun.append(Path(request["image"]).name)
+        for step in range(self.steps):
+            time.sleep(self.step_s)
+            if progress is not None:
+                progress(step, self.steps)
+        answer = super().__call__(request, progress, folder)
+        self.finished.append(Path(request["image"]).name)
+        return answer
+
+
+@dataclass
+class Web:
+    """A running application, and clients of it."""
+
+    serving: Serving
+    url: str
+    client: MONAILabelClient
+    studies: Path
+    slow: SlowTask
+    http: requests.Session = field(default_factory=requests.Session)
+
+    def send(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """Send a request; whatever the answer, it names no path of the server."""
+        answer = self.http.request(method, self.url + path, timeout=60, **arguments)
+        assert answer.status_code != 500, answer.text
+        assert answer.status_code < 400 or "/tmp/" not in answer.text, answer.text
+        return answer
+
+    def list_files(self) -> dict[str, bytes]:
+        """Return what lies in the work folder and beside the studies, without the audit log."""
+        places = (self.serving.folder, self.studies)
+        files = (path for place in places for path in place.rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in files if path.name != ".lock"}
+
+
+@contextmanager
+def run_web(
+    tmp_path: Path, limits: Limits | None = None, settings: AccessSettings | None = None
+) -> Iterator[Web]:
+    """Serve two studies with the planted model, and with the same made slow."""
+    settings = settings or AccessSettings()
+    bundles, studies, work = (tmp_path / name for name in ("bundles", "studies", "work"))
+    for model in (MODEL, SLOW):
+        write_bundle(bundles / model)
+    for patient in ("p1", "p2"):
+        write_scan(studies / patient / f"{patient}-flair.nii.gz", patient == "p1")
+    index = index_studies(studies, work)
+    access, audit = Access(settings, work / "access"), Audit(work / "access")
+    port = find_free_port()
+    serving = make_serving(index, "cpu", list_bundles([bundles]), access, audit, port)
+    if limits is not None:
+        serving.close()
+        serving = Serving(
+            serving.app, serving.store, access, audit, settings, serving.folder, port, limits
+        )
+    slow = SlowTask(serving.app.models[SLOW]._bundle, "cpu")
+    serving.app._infers = {**serving.app.models, SLOW: slow}
+    try:
+        with run_site(create_app(serving), port):
+            url = f"http://127.0.0.1:{port}"
+            yield Web(serving, url, MONAILabelClient(url, tmpdir=str(tmp_path)), studies, slow)
+    finally:
+        serving.close()
+        serving.store.close()

@@ -1,0 +1,240 @@
+"""The queue: its end, progress, stopping, time limits; many clients at once."""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from heatmask.serving.web.jobs import Job, JobError, Jobs, State
+from heatmask.serving.web.limits import Limits
+from heatmask.serving.web.metrics import Metrics
+from helpers.server import MODEL
+from helpers.serving_stub import write_scan
+from helpers.web import SLOW, Web, run_web
+
+
+@pytest.fixture
+def jobs():
+    made = Jobs(1, Limits(queue=2, seconds=0.5), Metrics())
+    yield made
+    made.stop()
+    assert made.join(5)
+
+
+def wait_until(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def run_until_told_to_stop(job: Job) -> None:
+    for step in range(1000):
+        job.tell(step, 1000)
+        time.sleep(0.01)
+
+
+def test_the_queue_has_an_end_and_what_nobody_waits_for_comes_last(jobs: Jobs) -> None:
+    release, order = threading.Event(), []
+    first = jobs.submit(lambda job: release.wait(10), "a", "m")
+    wait_until(lambda: first.state is State.RUNNING)
+    patient = [
+        jobs.submit(lambda job: order.append("patient"), "a", "m", urgent=False) for _ in range(5)
+    ]
+    urgent = [jobs.submit(lambda job: order.append("urgent"), "a", "m") for _ in range(2)]
+    with pytest.raises(JobError, match="2 inferences wait already") as refused:
+        jobs.submit(lambda job: None, "a", "m")
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "10"})
+    release.set()
+    for job in (*patient, *urgent):
+        job.future.result(10)
+    assert order == ["urgent"] * 2 + ["patient"] * 5
+    assert jobs.list_open() == []
+
+
+def test_a_job_that_waits_is_dropped_and_one_that_runs_stops(jobs: Jobs) -> None:
+    running = jobs.submit(run_until_told_to_stop, "a", "m", "mine")
+    waiting = jobs.submit(lambda job: pytest.fail("was stopped"), "a", "m")
+    wait_until(lambda: running.done > 3)
+    assert jobs.get("mine").describe()["state"] == "running"
+    waiting.stop(JobError(410, "stopped"))
+    assert waiting.state is State.STOPPED
+    running.stop(JobError(410, "stopped"))
+    with pytest.raises(JobError, match="stopped"):
+        running.future.result(5)
+    assert running.state is State.STOPPED
+    assert jobs.submit(lambda job: 5, "a", "m").future.result(5) == 5
+
+
+def test_a_job_that_takes_too_long_stops(jobs: Jobs) -> None:
+    with pytest.raises(JobError, match="too long") as error:
+        jobs.submit(run_until_told_to_stop, "a", "m").future.result(5)
+    assert error.value.status == 504
+
+
+def test_an_id_is_taken_once_and_errors_are_kept(jobs: Jobs) -> None:
+    def fail(job: Job) -> None:
+        raise ValueError("a reason")
+
+    job = jobs.submit(fail, "a", "m", "mine")
+    with pytest.raises(ValueError, match="a reason"):
+        job.future.result(5)
+    assert job.state is State.FAILED
+    with pytest.raises(JobError, match="taken"):
+        jobs.submit(fail, "a", "m", "mine")
+
+
+def infer(web: Web, model: str, params: str = "{}", image: str = "p1-flair") -> requests.Response:
+    return requests.post(
+        f"{web.url}/infer/{model}?image={image}", data={"params": params}, timeout=60
+    )
+
+
+def test_progress_is_told_by_the_clients_own_id(own_web: Web) -> None:
+    own_web.slow.steps = 30
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(infer, own_web, SLOW, '{"job": "mine-1"}')
+        wait_until(lambda: own_web.send("GET", "/jobs/mine-1").status_code == 200)
+        wait_until(lambda: own_web.send("GET", "/jobs/mine-1").json()["done"] > 5)
+        job = own_web.send("GET", "/jobs/mine-1").json()
+        assert (job["state"], job["total"], job["model"]) == ("running", 30, SLOW)
+        assert answer.result().status_code == 200
+    job = own_web.send("GET", "/jobs/mine-1").json()
+    assert (job["state"], job["done"]) == ("done", job["total"])
+    assert infer(own_web, MODEL, '{"job": "mine-1"}').status_code == 409
+
+
+def test_a_job_is_stopped_by_its_id(own_web: Web) -> None:
+    own_web.slow.steps = 1000
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(infer, own_web, SLOW, '{"job": "mine"}')
+        assert own_web.slow.running.wait(10)
+        assert own_web.send("DELETE", "/jobs/mine").ok
+        assert (answer.result(5).status_code, answer.result().text) == (
+            410, "The inference was stopped.",
+        )  # fmt: skip
+    assert own_web.slow.finished == []
+
+
+def abandon(web: Web, model: str) -> None:
+    """Ask for an inference, and go."""
+    host, port = web.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /infer/{model}?image=p1-flair HTTP/1.1\r\nHost: {host}\r\n"
+        connection.sendall(head.encode() + b"Content-Length: 0\r\n\r\n")
+        wait_until(lambda: web.serving.jobs.list_open())
+        time.sleep(0.1)
+
+
+def test_who_goes_in_the_middle_is_stopped(own_web: Web) -> None:
+    own_web.slow.steps = 1000
+    abandon(own_web, SLOW)
+    assert infer(own_web, MODEL).status_code == 200
+    assert (own_web.slow.begun, own_web.slow.finished) == (["p1-flair.nii.gz"], [])
+    assert not list(own_web.serving.tmp.iterdir())
+
+
+def test_who_goes_before_the_turn_is_dropped(own_web: Web) -> None:
+    own_web.slow.steps = 40
+    with ThreadPoolExecutor(1) as pool:
+        staying = pool.submit(infer, own_web, SLOW)
+        assert own_web.slow.running.wait(10)
+        abandon(own_web, SLOW)
+        wait_until(lambda: own_web.serving.jobs.count(State.STOPPED) == 1)
+        assert not staying.done()
+        assert staying.result().status_code == 200
+    assert len(own_web.slow.begun) == 1
+    assert not list(own_web.serving.tmp.iterdir())
+
+
+def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
+    with run_web(tmp_path, replace(Limits(), queue=2, seconds=1.0)) as web:
+        web.slow.steps = 10_000
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: infer(web, SLOW), range(6)))
+        codes = sorted(answer.status_code for answer in answers)
+        assert codes.count(503) >= 3
+        assert set(codes) == {503, 504}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["Retry-After"] == "10"
+        assert not list(web.serving.tmp.iterdir())
+
+
+def test_eight_clients_at_once_get_what_one_alone_gets(own_web: Web, tmp_path: Path) -> None:
+    requests_ = [
+        (MODEL, params, image)
+        for params in ("{}", '{"slice_axis": "coronal"}', '{"gate": false, "threshold_level": 1.5}')
+        for image in ("p1-flair", "p2-flair")
+    ] * 4
+
+    def ask(wanted: tuple[str, str, str]) -> bytes:
+        model, params, image = wanted
+        path = f"{own_web.url}/infer/{model}?image={image}&output=image"
+        answer = requests.post(path, data={"params": params}, timeout=120)
+        answer.raise_for_status()
+        return answer.content
+
+    alone = [ask(wanted) for wanted in requests_[:6]] * 4
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, requests_))
+    assert together == alone
+    assert not list(own_web.serving.tmp.iterdir())
+
+
+def test_info_is_answered_at_once_beside_eight_inferences(own_web: Web) -> None:
+    own_web.slow.steps = 40
+    seconds: list[float] = []
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(infer, own_web, SLOW if n % 2 else MODEL) for n in range(8)]
+        while not all(answer.done() for answer in answers):
+            start = time.perf_counter()
+            own_web.send("GET", "/info/").raise_for_status()
+            seconds.append(time.perf_counter() - start)
+        assert {answer.result().status_code for answer in answers} == {200}
+    seconds.sort()
+    assert seconds[len(seconds) // 2] < 0.1
+    assert seconds[-1] < 1
+
+
+def wait_for_batch(web: Web) -> dict:
+    wait_until(lambda: web.send("GET", "/batch/infer/").json()["status"] != "RUNNING", 60)
+    return web.send("GET", "/batch/infer").json()
+
+
+@pytest.mark.fault("E")
+def test_batch_labels_are_seen_at_once_and_a_damaged_scan_stops_nothing(own_web: Web) -> None:
+    scan = own_web.studies / "p1/p1-flair.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:9000])
+    started = own_web.send("POST", f"/batch/infer/{MODEL}", json={"label_tag": "original"}).json()
+    assert (started["status"], started["total"]) == ("RUNNING", 2)
+    assert own_web.send("GET", "/batch/infer/?check_if_running=true").status_code in (200, 404)
+    status = wait_for_batch(own_web)
+    assert (status["status"], status["done"]) == ("DONE", 2)
+    end = status["details"][-1]
+    assert "1 of 2 images failed, the labels of the others are stored. p1-flair: " in end
+    assert "is cut off or damaged" in end
+    assert str(own_web.studies) not in end
+    objects = own_web.client.datastore()["objects"]
+    assert [set(objects[i]["labels"]) for i in ("p1-flair", "p2-flair")] == [set(), {"original"}]
+    assert not list(own_web.serving.tmp.iterdir())
+
+
+def test_batch_gives_way_and_is_stopped(own_web: Web) -> None:
+    for number in range(4):
+        write_scan(own_web.studies / f"q{number}" / f"q{number}-flair.nii.gz")
+    own_web.slow.steps = 60
+    own_web.send("POST", f"/batch/infer/{SLOW}?images=unlabeled", json={}).raise_for_status()
+    assert own_web.send("POST", f"/batch/infer/{MODEL}").status_code == 429
+    assert own_web.slow.running.wait(10)
+    assert infer(own_web, MODEL).status_code == 200
+    assert own_web.send("GET", "/batch/infer").json()["done"] < 2, "the inference came before"
+    assert own_web.send("DELETE", "/batch/infer/").ok
+    assert wait_for_batch(own_web)["status"] == "STOPPED"
+    assert own_web.send("DELETE", "/batch/infer").json() is None
+    assert len(own_web.slow.finished) <= 1
