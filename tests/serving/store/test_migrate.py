@@ -49,6 +49,9 @@ def check_taken_over(store: Store, former: dict[str, bytes]) -> None:
 
 def test_labels_become_version_1_and_uploaded_files_shared_images(flat, former, tmp_path):
     upload, old = (flat / "6 t2.nii.gz").read_bytes(), read_tree(flat)
+    session = flat.parent / "heatmask_sessions/8000/half"
+    session.mkdir(parents=True)
+    write_image(session / "scan.nii.gz")
     store = reopen(flat)
     check_taken_over(store, former)
     assert store.find_image(store.list_images()[2]).read_bytes() == upload
@@ -56,6 +59,7 @@ def test_labels_become_version_1_and_uploaded_files_shared_images(flat, former, 
     assert kept == {k: v for k, v in old.items() if k.startswith(("labels/", "datastore_v2"))}
     left = {path.name for path in flat.iterdir()} - {".lock"}
     assert left == {"p1.nii.gz", "p2.nii.gz", "store", "taken_over", "labels"}
+    assert not (flat.parent / "heatmask_sessions").exists()
     assert not [path for path in (flat / "labels").rglob("*") if path.is_file()]
     store.close()
     again = reopen(flat)

@@ -9,6 +9,7 @@ next start.
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,8 @@ from heatmask.serving.store.sent import SentImage, SentImages, name_file
 
 logger = logging.getLogger(__name__)
 
-INDEX, TAKEN_OVER = "datastore_v2.json", "taken_over"
+INDEX, SESSIONS = "datastore_v2.json", "heatmask_sessions"
+TAKEN_OVER = "taken_over"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Migration:
             self._take_notes(image, _dig(index, image, "image", "info"))
         if (self.flat / INDEX).is_file():
             self._put_aside(self.flat / INDEX)
+        # Scans of sessions that ended with their server, which deleted them when it started.
+        shutil.rmtree(self.flat.parent / SESSIONS, ignore_errors=True)
 
     def _take_image(self, path: Path) -> None:
         name, suffix = split_scan_name(path.name)
