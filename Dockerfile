@@ -2,10 +2,10 @@
 # The Heatmask server for 3D Slicer, with the bundle's weights inside.
 #
 #   docker build -t heatmask .
-#   docker run --rm --gpus all -p 127.0.0.1:8000:8000 \
+#   docker run --rm --gpus all --network host \
 #       -v /path/to/scans:/studies:ro -v heatmask-work:/opt/heatmask/work heatmask
 #
-# There is NO AUTHENTICATION yet: publish the port on 127.0.0.1 only, as above.
+# So only the own machine reaches it. For others it needs users and TLS: docs/how-to/hospital.md
 # More, and what has not been tried yet: docs/how-to/docker.md
 
 # A CUDA runtime image with Python 3.11 or 3.12 in its package lists.
@@ -43,6 +43,6 @@ VOLUME ["/opt/heatmask/work"]
 
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/info/', timeout=8)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=8)"]
 
-CMD ["heatmask", "serve", "/studies", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["heatmask", "serve", "/studies"]

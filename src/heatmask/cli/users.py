@@ -122,7 +122,7 @@ def _note(workdir: Path, action: str, user: str, role: str | None = None) -> Non
     from heatmask.serving.access.audit import Audit
     from heatmask.serving.access.users import find_folder
 
-    facts = {"user": user, "client": f"command line of {getpass.getuser()}", "result": "done"}
+    facts = {"user": user, "client": f"command line of {getpass.getuser()}"}
     Audit(find_folder(workdir)).record(None, action, **facts, **({"role": role} if role else {}))
 
 

@@ -18,6 +18,7 @@ from heatmask.serving.access import (
     AccessSettings,
     Audit,
     check_exposure,
+    find_folder,
     make_uvicorn_options,
 )
 from heatmask.serving.studies import index_studies
@@ -78,13 +79,13 @@ def start_server(
     check_port(settings.host, port)
     resolve_device(device)
     work, studies = Path(workdir or "work/serve").resolve(), Path(studies).expanduser()
-    access = Access(settings, work / "access")
+    access = Access(settings, find_folder(work))
     check_exposure(settings, access.enabled)
     found = list_bundles([Path(bundles).resolve()] if bundles else None)
     index = index_studies(studies, work, list_sequences(found), pattern)
     ((sequences, _),) = count_kinds(studies, pattern, found).most_common(1)
     ordered = order_bundles(found, sequences)
-    audit = Audit(work / "access")
+    audit = Audit(find_folder(work))
     serving = make_serving(index, device, ordered, access, audit, port)
     _say_what_is_served(serving, studies)
     serving.app.loading.start()

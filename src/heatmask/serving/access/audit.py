@@ -58,7 +58,7 @@ class Audit:
         image
             The image's id, not a name that a client gave it.
         facts
-            Of `FACTS`.
+            Of `FACTS`; the result, unless it is given, is ``done``.
 
         Raises
         ------
@@ -73,6 +73,7 @@ class Audit:
             **who,
             "action": action,
             "image": image,
+            "result": "done",
             **facts,
         }
         # ASCII alone, so that nothing in a value can begin another line

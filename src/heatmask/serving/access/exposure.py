@@ -66,7 +66,7 @@ def make_uvicorn_options(settings: AccessSettings) -> dict[str, Any]:
 
 def list_middleware(settings: AccessSettings) -> list[Middleware]:
     """Return what every request has to pass before the application, the outermost first."""
-    names = {settings.host, *settings.allowed_hosts, socket.gethostname(), socket.getfqdn()}
+    names = {settings.host, *settings.allowed_hosts, socket.gethostname()}
     layers = [Middleware(HostGuard, names=names)]
     if settings.proxies:
         proxies = list(settings.proxies)

@@ -1,5 +1,6 @@
 """Log in as MONAI Label's client does, and the role that a route needs."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -8,6 +9,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.responses import PlainTextResponse
 
+from heatmask.errors import HeatmaskError
 from heatmask.serving.access.access import Access
 from heatmask.serving.access.audit import Audit
 from heatmask.serving.access.person import AccessError, Person, Role
@@ -22,12 +24,16 @@ router = APIRouter(prefix="/auth", tags=["auth"])
 
 @dataclass(frozen=True)
 class RoleNeeded:
-    """A dependency of a route: the person who asks, who must have a role."""
+    """A dependency of a route: the person who asks, who must have a role.
+
+    What changes something and is refused later is in the audit log too; what is done, the route
+    itself puts there, which knows the image.
+    """
 
     role: Role
 
-    async def __call__(self, request: Request) -> Person:
-        """Return who asks.
+    async def __call__(self, request: Request) -> AsyncIterator[Person]:
+        """Give who asks.
 
         Raises
         ------
@@ -42,17 +48,29 @@ class RoleNeeded:
         # threads of everybody else.
         person = await anyio.to_thread.run_sync(identify, limiter=request.app.state.lookups)
         if not person.role.includes(self.role):
-            audit: Audit = request.app.state.audit
-            audit.record(person, "refuse", reason=f"needs {self.role}", result="refused")
+            _note_refusal(request, person, f"needs {self.role}")
             raise AccessError(
                 403, f"This needs the role {self.role}; {person.name} is {person.role}."
             )
-        return person
+        request.state.person = person.name  # for the log of requests
+        try:
+            yield person
+        except HeatmaskError as error:
+            if request.method not in ("GET", "HEAD"):
+                _note_refusal(request, person, type(error).__name__)
+            raise
 
 
 def require(role: Role) -> RoleNeeded:
     """Return a dependency: ``person: Annotated[Person, Depends(require(Role.REVIEWER))]``."""
     return RoleNeeded(role)
+
+
+def _note_refusal(request: Request, person: Person, reason: str) -> None:
+    audit: Audit = request.app.state.audit
+    # The route alone: its query holds names that clients give to images.
+    action = f"{request.method} {request.scope['route'].path}"
+    audit.record(person, action, result="refused", reason=reason)
 
 
 def find_address(request: Request) -> str:
@@ -99,7 +117,7 @@ async def log_in(
             user = username[:64] if access.knows(username) else "unknown"
             audit.record(None, "log in", user=user, address=address, result="refused")
         raise
-    audit.record(person, "log in", address=address, result="done")
+    audit.record(person, "log in", address=address)
     return {"access_token": token, "token_type": "bearer"}
 
 

@@ -107,21 +107,10 @@ def get_serving(request: Request) -> Any:
     return request.app.state.serving
 
 
-def _find_person(role: Role) -> Any:
-    needed = require(role)
-
-    async def find_person(request: Request) -> Person:
-        person = await needed(request)
-        request.state.person = person.name  # for the log
-        return person
-
-    return Depends(find_person)
-
-
 Served = Annotated[Serving, Depends(get_serving)]
-Annotator = Annotated[Person, _find_person(Role.ANNOTATOR)]
-Reviewer = Annotated[Person, _find_person(Role.REVIEWER)]
-Admin = Annotated[Person, _find_person(Role.ADMIN)]
+Annotator = Annotated[Person, Depends(require(Role.ANNOTATOR))]
+Reviewer = Annotated[Person, Depends(require(Role.REVIEWER))]
+Admin = Annotated[Person, Depends(require(Role.ADMIN))]
 
 
 def name_client(person: Person, client_id: str = "") -> str:

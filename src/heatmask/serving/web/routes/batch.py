@@ -29,7 +29,7 @@ async def start_batch(
     batch = Batch(task, model, message, serving.store, serving.jobs, serving.tmp, person.name)
     serving.batch = batch
     batch.start(images)
-    serving.audit.record(person, "start batch", model=model, count=batch.total)
+    serving.audit.record(person, "start batch", model=model, count=batch.total, result="begun")
     return batch.describe()
 
 

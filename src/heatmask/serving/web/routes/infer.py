@@ -43,7 +43,7 @@ async def infer(
             options["label"] = str(form.files["label"].path)
         work = Inference(task, scan, name, options, form.folder)
         job = serving.jobs.submit(work, person.name, model, message.job)
-        serving.audit.record(person, "infer", image_id, model=model, job=job.id)
+        serving.audit.record(person, "infer", image_id, model=model, job=job.id, result="begun")
         file, facts = await await_job(job, request)
         facts["job"] = job.id
         if message.save_label and image_id:
