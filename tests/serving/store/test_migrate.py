@@ -104,6 +104,20 @@ def test_stopped_halfway_it_goes_on_at_the_next_start(flat, former, monkeypatch,
     store.close()
 
 
+def test_an_image_that_was_taken_over_is_not_taken_twice(flat, former, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", stop)
+    with pytest.raises(KeyboardInterrupt):
+        reopen(flat)
+    monkeypatch.undo()
+    store = reopen(flat)
+    check_taken_over(store, former)
+    assert len(store.list_images()) == 3
+    store.close()
+
+
 def test_a_label_under_another_extension_is_an_earlier_version(flat, former, tmp_path):
     """The host left A's file beside B's when B submitted another type."""
     orphan = write_label(tmp_path / "o.nii", 5)
