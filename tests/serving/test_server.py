@@ -3,6 +3,8 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -177,6 +180,24 @@ def lgg_server(lgg: Path, tmp_path_factory) -> Iterator[Server]:
     """`make serve STUDIES=../shared/data/lgg`, as it is."""
     with run_server(lgg, None, tmp_path_factory.mktemp("lgg")) as running:
         yield running
+
+
+def test_the_first_answer_comes_soon(lgg: Path, tmp_path: Path) -> None:
+    """In seconds of the processor, as tests run beside each other."""
+    with run_server(lgg, None, tmp_path) as server:
+        process = psutil.Process(server.process.pid)
+        assert sum(process.cpu_times()[:2]) < 8
+
+
+def test_what_the_server_leaves_out_is_there_afterwards() -> None:
+    code = (
+        "from heatmask.serving.compat import leave_out\n"
+        "with leave_out('torchvision', 'json'):\n"
+        "    import heatmask.serving.web, sys, json\n"
+        "    assert sys.modules['torchvision'] is None\n"
+        "import torchvision, ignite, zennit, monai.handlers\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_shipped_bundles_are_served_with_their_licence(lgg_server, lgg):

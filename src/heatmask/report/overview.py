@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from heatmask.geometry import SLICE_AXES, find_slice_axis, order_as_stored, to_ras
 from heatmask.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PLANES = {axis: name for name, axis in SLICE_AXES.items()}
 _ROWS = 4
@@ -19,13 +21,15 @@ _MASK_COLOUR = "#35d0ff"
 NOTICE = "Pseudo-mask to be corrected by a radiologist. Not a diagnosis, not a medical device."
 
 
-def draw_overview(result: Result, summary: dict[str, Any]) -> Figure:
+def draw_overview(result: Result, summary: dict[str, Any]) -> "Figure":
     """Return the figure: a row for each telling slice, columns scan, heatmap, mask.
 
     Slices are shown as radiologists look at them: the patient's right on the left of the
     picture, anterior up (axial), superior up (coronal, sagittal). Their numbers are those of the
     summary.
     """
+    from matplotlib.figure import Figure  # takes its time, and the server draws none
+
     affine = np.asarray(result.scan.affine)
     scan, heat, mask = (
         to_ras(np.asarray(volume), affine)
@@ -86,7 +90,7 @@ def _aspect(spacing: NDArray, slice_axis: int) -> float:
 
 
 def _draw_row(
-    row: Sequence[Axes], planes: Sequence[NDArray], window: tuple[float, float], aspect: float
+    row: Sequence["Axes"], planes: Sequence[NDArray], window: tuple[float, float], aspect: float
 ) -> Any:
     scan, heat, mask = planes
     for axis in row:

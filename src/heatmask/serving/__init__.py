@@ -10,6 +10,7 @@
     bundle      a MONAI Bundle, read once and built anew for every request
     options     the options panel: what a request may set, and to what
     store       images and versions of their labels
+    log         plain for people, JSON for machines
     studies     the flat folder of links to the studies
     compat      what MONAI Label 0.8.5 needs before it can be imported
 

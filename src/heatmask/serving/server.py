@@ -21,6 +21,8 @@ from heatmask.serving.access import (
     find_folder,
     make_uvicorn_options,
 )
+from heatmask.serving.compat import leave_out
+from heatmask.serving.log import set_log_up
 from heatmask.serving.studies import index_studies
 
 if TYPE_CHECKING:
@@ -101,9 +103,10 @@ def make_serving(
     port: int = 8000,
 ) -> "Serving":
     """Put the parts of a server together, for a flat folder of studies."""
-    from heatmask.serving.app import HeatmaskApp
-    from heatmask.serving.store import Store
-    from heatmask.serving.web import Serving
+    with leave_out(*list_unneeded(bundles)):
+        from heatmask.serving.app import HeatmaskApp
+        from heatmask.serving.store import Store
+        from heatmask.serving.web import Serving
 
     folder = index / "store"
     store = Store(index, folder)
@@ -113,21 +116,23 @@ def make_serving(
     return Serving(app, store, access, audit, access.settings, folder, port)
 
 
+def list_unneeded(bundles: Iterable[BundleInfo]) -> list[str]:
+    """Return libraries that MONAI would load, and that nothing needs which these bundles name.
+
+    They are of training, of pictures of training, and torchvision, with which MONAI offers some
+    networks more.
+    """
+    names = ["ignite", "matplotlib", "mlflow", "pandas", "tensorboard", "tensorboardX"]
+    configs = (bundle.folder / "configs/inference.json" for bundle in bundles)
+    if any("torchvision" in path.read_text(encoding="utf-8").lower() for path in configs):
+        return names
+    return [*names, "torchvision"]
+
+
 def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
     """Return the sequences that bundles take, without repetition."""
     taken = (name for bundle in bundles for name in bundle.sequences)
     return list(dict.fromkeys(taken)) or ["FLAIR"]
-
-
-def set_log_up(as_json: bool) -> None:
-    """Let the log tell what this package says, and of libraries only what is wrong."""
-    from heatmask.serving.web.requestlog import JsonFormatter
-
-    handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if as_json else plain)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("heatmask").setLevel(logging.INFO)
 
 
 def check_port(host: str, port: int) -> None:

@@ -172,7 +172,7 @@ def test_a_model_with_wrong_weights_is_taken_out(own_web: Web) -> None:
 def test_the_log_has_a_line_a_request_without_names(
     web: Web, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from heatmask.serving.web.requestlog import JsonFormatter
+    from heatmask.serving.log import JsonFormatter
 
     with caplog.at_level("INFO", "heatmask"):
         web.send("GET", "/datastore/image/info?image=p1-flair")

@@ -1,10 +1,8 @@
 """One line a request; and whatever nobody foresaw becomes a number, its traceback in the log."""
 
-import json
 import logging
 import secrets
 import time
-from datetime import UTC, datetime
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
@@ -69,21 +67,3 @@ class RequestLog:
                 "seconds": round(seconds, 4), "person": person, "address": client,
             },
         )  # fmt: skip
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, for machines that collect logs."""
-
-    FACTS = ("method", "path", "status", "seconds", "person", "address")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **{name: getattr(record, name) for name in self.FACTS if hasattr(record, name)},
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
