@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONNECTIONS = 256
+"""At once; more are answered with 503."""
 GRACE_S = 1
 """How long answers may take that are under way when the server ends."""
 
@@ -184,6 +186,7 @@ def _listen(serving: "Serving") -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=CONNECTIONS,
         **make_uvicorn_options(serving.settings),
     )
     try:

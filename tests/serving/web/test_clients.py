@@ -94,6 +94,13 @@ def test_a_volume_that_is_open_already_is_run_under_its_own_name(
     assert (own_web.studies / "p1/p1-flair.nii.gz").read_bytes() == before
 
 
+def test_what_a_client_calls_itself_is_text_on_the_page(own_web: Web) -> None:
+    connect(own_web, "<script>x</script>").next_sample("first", {})
+    page = own_web.send("GET", "/").text
+    assert "<script" not in page
+    assert "anonymous/&lt;script&gt;x&lt;/script&gt;: p1-flair" in page
+
+
 def test_an_image_is_shared_when_asked_for(own_web: Web, scan: Path) -> None:
     sent = connect(own_web, "user-1").upload_image(str(scan), "mine", {"shared": True})["image"]
     assert sent in connect(own_web, "user-2").datastore()["objects"]

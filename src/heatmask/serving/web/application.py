@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -16,6 +17,8 @@ from heatmask.serving.web.routes import batch, datastore, health, infer, info, j
 from heatmask.serving.web.serving import Serving
 
 _EXPIRE_EVERY_S = 60
+_CHECKS_AT_ONCE = 8
+"""Of files that came: reading them may take seconds, and must leave threads to everybody else."""
 
 
 def create_app(serving: Serving) -> FastAPI:
@@ -41,6 +44,7 @@ def create_app(serving: Serving) -> FastAPI:
         ],
     )
     app.state.serving = serving
+    app.state.checks = CapacityLimiter(_CHECKS_AT_ONCE)
     install(app, serving.access, serving.audit)
     install_errors(app)
     for module in (info, datastore, infer, sessions, batch, jobs, health):

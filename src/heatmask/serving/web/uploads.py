@@ -8,11 +8,11 @@ work folder, which is gone with the request, also after an error.
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from anyio.to_thread import run_sync
@@ -26,6 +26,7 @@ from heatmask.serving.store.checks import read_suffix
 from heatmask.serving.web.limits import Limits, TooLargeError
 from heatmask.serving.web.volumes import check_volume
 
+Result = TypeVar("Result")
 _MAX_PARTS = 16
 
 
@@ -92,10 +93,15 @@ async def receive_form(
         else:
             form.fields = _read_urlencoded(await read_body(request, limits), kind)
         for upload in form.files.values():
-            await run_sync(check_volume, upload.path, limits)
+            await run_check(request, check_volume, upload.path, limits)
         yield form
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def run_check(request: Request, check: Callable[..., Result], *arguments: Any) -> Result:
+    """Call what reads a file that came, in a thread of those for that."""
+    return await run_sync(check, *arguments, limiter=request.app.state.checks)
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

@@ -31,7 +31,7 @@ from heatmask.serving.web.serving import (
     Serving,
     name_client,
 )
-from heatmask.serving.web.uploads import receive_form
+from heatmask.serving.web.uploads import receive_form, run_check
 
 router = APIRouter(prefix="/datastore")
 MEDIA_TYPES = {".nii.gz": "application/gzip", ".nii": "application/octet-stream"}
@@ -63,7 +63,9 @@ async def send_image(
         file = form.get_file("file")
         client = name_client(person, message.client_id)
         name = image or file.name
-        sent = await run_sync(serving.store.send_image, file.path, name, client, message.shared)
+        sent = await run_check(
+            request, serving.store.send_image, file.path, name, client, message.shared
+        )
     serving.audit.record(person, "send image", sent)
     return {"image": sent, "name": name}
 
@@ -126,7 +128,7 @@ async def note_image_info(
     """Note what a client says of an image; its id, name and path stay."""
     async with receive_form(request, serving.tmp, serving.limits) as form:
         info = read_facts(form.fields.get("info", ""))
-    image_id = _resolve(serving, image, person, client_id)
+    image_id = await run_sync(_resolve, serving, image, person, client_id)
     await run_sync(serving.store.update_image_info, image_id, info)
     serving.audit.record(person, "note", image_id)
     return {}
@@ -144,10 +146,10 @@ async def submit_label(
         message = read_message(form.fields.get("params", ""), LabelMessage)
         file = form.get_file("label")
         client = name_client(person, message.client_id)
-        image_id = serving.store.resolve(image, client)
+        image_id = await run_sync(serving.store.resolve, image, client)
         info = {k: v for k, v in message.model_dump().items() if k not in ("client_id", "model")}
-        version = await run_sync(
-            serving.store.submit, image_id, file.path, info, person.name, client,
+        version = await run_check(
+            request, serving.store.submit, image_id, file.path, info, person.name, client,
             message.model or "",
         )  # fmt: skip
     serving.audit.record(

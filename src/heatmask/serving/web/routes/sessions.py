@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from heatmask.serving.web.messages import RequestError
 from heatmask.serving.web.routes.datastore import answer_file
 from heatmask.serving.web.serving import Annotator, Served
-from heatmask.serving.web.uploads import receive_form
+from heatmask.serving.web.uploads import receive_form, run_check
 
 router = APIRouter(prefix="/session")
 SessionId = Annotated[str, InPath(max_length=100)]
@@ -31,7 +30,9 @@ async def create_session(
         raise RequestError("uncompress must be false: send one NIfTI or NRRD.")
     async with receive_form(request, serving.tmp, serving.limits, ("files",)) as form:
         file = form.get_file("files")
-        session = await run_sync(serving.sessions.create, file.path, file.name, person.name, expiry)
+        session = await run_check(
+            request, serving.sessions.create, file.path, file.name, person.name, expiry
+        )
     serving.audit.record(person, "open session", session.image)
     return {"session_id": session.id, "session_info": session.describe()}
 
