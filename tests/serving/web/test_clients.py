@@ -95,7 +95,9 @@ def test_a_volume_that_is_open_already_is_run_under_its_own_name(
 
 
 def test_what_a_client_calls_itself_is_text_on_the_page(own_web: Web) -> None:
-    connect(own_web, "<script>x</script>").next_sample("first", {})
+    client = connect(own_web, "user")
+    client._client_id = "<script>x</script>"
+    client.next_sample("first", {})
     page = own_web.send("GET", "/").text
     assert "<script" not in page
     assert "anonymous/&lt;script&gt;x&lt;/script&gt;: p1-flair" in page
