@@ -110,9 +110,13 @@ def _check_nrrd(path: Path, limits: Limits) -> None:
 
 
 def _read_fields(path: Path, header: str) -> dict[str, str]:
-    """Return the fields of an NRRD header; their names without spaces, in lower case."""
+    """Return the fields of an NRRD header; their names without spaces, in lower case.
+
+    What stands before ``:=`` is a key of the writer's own. It counts as a field too: ITK reads
+    ``data file: LIST :=`` as one, and the lines that follow as names of files.
+    """
     lines = (line for line in header.splitlines()[1:] if not line.startswith("#"))
-    pairs = [line.partition(":") for line in lines if ":" in line and ":=" not in line]
+    pairs = [line.partition(":") for line in lines if ":" in line]
     fields = {name.replace(" ", "").lower(): value.strip() for name, _, value in pairs}
     if len(fields) < len(pairs):  # Readers differ in which of two they take
         raise InputError(f"'{path.name}' says something twice in its header. Save it again.")
