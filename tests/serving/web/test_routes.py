@@ -43,6 +43,7 @@ def test_no_page_of_elsewhere_starts_work_or_reads(web: Web) -> None:
 @pytest.mark.parametrize(
     "params", ["{", "null1", "1", "[]", '"x"', '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}',
                "[" * 100_000, '{"client_id": 5}', '{"result_dtype": "int64"}',
+               '{"result_extension": ".exe"}',
                '{"job": "a b"}', '{"label_tag": "final", "save_label": true}', '{"job": ""}',
                '{"client_id": "' + "x" * 300 + '"}'],
 )  # fmt: skip
@@ -54,6 +55,7 @@ def test_wrong_params_of_an_inference_are_refused_with_what_is_allowed(
     assert answer.status_code == 422
     assert len(answer.text) > 20
     assert "Traceback" not in answer.text
+    assert "literal" not in answer.text, "a word of the types"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,17 @@ def test_a_model_with_wrong_weights_is_taken_out(own_web: Web) -> None:
     assert (ready.status_code, ready.json()["failed"]) == (200, [MODEL])
     assert MODEL not in own_web.client.info()["models"]
     assert f"Not served: {MODEL}" in own_web.send("GET", "/").text
+
+
+def test_a_request_cannot_forge_a_line_of_the_log(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "heatmask"):
+        web.send("GET", "/x%0a2026-11-29%20INFO%20PUT%20/datastore/label%20200%1b[31m")
+        web.send("GET", "/healthz")  # answered after the first one was logged
+    records = [record for record in caplog.records if record.name.endswith("requestlog")]
+    assert records
+    assert all(record.getMessage().isprintable() for record in records)
 
 
 def test_the_log_has_a_line_a_request_without_names(

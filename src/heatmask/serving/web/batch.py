@@ -1,6 +1,7 @@
 """Batch inference: a model on many images, one after the other, behind everything urgent."""
 
 import logging
+import secrets
 import shutil
 import tempfile
 import threading
@@ -51,7 +52,7 @@ class Batch:
         self._start, self._end = _now(), ""
         self._stop = threading.Event()
         self._job: Job | None = None
-        self.id = f"batch-{id(self):x}-{int(datetime.now().timestamp())}"
+        self.id = f"batch-{secrets.token_hex(8)}"
 
     def start(self, chosen: Chosen) -> None:
         """Begin, in a thread of its own."""

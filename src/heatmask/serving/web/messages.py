@@ -68,8 +68,8 @@ class InferMessage(Message):
     """Beside an inference; the options of the model are checked by the model."""
 
     job: JobId | None = None
-    result_extension: Literal[RESULT_EXTENSIONS] | Literal[""] | None = None  # type: ignore[valid-type]
-    result_dtype: Literal[RESULT_DTYPES] | Literal[""] | None = None  # type: ignore[valid-type]
+    result_extension: Literal[(*RESULT_EXTENSIONS, "")] | None = None  # type: ignore[valid-type]
+    result_dtype: Literal[(*RESULT_DTYPES, "")] | None = None  # type: ignore[valid-type]
     save_label: bool = False
     label_tag: Literal["original"] = "original"
 

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
@@ -60,10 +61,11 @@ class RequestLog:
         self.metrics.count_request(scope["method"], route, status, seconds)
         person = scope.get("state", {}).get("person", "")
         client = scope["client"][0] if scope.get("client") else ""
+        path = quote(scope["path"][:200])  # A line break in it would forge a line
         logger.info(
-            "%s %s %d in %.3f s", scope["method"], scope["path"][:200], status, seconds,
+            "%s %s %d in %.3f s", scope["method"], path, status, seconds,
             extra={
-                "method": scope["method"], "path": scope["path"][:200], "status": status,
+                "method": scope["method"], "path": path, "status": status,
                 "seconds": round(seconds, 4), "person": person, "address": client,
             },
         )  # fmt: skip
