@@ -1,12 +1,16 @@
 """How much a client may send, what a file may claim, and that nothing of it stays."""
 
+import asyncio
+import errno
 import gzip
 import os
 import socket
 import stat
 import struct
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +18,14 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heatmask.errors import HeatmaskError, InputError
+from heatmask.errors import HeatmaskError, InputError, NotFoundError
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.limits import Limits, TooLargeError
+from heatmask.serving.web.routes.datastore import answer_file
 from heatmask.serving.web.volumes import check_volume
 from helpers.server import MODEL
 from helpers.serving_stub import write_scan
@@ -102,6 +108,8 @@ def test_good_volumes_pass(tmp_path: Path) -> None:
         ("a.nrrd", make_nrrd("5 6 7", datafile="b.raw"), InputError, "same file"),
         ("a.nrrd", make_nrrd("5 6 7", **{"Data File": "b.raw"}), InputError, "same file"),
         ("a.nrrd", make_nrrd("5 6 7", **{"byte skip": "-1"}), InputError, "same file"),
+        ("a.nrrd", make_nrrd("5 6 7", **{"data file": "LIST 2 :="}), InputError, "same file"),
+        ("a.nrrd", make_nrrd("5 6 7", **{"data file": "b.raw:="}), InputError, "same file"),
         (
             "a.nrrd", make_nrrd("5 6 7", gzip.compress(b"\0" * 10**6), encoding="gzip"),
             TooLargeError, "unpacks to more than",
@@ -305,3 +313,65 @@ def test_a_nifti_of_two_kinds_of_byte_order_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(header.binaryblock + b"\0" * 4 + b"\0" * 420)
     assert struct.unpack(">i", header.binaryblock[:4]) == (348,)
     check_volume(tmp_path / "a.nii", SMALL)
+
+
+def test_few_files_are_checked_at_once_and_info_does_not_wait_for_them(
+    own_web: Web, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may unpack to the largest volume that is allowed: together they took all memory."""
+    running, most, lock = [0], [0], threading.Lock()
+
+    def check_slowly(path: Path, limits: Limits) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.1)
+        with lock:
+            running[0] -= 1
+
+    monkeypatch.setattr("heatmask.serving.web.uploads.check_volume", check_slowly)
+    content, url = scan.read_bytes(), f"{own_web.url}/datastore/image?image=a"
+
+    def send(_: int) -> int:
+        return requests.put(url, files={"file": ("a.nii.gz", content)}, timeout=60).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(send, n) for n in range(50)]
+        time.sleep(0.5)
+        start = time.monotonic()
+        own_web.send("GET", "/info/")
+        assert time.monotonic() - start < 1
+        assert {answer.result() for answer in answers} == {200}
+    assert 0 < most[0] <= 2
+
+
+def test_a_request_that_finds_the_disk_full_is_told_so(
+    own_web: Web, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was an internal error."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("heatmask.serving.web.uploads._Receiver._add_data", fail)
+    for method, path, field in DOORS:
+        files = {field: ("a.nii.gz", scan.read_bytes())}
+        answer = own_web.send(method, path, files=files)
+        assert (answer.status_code, "No space left" in answer.text) == (507, True)
+    assert not list(own_web.serving.tmp.iterdir())
+
+
+def test_a_file_is_sent_whole_or_not_at_all_when_it_is_removed_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(b"x" * 3_000_000)
+    answer = answer_file(path, "6: t2/\u00e4")
+    path.unlink()
+
+    async def read() -> bytes:
+        return b"".join([piece async for piece in answer.body_iterator])
+
+    assert asyncio.run(read()) == b"x" * 3_000_000
+    assert answer.headers["content-length"] == "3000000"
+    assert answer.headers["content-disposition"].endswith("6%3A%20t2_%C3%A4.nii.gz")
+    with pytest.raises(NotFoundError, match="gone"):
+        answer_file(path, "a")

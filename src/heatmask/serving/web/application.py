@@ -17,8 +17,9 @@ from heatmask.serving.web.routes import batch, datastore, health, infer, info, j
 from heatmask.serving.web.serving import Serving
 
 _EXPIRE_EVERY_S = 60
-_CHECKS_AT_ONCE = 8
-"""Of files that came: reading them may take seconds, and must leave threads to everybody else."""
+_CHECKS_AT_ONCE = 2
+"""Of files that came: reading them may take seconds and, however small they came, some GB of memory
+each. It must leave both to everybody else."""
 
 
 def create_app(serving: Serving) -> FastAPI:

@@ -6,8 +6,8 @@ work folder, which is gone with the request, also after an error.
 """
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from heatmask.data.paths import split_scan_name
-from heatmask.errors import InputError
+from heatmask.errors import InputError, OutputError
 from heatmask.serving.store.checks import read_suffix
 from heatmask.serving.web.limits import Limits, TooLargeError
 from heatmask.serving.web.volumes import check_volume
@@ -82,21 +82,37 @@ async def receive_form(
         The form or a file cannot be read.
     TooLargeError
         It is larger than allowed.
+    OutputError
+        The disk is full.
     """
-    folder = Path(tempfile.mkdtemp(dir=tmp))
+    folder = tmp / secrets.token_hex(8)
     try:
-        form = Form(folder)
-        kind, options = parse_options_header(request.headers.get("content-type", ""))
-        if kind == b"multipart/form-data":
-            boundary = options.get(b"boundary", b"")
-            await _read_multipart(request, boundary, _Receiver(form, limits, files))
-        else:
-            form.fields = _read_urlencoded(await read_body(request, limits), kind)
+        try:
+            folder.mkdir(mode=0o700)
+            form = await _read_form(request, folder, limits, files)
+        except OSError as error:
+            raise OutputError(
+                f"The request was not taken: {error.strerror or error}. Free some space on the "
+                "server's disk."
+            ) from error
         for upload in form.files.values():
             await run_check(request, check_volume, upload.path, limits)
         yield form
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _read_form(
+    request: Request, folder: Path, limits: Limits, files: Collection[str]
+) -> Form:
+    form = Form(folder)
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind == b"multipart/form-data":
+        boundary = options.get(b"boundary", b"")
+        await _read_multipart(request, boundary, _Receiver(form, limits, files))
+    else:
+        form.fields = _read_urlencoded(await read_body(request, limits), kind)
+    return form
 
 
 async def run_check(request: Request, check: Callable[..., Result], *arguments: Any) -> Result:

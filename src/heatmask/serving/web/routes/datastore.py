@@ -1,11 +1,14 @@
 """Images and labels: listed, fetched, sent and submitted."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from heatmask.data.paths import split_scan_name
@@ -35,6 +38,7 @@ from heatmask.serving.web.uploads import receive_form, run_check
 
 router = APIRouter(prefix="/datastore")
 MEDIA_TYPES = {".nii.gz": "application/gzip", ".nii": "application/octet-stream"}
+_PIECE_BYTES = 1 << 20
 Named = Annotated[ImageName, Query()]
 From = Annotated[ClientId, Query()]
 
@@ -102,9 +106,7 @@ def check_image(
 
 
 @router.get("/image")
-def fetch_image(
-    image: Named, serving: Served, person: Annotator, client_id: From = ""
-) -> FileResponse:
+def fetch_image(image: Named, serving: Served, person: Annotator, client_id: From = "") -> Response:
     """Return an image's file."""
     path = _find_image(serving, image, person, client_id)
     serving.audit.record(person, "fetch image", _resolve(serving, image, person, client_id))
@@ -180,7 +182,7 @@ def check_label(image: Named, tag: Tag, serving: Served, person: Annotator) -> R
 @router.get("/label")
 def fetch_label(
     label: Named, tag: Tag, serving: Served, person: Annotator, client_id: From = ""
-) -> FileResponse:
+) -> Response:
     """Return the current label's file; what the client was shown is noted."""
     path = _find_label(serving, label, tag, person, client_id)
     image_id = _resolve(serving, label, person, client_id)
@@ -221,12 +223,34 @@ def restore_label(
     return describe_version(version)
 
 
-def answer_file(path: Path, stem: str) -> FileResponse:
-    """Send a file under a name of the client's."""
+def answer_file(path: Path, stem: str) -> Response:
+    """Send a file under a name of the client's, whole, also if it is removed meanwhile.
+
+    Raises
+    ------
+    NotFoundError
+        It is gone already.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFoundError("The file is gone. Send it again.") from error
     suffix = split_scan_name(path.name)[1].lower()
     kind = MEDIA_TYPES.get(suffix, "application/octet-stream")
     name = stem.replace("/", "_").replace("\\", "_") + suffix
-    return FileResponse(path, media_type=kind, filename=name)
+    quoted = quote(name)
+    shown = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
+    headers = {
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Disposition": f"attachment; {shown}",
+    }
+    return StreamingResponse(_read_pieces(file), headers=headers, media_type=kind)
+
+
+def _read_pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
 
 
 def raise_wrong_tag(tag: str) -> None:

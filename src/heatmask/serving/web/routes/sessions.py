@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from heatmask.serving.web.messages import RequestError
@@ -44,7 +44,7 @@ def show_session(
     person: Annotator,
     image: bool = False,
     update_ts: bool = True,
-) -> dict[str, Any] | FileResponse:
+) -> dict[str, Any] | Response:
     """Return what is known of a session, or its scan."""
     session = serving.sessions.get(session_id, person.name)
     if image:
