@@ -306,3 +306,10 @@ def test_the_lgg_set_is_served_as_it_is(lgg, tmp_path):
 def test_the_index_of_a_folder_keeps_its_name(studies, tmp_path):
     digest = hashlib.sha256(str(studies.resolve()).encode()).hexdigest()[:8]
     assert index_studies(studies, tmp_path / "work").name == f"studies-{digest}"
+
+
+def test_a_name_that_is_no_text_is_not_served(studies, tmp_path, caplog):
+    """It could not be sent to a client, nor read by ITK: an internal error at the next sample."""
+    os.rename(studies / "site/p2", os.fsencode(studies / "site") + b"/p2\xff")
+    assert list_names(index_studies(studies, tmp_path / "work")) == {"p1-t2f.nii.gz", "modalities"}
+    assert "no UTF-8" in caplog.text

@@ -105,8 +105,15 @@ def choose_studies(
             f"'{studies}' must hold a {' or '.join(sequences)} scan; found by their names and "
             f"headers: {others}. Choose other scans with --pattern, for example --pattern '*t1*'."
         )
-    chosen = [study for study in found if _can_be_linked(study.reference)]
+    named = [study for study in found if _has_text_names(study)]
     for study in found:
+        if study not in named:
+            logger.warning(
+                "Not served: the name of %r is no UTF-8, which viewers need. Rename it.",
+                str(study.reference),
+            )
+    chosen = [study for study in named if _can_be_linked(study.reference)]
+    for study in named:
         if study not in chosen:
             logger.warning(
                 "Not served: %s is no single file (%s).",
@@ -116,7 +123,7 @@ def choose_studies(
     if not chosen:
         raise InputError(
             f"'{studies}' must hold scans in single files ({', '.join(LINKED_SUFFIXES)}); its "
-            f"{len(found)} studies are DICOM series or .nhdr. Convert them, or run them through "
+            f"{len(named)} studies are DICOM series or .nhdr. Convert them, or run them through "
             "`heatmask segment`."
         )
     return chosen
@@ -158,6 +165,14 @@ def _suffix(path: Path) -> str:
     if is_picture(path):
         return LINKED_SUFFIXES[0]
     return "" if path.is_dir() else split_scan_name(path.name)[1].lower()
+
+
+def _has_text_names(study: Study) -> bool:
+    try:
+        "".join(map(str, study.paths.values())).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _can_be_linked(path: Path) -> bool:
