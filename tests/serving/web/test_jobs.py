@@ -122,6 +122,18 @@ def test_a_job_is_stopped_by_its_id(own_web: Web) -> None:
     assert own_web.slow.finished == []
 
 
+def test_who_waits_is_told_at_once_that_the_server_ends(own_web: Web) -> None:
+    """A batch that took longer than the server's last second was answered 500."""
+    own_web.slow.steps, own_web.slow.step_s = 1, 4
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(own_web.send, "POST", f"/infer/{SLOW}?image=p1-flair")
+        assert own_web.slow.running.wait(10)
+        start = time.monotonic()
+        own_web.serving.stop()
+        assert (answer.result().status_code, answer.result().text) == (503, "The server ends.")
+        assert time.monotonic() - start < 2
+
+
 def abandon(web: Web, model: str) -> None:
     """Ask for an inference, and go."""
     host, port = web.url.removeprefix("http://").split(":")

@@ -69,6 +69,8 @@ def hide_all_paths(value: Any) -> Any:
 async def await_job(job: Job, request: Request) -> Any:
     """Return a job's result; stop the job if the client goes first.
 
+    A job that is to stop is not waited for: it comes to its end at its next batch.
+
     Raises
     ------
     ClientDisconnect
@@ -80,6 +82,8 @@ async def await_job(job: Job, request: Request) -> Any:
     try:
         while not future.done():
             await asyncio.wait([future], timeout=_PAUSE_S)
+            if not future.done() and job.reason is not None:
+                raise job.reason
             if not future.done() and await request.is_disconnected():
                 raise ClientDisconnect
         return future.result()

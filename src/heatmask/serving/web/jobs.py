@@ -56,6 +56,8 @@ class Job:
     state : State
     done, total : int
         Images of the network that are done, and those known to come.
+    reason : JobError or None
+        Why it is to stop, which may take the work until its next batch.
     future : Future
         What the work returned or raised.
     """
@@ -67,7 +69,7 @@ class Job:
         self.state, self.done, self.total = State.QUEUED, 0, 0
         self.future: Future[Any] = Future()
         self._work, self._lock = work, threading.Lock()
-        self._reason: JobError | None = None
+        self.reason: JobError | None = None
         self._deadline_s = float("inf")
 
     def describe(self) -> dict[str, Any]:
@@ -83,15 +85,15 @@ class Job:
     def tell(self, done: int, total: int) -> None:
         """Take note of the progress; raise `JobError` if the work is to stop (for `Pipeline`)."""
         self.done, self.total = done, total
-        if self._reason is None and time.monotonic() > self._deadline_s:
-            self._reason = JobError(504, "The inference took too long and was stopped.")
-        if self._reason is not None:
-            raise self._reason
+        if self.reason is None and time.monotonic() > self._deadline_s:
+            self.reason = JobError(504, "The inference took too long and was stopped.")
+        if self.reason is not None:
+            raise self.reason
 
     def stop(self, reason: JobError) -> None:
         """Drop it if it waits; let it stop at its next batch if it runs."""
         with self._lock:
-            self._reason = self._reason or reason
+            self.reason = self.reason or reason
             if self.state is not State.QUEUED:
                 return
             self.state = State.STOPPED
@@ -108,8 +110,8 @@ class Job:
         try:
             result = self._work(self)
         except BaseException as error:  # noqa: BLE001 (whoever waits for it gets it)
-            self.state = State.FAILED if self._reason is None else State.STOPPED
-            self.future.set_exception(self._reason or error)
+            self.state = State.FAILED if self.reason is None else State.STOPPED
+            self.future.set_exception(self.reason or error)
         else:
             self.state = State.DONE
             self.future.set_result(result)

@@ -92,9 +92,11 @@ class Serving:
         self.jobs.stop()
 
     def close(self) -> bool:
-        """Stop all work; return whether it came to its end."""
+        """Stop all work and delete what is half done; return whether the work came to its end."""
         self.stop()
-        return self.jobs.join()
+        ended = self.jobs.join()
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        return ended
 
     def expire(self) -> None:
         """Delete what clients sent and use no more."""
