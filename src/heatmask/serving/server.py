@@ -170,7 +170,7 @@ def _say_what_is_served(serving: "Serving", studies: Path) -> None:
 def _listen(serving: "Serving") -> None:
     import uvicorn
 
-    from heatmask.serving.web import create_app
+    from heatmask.serving.web import Connection, create_app
 
     class Server(uvicorn.Server):
         """Stops the work as soon as the server is to end, for whom requests would wait."""
@@ -186,6 +186,7 @@ def _listen(serving: "Serving") -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
+        http=Connection,
         limit_concurrency=CONNECTIONS,
         **make_uvicorn_options(serving.settings),
     )

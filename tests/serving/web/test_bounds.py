@@ -13,6 +13,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import nrrd
@@ -21,14 +22,17 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
 from heatmask.errors import HeatmaskError, InputError, NotFoundError
+from heatmask.serving.web.connections import Connection
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.limits import Limits, TooLargeError
 from heatmask.serving.web.routes.datastore import answer_file
 from heatmask.serving.web.volumes import check_volume
 from helpers.server import MODEL
 from helpers.serving_stub import write_scan
+from helpers.site import run_site
 from helpers.web import Web, run_web
 
 SMALL = Limits(
@@ -242,6 +246,41 @@ def test_a_body_without_an_end_is_not_waited_for(small: Web) -> None:
     assert b" 408 " in answer.split(b"\r\n")[0]
     assert time.monotonic() - start < 4
     assert not list(small.serving.tmp.iterdir())
+
+
+def test_a_text_that_trickles_is_not_waited_for(small: Web) -> None:
+    """Also before anybody has logged in."""
+    host, port = small.url.removeprefix("http://").split(":")
+    head = "POST /auth/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n"
+    kind = "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=0.3) as connection:
+        connection.sendall((head + kind).encode())
+        answer, start = b"", time.monotonic()
+        while not answer and time.monotonic() - start < 4:
+            connection.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = connection.recv(1000)
+    assert b" 408 " in answer.split(b"\r\n")[0]
+
+
+def test_a_connection_without_a_request_is_closed_and_one_with_a_slow_answer_is_not() -> None:
+    class Impatient(Connection):
+        wait_s = 0.3
+
+    async def answer_slowly(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(1)
+            await PlainTextResponse("done")(scope, receive, send)
+
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with run_site(answer_slowly, http=Impatient, timeout_keep_alive=60) as port:
+        for begun, before in ((b"", b""), (b"GET / HT", b""), (b"GET / HT", request)):
+            with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+                connection.sendall(before + begun)
+                answer = b""
+                while piece := connection.recv(1000):
+                    answer += piece
+            assert answer.endswith(b"done") == bool(before)
 
 
 def test_a_body_that_says_to_be_huge_is_refused_at_once(small: Web) -> None:

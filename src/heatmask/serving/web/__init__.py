@@ -4,6 +4,7 @@
 
     application   the routes put together, and what stands before them
     serving       what all routes share: models, store, jobs, who was here
+    connections   closed where no request comes
     limits        how much a client may send
     uploads       what it sends, streamed to private files that are gone with the request
     volumes       what a file claims and holds, before anybody reads its voxels
@@ -19,7 +20,8 @@
 """
 
 from heatmask.serving.web.application import create_app
+from heatmask.serving.web.connections import Connection
 from heatmask.serving.web.limits import Limits
 from heatmask.serving.web.serving import Serving
 
-__all__ = ["Limits", "Serving", "create_app"]
+__all__ = ["Connection", "Limits", "Serving", "create_app"]

@@ -1,6 +1,7 @@
 """Bounds of every request's body, before any route reads it."""
 
 import asyncio
+import time
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -31,8 +32,9 @@ class BodyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = 2 * self.limits.text_bytes
-        if scope["path"].startswith(UPLOADS):
+        most, silence_s = 2 * self.limits.text_bytes, self.limits.silence_s
+        uploads, deadline = scope["path"].startswith(UPLOADS), time.monotonic() + silence_s
+        if uploads:
             most += self.limits.file_bytes
         text = f"The request must hold at most {most:,} bytes."
         length = Headers(scope=scope).get("content-length", "0")
@@ -46,7 +48,9 @@ class BodyGuard:
             if complete:
                 return await receive()  # waits for the client to go
             try:
-                message = await asyncio.wait_for(receive(), self.limits.silence_s)
+                # A large file may take long as long as it comes; a text comes at once.
+                left_s = silence_s if uploads else max(0.0, deadline - time.monotonic())
+                message = await asyncio.wait_for(receive(), left_s)
             except TimeoutError as error:
                 raise HTTPException(408, "The request did not come to its end.") from error
             received += len(message.get("body", b""))
