@@ -241,3 +241,14 @@ def test_cut_files(tmp_path: Path, kind: Any) -> None:
         read_scan(edit(path, vox_offset=4096))
     with pytest.raises(InputError, match="within the header"):
         read_scan(edit(path, vox_offset=0))
+
+
+def test_what_the_viewer_cannot_read_is_said_without_the_insides_of_its_reader(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.nii", "a.nrrd"):
+        (tmp_path / name).write_bytes(b"\0" * 400)
+        with pytest.raises(InputError, match="cannot be read by the viewer") as refused:
+            read_itk_grid(tmp_path / name)
+        for inside in ("0x", ".cxx", ".hxx", "ImageIO"):
+            assert inside not in str(refused.value)

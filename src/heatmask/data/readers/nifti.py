@@ -8,6 +8,7 @@ carries both forms, so that it lies on the scan in every viewer.
 """
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,14 @@ def read_itk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     import itk
 
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
+    # By its name, not by what it looks like: a NIfTI may hold the mark of a DICOM as well
+    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    reader.SetImageIO((itk.NrrdImageIO if is_nrrd else itk.NiftiImageIO).New())
     try:
         reader.UpdateOutputInformation()
     except RuntimeError as error:
-        reason = " ".join(str(error).split("ITK ERROR:")[-1].split())
+        # Without the reader's place in the code and in memory
+        reason = re.split(r"ITK ERROR:|0x[0-9a-f]+\):", " ".join(str(error).split()))[-1].strip()
         raise InputError(f"'{path.name}' cannot be read by the viewer ({reason}).") from error
     image, lps = reader.GetOutput(), np.eye(4)
     lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
