@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gzip
+import json
 import os
 import socket
 import stat
@@ -221,6 +222,17 @@ def test_text_is_bounded_too(small: Web) -> None:
     assert small.send("POST", path, files=many).status_code == 400
     large = {"username": "x" * 20_000, "password": "y"}
     assert small.send("POST", "/auth/token", data=large).status_code == 413
+
+
+def test_notes_on_an_image_do_not_grow_without_end(small: Web) -> None:
+    path = "/datastore/image/info?image=p1-flair"
+    answers = [
+        small.send("PUT", path, data={"info": json.dumps({f"a{n}": "x" * 1_000})}).status_code
+        for n in range(8)
+    ]
+    assert answers[0] == 200
+    assert answers[-1] == 413
+    assert len(small.send("GET", path).content) < 6_000
 
 
 def talk(web: Web, request: bytes, wait_s: float = 5) -> bytes:

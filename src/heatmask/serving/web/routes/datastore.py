@@ -1,5 +1,6 @@
 """Images and labels: listed, fetched, sent and submitted."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from heatmask.errors import NotFoundError
 from heatmask.serving.access import AccessError, Person, Role
 from heatmask.serving.store.durable import measure_sha256
 from heatmask.serving.store.host import describe_version
+from heatmask.serving.web.limits import TooLargeError
 from heatmask.serving.web.messages import (
     ClientId,
     ImageMessage,
@@ -131,6 +133,9 @@ async def note_image_info(
     async with receive_form(request, serving.tmp, serving.limits) as form:
         info = read_facts(form.fields.get("info", ""))
     image_id = await run_sync(_resolve, serving, image, person, client_id)
+    most = serving.limits.text_bytes
+    if len(json.dumps({**serving.store.get_notes(image_id), **info})) > most:
+        raise TooLargeError(f"The notes on an image must hold at most {most:,} bytes together.")
     await run_sync(serving.store.update_image_info, image_id, info)
     serving.audit.record(person, "note", image_id)
     return {}
