@@ -316,3 +316,20 @@ def test_studies_are_not_written(own_web: Web, tmp_path: Path) -> None:
     assert own_web.send("GET", "/datastore/image?image=p2-flair&client_id=z").content in (
         before.values()
     )
+
+
+def test_a_study_that_is_gone_or_a_pipe_is_said_to_be_gone_and_holds_up_nothing(
+    own_web: Web, scan: Path
+) -> None:
+    study = own_web.studies / "p1/p1-flair.nii.gz"
+    for replace in (lambda: None, lambda: os.mkfifo(study), lambda: study.mkdir()):
+        if study.exists():
+            study.unlink()
+        replace()
+        for method, path, files in (
+            ("GET", "/datastore/image?image=p1-flair", None),
+            ("POST", f"/infer/{MODEL}?image=p1-flair", None),
+            ("PUT", "/datastore/label?image=p1-flair", {"label": ("a.nii.gz", scan.read_bytes())}),
+        ):
+            answer = own_web.http.request(method, own_web.url + path, files=files, timeout=10)
+            assert (answer.status_code, "is gone" in answer.text) == (404, True), (method, path)

@@ -85,6 +85,19 @@ class Serving:
             )
         return task
 
+    def find_file(self, image_id: str) -> Path:
+        """Return the file of an image, which must be there still.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such image, or no file any more: a pipe in its place would never end.
+        """
+        path = self.store.find_image(image_id)
+        if not path.is_file():
+            raise NotFoundError(f"The file of '{image_id}' is gone. Start the server again.")
+        return path
+
     def stop(self) -> None:
         """Tell all work to stop, at its next batch."""
         if self.batch is not None:

@@ -154,6 +154,7 @@ async def submit_label(
         file = form.get_file("label")
         client = name_client(person, message.client_id)
         image_id = await run_sync(serving.store.resolve, image, client)
+        serving.find_file(image_id)
         info = {k: v for k, v in message.model_dump().items() if k not in ("client_id", "model")}
         version = await run_check(
             request, serving.store.submit, image_id, file.path, info, person.name, client,
@@ -268,10 +269,7 @@ def _resolve(serving: Serving, image: str, person: Person, client_id: str = "") 
 
 
 def _find_image(serving: Serving, image: str, person: Person, client_id: str = "") -> Path:
-    path = serving.store.find_image(_resolve(serving, image, person, client_id))
-    if not path.is_file():
-        raise NotFoundError(f"The file of '{image}' is gone. Start the server again.")
-    return path
+    return serving.find_file(_resolve(serving, image, person, client_id))
 
 
 def _find_label(
