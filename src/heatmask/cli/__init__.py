@@ -21,7 +21,7 @@ from heatmask.cli.training import derive_labels, train
 from heatmask.cli.users import users
 from heatmask.command_line import console
 from heatmask.errors import HeatmaskError
-from heatmask.experiments.commands import compare, evaluate, retrain
+from heatmask.experiments.commands import compare, evaluate, retrain, simulate
 
 
 class Commands(TyperGroup):
@@ -45,7 +45,7 @@ app = typer.Typer(
 )
 for command in (
     demo, segment, serve, labels, bundles, export,
-    evaluate, compare, retrain, train, derive_labels, methods, check,
+    evaluate, compare, retrain, simulate, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(users)

@@ -1,0 +1,141 @@
+"""What corrections cost: a simulated user clicks until the mask is right."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from rich.progress import track
+
+from heatmask.errors import Failures, InputError
+from heatmask.experiments.cases import Case, Cases, Place, list_cases
+from heatmask.experiments.entries import list_label_words, read_config
+from heatmask.experiments.overlap import score_mask
+from heatmask.experiments.simulated_user import place_click
+from heatmask.experiments.store import Kept, Store, digest, digest_code, digest_file
+from heatmask.interaction import Correction
+from heatmask.pipeline import Pipeline
+
+SHOWN = (0, 1, 2, 3, 5, 10)
+"""After how many edits the Dice is reported."""
+GOALS = (0.85, 0.90)
+WITH, START, WITHOUT = "pseudo-mask and heatmap", "pseudo-mask alone", "empty mask"
+CONDITIONS = (WITH, START, WITHOUT)
+"""What the user begins with; the engine is the same."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One patient's correction.
+
+    Attributes
+    ----------
+    case, condition
+        Of whom, and what it began with.
+    dice
+        After 0, 1, 2, ... edits.
+    to_paint
+        Share of the reference's voxels that a person would still have to paint or erase.
+    seconds
+        Of the processor, for each edit.
+    """
+
+    case: str
+    condition: str
+    dice: tuple[float, ...]
+    to_paint: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def count_edits(self, goal: float) -> float:
+        """Return the edits to a Dice, infinity where it was not reached."""
+        reached = np.flatnonzero(np.asarray(self.dice) >= goal)
+        return float(reached[0]) if reached.size else float("inf")
+
+
+class StartMasks(Kept[Case]):
+    """Pseudo-mask and raw heatmap of each case, kept so that a second run is quick."""
+
+    def __init__(self, bundle: Path, options: Mapping[str, Any], store: Store) -> None:
+        self.bundle, self.options, self.store = bundle, dict(options), store
+        self.pipeline = Pipeline.from_bundle(bundle, self.options, self.options["device"])
+        self._code = digest_code("heatmask.pipeline", "heatmask.parts", "heatmask.masks.make")
+
+    def find_key(self, item: Case) -> str:
+        """Return what the result of a case is kept under."""
+        files = [digest_file(path) for path in (*item.files[:-1], self.bundle)]
+        chosen = {k: str(v) for k, v in self.options.items() if k != "device"}
+        return digest(["start masks", self._code, chosen, files])
+
+    def _compute(self, item: Case) -> dict[str, NDArray]:
+        result = self.pipeline(item.image, item.name)
+        return {
+            "heatmap": np.asarray(result.heatmap, np.float32),
+            "mask": np.asarray(result.mask[0]) > 0,
+            "scan": np.asarray(result.scan[0], np.float32),
+            "affine": np.asarray(result.scan.affine, np.float64),
+        }
+
+
+def simulate(
+    bundle: Path, place: Place, options: Mapping[str, Any], n_edits: int
+) -> tuple[Cases, list[Course]]:
+    """Play a user who corrects every case of a split, from each of `CONDITIONS`.
+
+    Returns
+    -------
+    Cases, list of Course
+        Those that could be played; the others are in `Cases.left_out`.
+
+    Raises
+    ------
+    InputError
+        Not one case can be played.
+    """
+    sequences = read_config(bundle)["sequences"]
+    cases = list_cases(place, sequences, list_label_words(bundle), place.split)
+    starts = StartMasks(bundle, {"device": place.device, **options}, Store(place.cache))
+    failures, courses = Failures(), []
+    for case in track(cases.cases, "Correcting"):
+        with failures.catch(case.name):
+            courses += list(play_case(case, starts.get(case), n_edits))
+    return cases.leave_out(failures.reasons), courses
+
+
+def play_case(case: Case, start: Mapping[str, NDArray], n_edits: int) -> Iterator[Course]:
+    """Yield the course of one case from each of `CONDITIONS`.
+
+    Raises
+    ------
+    InputError
+        Its reference mask cannot be used, or is empty.
+    """
+    scan = MetaTensor(start["scan"][None], affine=start["affine"])
+    reference = case.load_reference(scan)
+    if not reference.any():
+        raise InputError("The reference mask must not be empty: there would be nothing to correct.")
+    for condition in CONDITIONS:
+        heatmap = start["heatmap"] if condition == WITH else None
+        mask = None if condition == WITHOUT else start["mask"]
+        correction = Correction(scan, heatmap=heatmap, mask=mask)
+        yield _play(case.name, condition, correction, reference, n_edits)
+
+
+def _play(
+    case: str, condition: str, correction: Correction, reference: NDArray[np.bool_], n_edits: int
+) -> Course:
+    masks, seconds = [correction.mask > 0], []
+    for _ in range(n_edits):
+        click = place_click(masks[-1], reference, correction.spacing_mm)
+        if click is None:  # nothing is left to correct
+            masks.append(masks[-1])
+            continue
+        begin = time.process_time()
+        masks.append(correction.apply(click) > 0)
+        seconds.append(time.process_time() - begin)
+    dice = [score_mask(mask, reference, correction.spacing_mm)["dice"] for mask in masks]
+    wrong = [np.count_nonzero(mask != reference) / np.count_nonzero(reference) for mask in masks]
+    return Course(case, condition, tuple(dice), tuple(map(float, wrong)), tuple(seconds))
