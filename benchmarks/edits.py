@@ -41,11 +41,11 @@ def measure(
     correction = Correction(scan, spacing_mm, heatmap=np.exp(-away / 30), mask=away < 22)
     started = time.process_time() - begin
     edge = (26 / np.array(spacing_mm)).astype(int)
-    line = np.array([middle + [0, step, 0] for step in range(-20, 21)])
+    line = np.array([np.add(middle, (0, step, 0)) for step in range(-20, 21)])
     edits = {
         "click": [Edit.click(middle + edge * (axis == np.arange(3))) for axis in range(3)]
         + [Edit.click(middle + edge, positive=False)],
-        "stroke": [Edit.stroke(line + [edge[0], 0, 0]), Edit.stroke(line, positive=False)],
+        "stroke": [Edit.stroke(np.add(line, (edge[0], 0, 0))), Edit.stroke(line, positive=False)],
         "box": [Edit.box(middle - edge, middle + edge)],
     }
     seconds: dict[str, list[float]] = {}

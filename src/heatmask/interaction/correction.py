@@ -13,6 +13,7 @@ from heatmask.geometry import measure_spacing_mm
 from heatmask.interaction.edits import Edit
 from heatmask.interaction.neighbourhood import (
     REACH_MM,
+    RIM_MM,
     Neighbourhood,
     crop_around,
     find_core,
@@ -93,7 +94,8 @@ class Correction:
         Parameters
         ----------
         reach_mm
-            No voxel further away from the edit than this is changed.
+            No voxel further away from the edit than this is changed; outside a box or a lasso
+            none at all.
 
         Raises
         ------
@@ -106,7 +108,8 @@ class Correction:
             raise OptionError(f"reach_mm must be a length of 0 mm or more, got {reach_mm}.")
         edit.check_inside(self.shape)
         self._statements.add(edit)
-        box = crop_around(edit, self.shape, self.spacing_mm, reach_mm)
+        margin_mm = reach_mm if edit.exact else RIM_MM
+        box = crop_around(edit, self.shape, self.spacing_mm, margin_mm)
         before = self._mask[box].copy()
         after = self._answer(edit, box, reach_mm)
         self._mask[box] = after

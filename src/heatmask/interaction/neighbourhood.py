@@ -11,6 +11,8 @@ from heatmask.interaction.edits import Edit
 
 REACH_MM = 40.0
 """How far from an edit the mask may change at most."""
+RIM_MM = 10.0
+"""How far around a box or a lasso lies what its content is compared with."""
 
 
 @dataclass(frozen=True, eq=False)
