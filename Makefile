@@ -34,7 +34,7 @@ SHIPPED := $(notdir $(wildcard bundles/brain_*))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-slow test-all lint audit sbom format train train-all evaluate bench gpu-pack docs clean
+.PHONY: help demo serve test test-slow test-all fuzz soak lint audit sbom format train train-all evaluate bench gpu-pack docs clean
 
 help:  ## list the jobs
 	@echo "Heatmask: one MRI in, a pseudo-mask in 3D Slicer out."
@@ -59,6 +59,16 @@ test-slow: $(DEV)  ## only the slow tests
 
 test-all: lint test test-slow  ## lint, all tests, and the tests again on Python 3.12
 	$(MAKE) test VENV=.venv312 PYTHON="$(or $(PYTHON312),python3.12)"
+
+fuzz: $(DEV)  ## damaged files and requests, 100,000 and more; takes an hour
+	@set -e; for door in nrrd:40000 nifti:30000 nifti_gz:16000 dicom:5000; do \
+	  PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_files.py $${door%:*} -runs=$${door#*:}; \
+	done
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz_server.py $(ARGS)
+
+soak: $(DEV)  ## eight clients at a server for half an hour, then 200 kills of one
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak_server.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill_server.py
 
 lint: $(DEV)  ## ruff, mypy, bandit, pins, the dependency rules between the modules, links, words
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import inspect
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from pydoc import locate
@@ -48,15 +49,33 @@ def read_bundle(
     OptionError
         An option is not in the config, or its value is text that MONAI would evaluate.
     """
-    from monai.bundle import ConfigParser  # Takes seconds; the command's --help needs none of it
-
-    parser = ConfigParser()
+    parser = _make_parser()
     parser.read_config([str(bundle / "configs" / f"{name}.json") for name in configs])
     parser["bundle_root"] = str(bundle)
     # What lies below another item comes last: which options a method has depends on the method.
     for name, value in sorted((options or {}).items(), key=lambda item: item[0].count("#")):
         _check_option(name, value, parser)
         parser[name] = value
+    return parser
+
+
+def _make_parser() -> "ConfigParser":
+    """Return a parser that is not disturbed by a thread that imports: MONAI's fails then."""
+    from monai.bundle import (  # Takes seconds; the command's --help needs none of it
+        ComponentLocator,
+        ConfigParser,
+    )
+
+    class Locator(ComponentLocator):
+        """Looks again where `sys.modules` has grown meanwhile."""
+
+        def _find_module_names(self) -> list[str]:
+            while True:
+                with suppress(RuntimeError):
+                    return list(super()._find_module_names())
+
+    parser = ConfigParser()
+    parser.locator = Locator(excludes=parser.locator.excludes)
     return parser
 
 

@@ -70,6 +70,8 @@ def test_good_volumes_pass(tmp_path: Path) -> None:
         content = (tmp_path / "x.nii").read_bytes()
         (tmp_path / name).write_bytes(content if name == "a.nii" else gzip.compress(content))
         check_volume(tmp_path / name, SMALL)
+    nib.save(nib.Nifti2Image(array, np.eye(4)), tmp_path / "second.nii")
+    check_volume(tmp_path / "second.nii", SMALL)
     for encoding in ("raw", "gzip"):
         for kind in ("float32", "uint8", "int16", "float64"):
             file = tmp_path / f"{encoding}.nrrd"
@@ -95,6 +97,9 @@ def test_good_volumes_pass(tmp_path: Path) -> None:
         ("a.nii", make_nifti((5, 0, 7)), InputError, "holds no voxels"),
         ("a.nii", make_nifti((5, -3, 7)), InputError, "holds no voxels"),
         ("a.nii", make_nifti((5, 6, 7)).replace(b"n+1", b"ni1"), InputError, "in one file"),
+        # ITK takes it for an Analyze file, which lies elsewhere
+        ("a.nii", make_nifti((5, 6, 7)).replace(b"n+1", b"n+0"), InputError, "say so by"),
+        ("a.nii", make_nifti((5, 6, 7)).replace(b"n+1\0", b"n+1 "), InputError, "say so by"),
         (
             "a.nii.gz", gzip.compress(make_nifti((5, 6, 7), b"\0" * 10**6)), TooLargeError,
             "unpacks to more than 400,000 bytes",

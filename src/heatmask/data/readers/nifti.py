@@ -108,6 +108,8 @@ def read_itk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     lps[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
     shape = tuple(image.GetLargestPossibleRegion().GetSize())
+    if not is_regular(lps):
+        raise InputError(f"'{path.name}' does not say where its voxels lie. Export it again.")
     return shape, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 

@@ -66,9 +66,11 @@ def _check_nifti(path: Path, limits: Limits) -> None:
             raise InputError(
                 f"'{path.name}' does not begin like a NIfTI. Send it again."
             ) from error
-        if not bytes(header["magic"]).startswith(b"n+"):
+        # With any other word there, ITK takes the file for Analyze, which knows no orientation.
+        if header["magic"].item() != header.single_magic:
             raise InputError(
-                f"'{path.name}' must hold header and voxels in one file. Save it as .nii.gz."
+                f"'{path.name}' must hold header and voxels in one file, and say so by "
+                f"{header.single_magic.decode()!r}. Save it as .nii.gz."
             )
         if not (math.isfinite(offset) and 0 <= offset <= MB):
             raise InputError(f"'{path.name}' says that its voxels begin at byte {offset:g}.")
