@@ -54,10 +54,11 @@ def run_server(
     tmp_path: Path,
     pattern: str | None = None,
     prelude: str = "",
+    python: str | Path = sys.executable,
 ) -> Iterator[Server]:
     """Start a server on a free port, wait until it answers, and stop it at the end.
 
-    `prelude` is code that its process runs first.
+    `prelude` is code that its process runs first, `python` what runs it.
     """
     port = find_free_port()
     work, log = tmp_path / "work", tmp_path / "server.log"
@@ -69,7 +70,7 @@ def run_server(
     )
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path
+            [python, "-c", code], stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path
         )
     try:
         url = f"http://127.0.0.1:{port}"

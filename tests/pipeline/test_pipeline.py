@@ -90,12 +90,11 @@ def test_the_server_gives_the_same(result: Result, scan: Path, tmp_path: Path) -
     from heatmask.serving.bundle import ServedBundle
     from heatmask.serving.task import HeatmapInferTask
 
-    task = HeatmapInferTask(ServedBundle(find_bundle(BUNDLE)), "cpu", tmp_path)
+    task = HeatmapInferTask(ServedBundle(find_bundle(BUNDLE)), "cpu")
     request = {"image": str(scan), "result_extension": ".nii.gz", **OPTIONS}
     for _ in range(2):  # nothing is left over from the request before
-        file, facts = task(request)
+        file, facts = task(request, folder=tmp_path)
         mask = np.asarray(nib.load(file).dataobj)
-        Path(file).unlink()
         np.testing.assert_array_equal(mask, np.asarray(result.mask[0]))
         assert facts["probabilities"] == {"tumour": round(float(result.probabilities[0]), 6)}
         assert facts["weights_sha256"] == result.provenance.weights_sha256

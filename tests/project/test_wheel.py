@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.phantom import make_phantom
 from helpers.project import PROJECT
+from helpers.scan_files import write_nifti
 
 Run = Callable[..., str]
 NAME = "brain_mri_gp_unet_segmentation"
@@ -84,14 +86,14 @@ def test_the_demo_runs_and_then_monais_own_command(installed: Path) -> None:
     assert (installed / "output/phantom_flair/phantom_flair_mask.nii.gz").is_file()
 
 
-def test_the_server_finds_app_and_bundles(installed: Path) -> None:
-    (installed / "index").mkdir()
-    code = (
-        "from pathlib import Path; from heatmask.serving.server import create_app\n"
-        "app = create_app(Path('index').resolve(), Path('work').resolve(), 8000, {})\n"
-        "from monailabel.interfaces.utils.app import app_instance\n"
-        "print('MODELS', *app_instance().info()['models'])"
-    )
-    models = run(installed, code).partition("MODELS")[2].split()
+def test_the_server_serves_the_bundles_of_the_wheel(installed: Path) -> None:
+    from helpers.server import run_server  # skips where monailabel is not installed
+
+    studies, scan = installed / "studies", make_phantom(0)
+    studies.mkdir()
+    write_nifti(studies / "p1-t2f.nii.gz", scan.image, scan.affine)
+    python = installed / "env/bin/python"
+    with run_server(studies, None, installed, python=python) as server:
+        models = list(server.client.info()["models"])
     assert set(models) == {path.name for path in PROJECT.glob("bundles/brain_*")}
     assert models[0] == "brain_mri_gp_shuffle_unet_segmentation"
