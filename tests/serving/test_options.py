@@ -8,7 +8,7 @@ from heatmask.parts import offer_options
 from heatmask.serving.options import build_panel, read_options, show_option, to_config
 
 CONFIG = {
-    "options": "@x",
+    "options": {"_target_": "heatmask.bundle.read_options"},
     "threshold_rule": "multi_otsu",
     "min_volume_mm3": 100.0,
     "slice_axis": 1,
