@@ -1,1 +1,1 @@
-"""Scans and labels: finding, reading, recognising, and the synthetic head."""
+"""Scans and labels: finding, reading, recognising, checking."""
