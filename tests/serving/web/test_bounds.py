@@ -352,7 +352,7 @@ def run_web_again(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("'/work/a b/p1.nii.gz' is cut off", "'p1.nii.gz' is cut off"),
+        ("'/srv/a b/p1.nii.gz' is cut off", "'p1.nii.gz' is cut off"),
         ("in /home/me/scans/p1.nii.gz, or", "in p1.nii.gz, or"),
         ("http://127.0.0.1:8000/info/ stays", "http://127.0.0.1:8000/info/ stays"),
         ("4 mm/s and 1/2 and /", "4 mm/s and 1/2 and /"),
