@@ -48,7 +48,10 @@ def labels(
     else:
         for store in stores:
             _print(f"In {store.flat}:")
-            for image in store.labels.list_images():
+            images = store.labels.list_images()
+            if not images:
+                _print("  no labels yet")
+            for image in images:
                 versions = store.labels.list_versions(image)
                 name = versions[-1].image_name
                 _print(f"{image} (sent as {name!r})" if name else image)

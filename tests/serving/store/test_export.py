@@ -53,6 +53,12 @@ def test_every_version_is_listed(work):
     assert lines[8].endswith(" (sent as '=6: t2')")
 
 
+def test_studies_without_labels_are_said_to_have_none(tmp_path):
+    flat = write_studies(tmp_path / "work")
+    Store(flat, flat / "store").close()
+    assert run(tmp_path / "work").splitlines() == [f"In {flat}:", "  no labels yet"]
+
+
 def test_a_version_is_restored(work, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "admin")
     assert "final 3" in run(work, "--restore", "p1", 1)
