@@ -19,6 +19,7 @@ from heatmask.bundle import BundleInfo, list_bundles
 from heatmask.device import resolve_device
 from heatmask.errors import Failures, InputError, list_reasons
 from heatmask.serving.bundle import find_bundles
+from heatmask.serving.explained import Explanations
 from heatmask.serving.store import Store
 from heatmask.serving.task import HeatmapInferTask, warm_up
 
@@ -40,12 +41,15 @@ class HeatmaskApp(MONAILabelApp):
         The images and labels; by default a new one beside the studies.
     bundles
         What is known of the bundles, for those who want to see it.
+    explanations
+        What the models said, by default kept in memory only.
 
     Attributes
     ----------
     models : dict of str to HeatmapInferTask
     strategies : dict of str to Strategy
     evidence : dict of str to BundleInfo
+    explanations : Explanations
     loading : Loading
         Which networks are in memory.
     """
@@ -60,8 +64,10 @@ class HeatmaskApp(MONAILabelApp):
         conf: dict[str, str],
         store: Store | None = None,
         bundles: Iterable[BundleInfo] = (),
+        explanations: Explanations | None = None,
     ) -> None:
         self._given_store = store
+        self.explanations = explanations or Explanations()
         self.evidence = {bundle.name: bundle for bundle in bundles}
         super().__init__(
             app_dir=app_dir,
@@ -99,7 +105,8 @@ class HeatmaskApp(MONAILabelApp):
         """Read the bundles; their networks are loaded by `loading`, or when first needed."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
-        return make_tasks(map(Path, folders), self.conf.get("device", "auto"))
+        device = self.conf.get("device", "auto")
+        return make_tasks(map(Path, folders), device, self.explanations)
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
@@ -161,7 +168,9 @@ class Loading:
             )  # fmt: skip
 
 
-def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTask]:
+def make_tasks(
+    folders: Iterable[Path], device: str, explanations: Explanations | None = None
+) -> dict[str, HeatmapInferTask]:
     """Return a task for each bundle, in their order; log what is wrong with the others.
 
     Raises
@@ -174,7 +183,7 @@ def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTa
     failures = Failures()
     for bundle in find_bundles(folders, failures):
         with failures.catch(bundle.name):
-            tasks[bundle.name] = HeatmapInferTask(bundle, device)
+            tasks[bundle.name] = HeatmapInferTask(bundle, device, explanations)
     if not tasks:
         raise InputError(
             "There must be at least one complete bundle. Restore the files, or train the bundle "

@@ -115,6 +115,7 @@ class Serving:
         """Delete what clients sent and use no more."""
         self.sessions.expire()
         self.store.expire(self.limits.session_s)
+        self.app.explanations.expire(self.limits.session_s)
 
 
 def get_serving(request: Request) -> Any:
