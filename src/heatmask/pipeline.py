@@ -52,7 +52,7 @@ class Pipeline:
         Explains it on the network's grid.
     postprocessing
         From ``"heatmap"`` on the network's grid to ``"heatmap"``, ``"display"`` and ``"mask"`` on
-        the scan's.
+        the scan's, the mask by one `HeatmapToMaskd`.
     device
         See `heatmask.device.resolve_device`.
     dataset
