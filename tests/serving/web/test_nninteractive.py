@@ -15,6 +15,7 @@ from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession a
 from nnInteractive.inference.remote import remote_session
 from nnInteractive.inference.remote.serialization import pack_array
 
+from helpers.server import MODEL
 from helpers.web import Web
 
 SPACING = {"spacing": [4.0, 1.5, 1.25]}  # along (z, y, x), as Slicer sends it
@@ -295,3 +296,46 @@ def test_edits_at_once_wait_for_one_another(web: Web) -> None:
 def test_an_unknown_model_is_said_to_be_unknown(web: Web) -> None:
     with refuse("There is no model 'other'", 404):
         Client(f"{web.url}/nninteractive/other")
+
+
+def test_the_first_edit_brings_the_piece_of_the_pseudo_mask_that_it_touches(web: Web) -> None:
+    stroke = np.zeros(SHAPE, np.uint8)
+    stroke[6, 14, 26:34] = 1  # from outside the lesion into it
+    with connect(web, MODEL) as client:
+        assert client.license == "Nobody's data: free, non-commercial."
+        client.add_point_interaction(INSIDE, True)
+        piece = client.target_buffer.copy()
+        assert measure_dice(piece) > 0.9
+        client.add_point_interaction([5, 14, 32], False)
+        assert client.target_buffer[5, 14, 32] == 0
+        assert client.undo()
+        np.testing.assert_array_equal(client.target_buffer, piece)
+        assert client.undo()
+        assert not client.target_buffer.any()
+        client.add_scribble_interaction(stroke, True)
+        np.testing.assert_array_equal(client.target_buffer, piece | stroke)
+        client.reset_interactions()
+        client.add_point_interaction(OUTSIDE, True)
+        assert not client.target_buffer[LESION].any(), "another object"
+
+
+def test_an_affine_is_taken_from_whoever_has_one(web: Web) -> None:
+    """As a script sends a NIfTI: (x, y, z), here towards left, back and top."""
+    affine = np.diag([-1.25, -1.5, 4.0, 1.0])
+    with Client(f"{web.url}/nninteractive") as client, connect(web, MODEL) as slicer:
+        client.set_image(IMAGE.transpose(0, 3, 2, 1), {"affine": affine})
+        client.set_target_buffer(np.zeros(SHAPE[::-1], np.uint8))
+        client.add_point_interaction(INSIDE[::-1], True)
+        slicer.add_point_interaction(INSIDE, True)
+        np.testing.assert_array_equal(client.target_buffer, slicer.target_buffer.T)
+
+
+def test_an_image_that_the_model_does_not_take_is_edited_without_it(web: Web) -> None:
+    empty = np.zeros((1, 20, 20, 6), np.float32)
+    with Client(f"{web.url}/nninteractive") as client:
+        answer = client._post_binary("/set_image", {}, pack_array(empty)).json()
+        assert answer["model"] == "", answer
+        assert len(answer["warnings"][0]) > 20
+        client.set_target_buffer(np.zeros(empty.shape[1:], np.uint8))
+        client.add_point_interaction([9, 9, 3], True)
+        assert client.target_buffer[9, 9, 3] == 1
