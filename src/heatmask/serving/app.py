@@ -5,7 +5,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ from heatmask.bundle import BundleInfo, list_bundles
 from heatmask.device import resolve_device
 from heatmask.errors import Failures, InputError, list_reasons
 from heatmask.serving.bundle import find_bundles
-from heatmask.serving.corrections import Corrections
-from heatmask.serving.explained import Explanations
-from heatmask.serving.interactive import ClicksTask, CorrectionTask, ScribblesTask
 from heatmask.serving.store import Store
 from heatmask.serving.task import HeatmapInferTask, warm_up
 
@@ -43,22 +40,17 @@ class HeatmaskApp(MONAILabelApp):
         The images and labels; by default a new one beside the studies.
     bundles
         What is known of the bundles, for those who want to see it.
-    explanations
-        What the models said, by default kept in memory only.
 
     Attributes
     ----------
     models : dict of str to HeatmapInferTask
     strategies : dict of str to Strategy
-    corrections : Corrections
-        Of masks, which are under way.
     evidence : dict of str to BundleInfo
-    explanations : Explanations
     loading : Loading
         Which networks are in memory.
     """
 
-    _infers: dict[str, HeatmapInferTask | CorrectionTask]
+    _infers: dict[str, HeatmapInferTask]
     _strategies: dict[str, Strategy]
 
     def __init__(
@@ -68,11 +60,8 @@ class HeatmaskApp(MONAILabelApp):
         conf: dict[str, str],
         store: Store | None = None,
         bundles: Iterable[BundleInfo] = (),
-        explanations: Explanations | None = None,
     ) -> None:
         self._given_store = store
-        self.explanations = explanations or Explanations()
-        self.corrections = Corrections()
         self.evidence = {bundle.name: bundle for bundle in bundles}
         super().__init__(
             app_dir=app_dir,
@@ -87,12 +76,7 @@ class HeatmaskApp(MONAILabelApp):
 
     @property
     def models(self) -> dict[str, HeatmapInferTask]:
-        """The bundles by name, the first choice first."""
-        return {n: task for n, task in self._infers.items() if isinstance(task, HeatmapInferTask)}
-
-    @property
-    def tasks(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
-        """All that can be asked: the bundles, and the corrections of their masks."""
+        """The models by name, the first choice first."""
         return self._infers
 
     @property
@@ -108,21 +92,14 @@ class HeatmaskApp(MONAILabelApp):
         return names
 
     def remove_model(self, name: str) -> None:
-        """Serve a bundle no more; the dictionary that others may be reading stays as it is."""
-        gone = self._infers.get(name)
-        self._infers = {
-            n: task
-            for n, task in self._infers.items()
-            if gone not in (task, getattr(task, "base", None))
-        }
+        """Serve a model no more; the dictionary that others may be reading stays as it is."""
+        self._infers = {n: task for n, task in self._infers.items() if n != name}
 
-    def init_infers(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
+    def init_infers(self) -> dict[str, HeatmapInferTask]:
         """Read the bundles; their networks are loaded by `loading`, or when first needed."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
-        device = self.conf.get("device", "auto")
-        bundles = make_tasks(map(Path, folders), device, self.explanations)
-        return {**bundles, **make_correction_tasks(bundles, self.corrections)}
+        return make_tasks(map(Path, folders), self.conf.get("device", "auto"))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
@@ -184,9 +161,7 @@ class Loading:
             )  # fmt: skip
 
 
-def make_tasks(
-    folders: Iterable[Path], device: str, explanations: Explanations | None = None
-) -> dict[str, HeatmapInferTask]:
+def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTask]:
     """Return a task for each bundle, in their order; log what is wrong with the others.
 
     Raises
@@ -199,7 +174,7 @@ def make_tasks(
     failures = Failures()
     for bundle in find_bundles(folders, failures):
         with failures.catch(bundle.name):
-            tasks[bundle.name] = HeatmapInferTask(bundle, device, explanations)
+            tasks[bundle.name] = HeatmapInferTask(bundle, device)
     if not tasks:
         raise InputError(
             "There must be at least one complete bundle. Restore the files, or train the bundle "
@@ -210,18 +185,6 @@ def make_tasks(
             "%d models are served; these are not:%s", len(tasks), list_reasons(failures.reasons)
         )
     return tasks
-
-
-def make_correction_tasks(
-    bundles: Mapping[str, HeatmapInferTask], corrections: Corrections
-) -> dict[str, CorrectionTask]:
-    """Return the tasks that correct the masks of bundles, by name."""
-    kinds: dict[str, type[CorrectionTask]] = {"scribbles": ScribblesTask, "clicks": ClicksTask}
-    return {
-        f"{name}_{kind}": make(task, corrections)
-        for kind, make in kinds.items()
-        for name, task in bundles.items()
-    }
 
 
 class RandomStudy(Strategy):

@@ -107,7 +107,6 @@ def make_serving(
     """Put the parts of a server together, for a flat folder of studies."""
     with leave_out(*list_unneeded(bundles)):
         from heatmask.serving.app import HeatmaskApp
-        from heatmask.serving.explained import Explanations
         from heatmask.serving.store import Store
         from heatmask.serving.web import Serving
 
@@ -115,10 +114,7 @@ def make_serving(
     store = Store(index, folder)
     folders = os.pathsep.join(str(bundle.folder) for bundle in bundles)
     conf = {"device": device, "bundles": folders}
-    explanations = Explanations(folder / "explanations")
-    app = HeatmaskApp(
-        str(find_shipped("apps/heatmask")), str(index), conf, store, bundles, explanations
-    )
+    app = HeatmaskApp(str(find_shipped("apps/heatmask")), str(index), conf, store, bundles)
     return Serving(app, store, access, audit, access.settings, folder, port)
 
 
