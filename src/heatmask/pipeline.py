@@ -26,6 +26,7 @@ from heatmask.bundle import (
 )
 from heatmask.device import place_network, resolve_device
 from heatmask.errors import Failures, raise_failures, reveal_reason
+from heatmask.explained import Explained
 from heatmask.inferer import HeatmapInferer
 from heatmask.parts import Options, resolve_options
 from heatmask.progress import Listener, listen
@@ -51,7 +52,7 @@ class Pipeline:
         Explains it on the network's grid.
     postprocessing
         From ``"heatmap"`` on the network's grid to ``"heatmap"``, ``"display"`` and ``"mask"`` on
-        the scan's.
+        the scan's, the mask by one `HeatmapToMaskd`.
     device
         See `heatmask.device.resolve_device`.
     dataset
@@ -138,14 +139,30 @@ class Pipeline:
         HeatmaskError
             The scan is not what it must be.
         """
+        return self.explain_scan(scan, case, reference, progress).make_result()
+
+    def explain_scan(
+        self,
+        scan: Any,
+        case: str = "scan",
+        reference: str | None = None,
+        progress: Listener | None = None,
+        explain: Callable[[MetaTensor], dict[str, Tensor]] | None = None,
+    ) -> Explained:
+        """Explain one head, and leave the mask for later; see `__call__`.
+
+        Parameters
+        ----------
+        explain
+            What to call in place of the method of that name, for those who know its answer.
+        """
         seconds: dict[str, float] = {}
         with reveal_reason(), listen(progress):
             with self._time(seconds, "read and prepare"):
                 data = self.prepare(scan, reference)
             with self._time(seconds, "explain"):
-                data |= self.explain(data["image"])
-            with self._time(seconds, "make mask"):
-                data = self.make_mask(data)
+                said = (explain or self.explain)(data["image"])
+                data = self.bring_to_scan(data | said)
         return self._gather(data, case, seconds)
 
     def prepare(self, scan: Any, reference: str | None = None) -> Data:
@@ -158,12 +175,8 @@ class Pipeline:
         outputs = self.inferer(image[None].to(self.device), self.network)
         return {name: value[0].cpu() for name, value in outputs.items()}
 
-    def make_mask(self, data: Mapping[str, Any]) -> Data:
-        """Bring ``heatmap`` to the scan's grid; add ``mask`` and ``display``."""
-        return dict(self.postprocessing(data))
-
     def bring_to_scan(self, data: Mapping[str, Any]) -> Data:
-        """Bring ``heatmap`` to the scan's grid, which is what `make_mask` begins with."""
+        """Bring ``heatmap`` to the scan's grid, where the mask is made."""
         steps = self.postprocessing.transforms
         return dict(Compose(steps[: steps.index(self.masker)])(data))
 
@@ -173,35 +186,27 @@ class Pipeline:
         (step,) = (t for t in self.postprocessing.transforms if isinstance(t, HeatmapToMaskd))
         return step
 
-    def _gather(self, data: Data, case: str, seconds: Mapping[str, float]) -> Result:
-        meta, count = data["scan"].meta, len(data["probabilities"])
-        names = self.class_names or tuple(f"class {k + 1}" for k in range(count))
-        tensors = {
-            name: data[name]
-            for name in (
-                "scan", "heatmap", "display", "mask",
-                "probabilities", "slice_probabilities", "shown", "predicted",
-            )
-        }  # fmt: skip
-        provenance = Provenance(
-            self.bundle,
-            self.version,
-            self.options,
-            getattr(self.network, "weights_sha256", None),
-            str(self.device),
-            describe_versions(),
-        )
-        return Result(
+    def _gather(
+        self, data: Mapping[str, Any], case: str, seconds: Mapping[str, float]
+    ) -> Explained:
+        """Return what is known once ``heatmap`` lies on the scan's grid."""
+        steps, count = self.postprocessing.transforms, len(data["probabilities"])
+        names = ("scan", "heatmap", "probabilities", "slice_probabilities", "shown", "predicted")
+        return Explained(
             case=case,
-            image=str(meta.get("filename_or_obj", "")),
-            **tensors,
-            class_names=names,
+            **{name: data[name] for name in names},
+            class_names=self.class_names or tuple(f"class {k + 1}" for k in range(count)),
             slice_axis=self.inferer.slice_axis,
-            sequence=meta.get("sequence", "unknown"),
-            sequences=tuple(meta.get("sequences_used", ())),
-            warnings=tuple(meta.get("warnings") or ()),
+            finishing=steps[steps.index(self.masker) :],
             seconds=seconds,
-            provenance=provenance,
+            provenance=Provenance(
+                self.bundle,
+                self.version,
+                self.options,
+                getattr(self.network, "weights_sha256", None),
+                str(self.device),
+                describe_versions(),
+            ),
         )
 
     def run(

@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -213,6 +215,12 @@ class HeatmapToMaskd(MapTransform):
         self.slice_axis = slice_axis
         settings["calibration"] = tuple(settings["calibration"])
         self.settings = MaskSettings(**settings)
+
+    def change(self, **settings: Any) -> "HeatmapToMaskd":
+        """Return this step with some of its settings changed."""
+        changed = copy(self)
+        changed.settings = replace(self.settings, **settings)
+        return changed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the mask to the dictionary."""

@@ -102,7 +102,7 @@ def run_web(
             serving.app, serving.store, access, audit, settings, serving.folder, port, limits
         )
     slow = SlowTask(serving.app.models[SLOW]._bundle, "cpu")
-    serving.app._infers = {**serving.app.models, SLOW: slow}
+    serving.app._infers = {**serving.app.tasks, SLOW: slow}
     try:
         with run_site(create_app(serving), port):
             url = f"http://127.0.0.1:{port}"

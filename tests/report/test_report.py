@@ -25,6 +25,7 @@ from heatmask.report.overview import choose_slices, draw_overview, to_ras
 from heatmask.report.summary import describe_class, summarise_result
 from heatmask.report.writer import CaseWriter
 from heatmask.result import Provenance, Result, describe_versions
+from heatmask.transforms import CalibrateHeatmapd, HeatmapToMaskd
 from helpers.pictures import assert_like_kept
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 
@@ -515,7 +516,9 @@ def make_pipeline(count: int, bad: Mapping[int, Exception]) -> Pipeline:
     def read(case: Mapping[str, Any]) -> dict[str, Any]:
         if case["image"] in bad:
             raise bad[case["image"]]
-        scan = make_volume(1.0 + np.eye(5, dtype=np.float32)[None], make_affine((1, 1, 1)))
+        scan = make_volume(
+            1 + np.tile(np.eye(5, dtype=np.float32), (2, 1, 1)), make_affine((1, 1, 1))
+        )
         return {**case, "image": scan, "scan": scan}
 
     def explain(images: torch.Tensor, network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -526,12 +529,10 @@ def make_pipeline(count: int, bad: Mapping[int, Exception]) -> Pipeline:
             "shown": by_slice > 0, "predicted": by_slice > 0,
         }  # fmt: skip
 
-    def finish(data: Mapping[str, Any]) -> dict[str, Any]:
-        return {**data, "display": data["heatmap"], "mask": data["heatmap"]}
-
+    finish = HeatmapToMaskd("heatmap", calibration=(0, 2)), CalibrateHeatmapd("heatmap", (0, 2))
     explain.slice_axis = 2
     return Pipeline(
-        Compose([read]), PlantedClassifier().train(), explain, Compose([finish]), device="cpu",
+        Compose([read]), PlantedClassifier().train(), explain, Compose(finish), device="cpu",
         dataset=[{"image": i, "case": f"case {i}"} for i in range(count)], writer=Recorder(),
     )  # fmt: skip
 

@@ -69,8 +69,13 @@ def find_core(touched: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArra
 def crop_around(
     edit: Edit, shape: Sequence[int], spacing_mm: Sequence[float], reach_mm: float
 ) -> tuple[slice, ...]:
-    """Return the box of all voxels within `reach_mm` of an edit's along each axis."""
+    """Return the box of all voxels within `reach_mm` of an edit's along each axis.
+
+    A box or a lasso that was drawn in one slice is compared with this slice alone: the same object
+    lies in the next ones.
+    """
+    start, stop = edit.voxels.min(axis=0), edit.voxels.max(axis=0) + 1
     reach = np.floor(reach_mm / np.asarray(spacing_mm)).astype(int)
-    start = np.maximum(edit.voxels.min(axis=0) - reach, 0)
-    stop = np.minimum(edit.voxels.max(axis=0) + reach + 1, shape)
+    reach = np.where((stop - start == 1) & (not edit.exact), 0, reach)
+    start, stop = np.maximum(start - reach, 0), np.minimum(stop + reach, shape)
     return tuple(map(slice, start.tolist(), stop.tolist()))

@@ -7,6 +7,8 @@
     access      who may use it
     app         the MONAI Label application: which bundles, which order of samples
     task        one request: options, scan in, pseudo-mask and facts out
+    interactive one request: strokes or clicks in, the corrected mask out
+    corrections what is kept from one stroke or click to the next
     bundle      a MONAI Bundle, read once and built anew for every request
     options     the options panel: what a request may set, and to what
     store       images and versions of their labels

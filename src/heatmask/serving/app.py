@@ -5,7 +5,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from heatmask.bundle import BundleInfo, list_bundles
 from heatmask.device import resolve_device
 from heatmask.errors import Failures, InputError, list_reasons
 from heatmask.serving.bundle import find_bundles
+from heatmask.serving.corrections import Corrections
+from heatmask.serving.explained import Explanations
+from heatmask.serving.interactive import ClicksTask, CorrectionTask, ScribblesTask
 from heatmask.serving.store import Store
 from heatmask.serving.task import HeatmapInferTask, warm_up
 
@@ -40,17 +43,22 @@ class HeatmaskApp(MONAILabelApp):
         The images and labels; by default a new one beside the studies.
     bundles
         What is known of the bundles, for those who want to see it.
+    explanations
+        What the models said, by default kept in memory only.
 
     Attributes
     ----------
     models : dict of str to HeatmapInferTask
     strategies : dict of str to Strategy
+    corrections : Corrections
+        Of masks, which are under way.
     evidence : dict of str to BundleInfo
+    explanations : Explanations
     loading : Loading
         Which networks are in memory.
     """
 
-    _infers: dict[str, HeatmapInferTask]
+    _infers: dict[str, HeatmapInferTask | CorrectionTask]
     _strategies: dict[str, Strategy]
 
     def __init__(
@@ -60,8 +68,11 @@ class HeatmaskApp(MONAILabelApp):
         conf: dict[str, str],
         store: Store | None = None,
         bundles: Iterable[BundleInfo] = (),
+        explanations: Explanations | None = None,
     ) -> None:
         self._given_store = store
+        self.explanations = explanations or Explanations()
+        self.corrections = Corrections()
         self.evidence = {bundle.name: bundle for bundle in bundles}
         super().__init__(
             app_dir=app_dir,
@@ -76,7 +87,12 @@ class HeatmaskApp(MONAILabelApp):
 
     @property
     def models(self) -> dict[str, HeatmapInferTask]:
-        """The models by name, the first choice first."""
+        """The bundles by name, the first choice first."""
+        return {n: task for n, task in self._infers.items() if isinstance(task, HeatmapInferTask)}
+
+    @property
+    def tasks(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
+        """All that can be asked: the bundles, and the corrections of their masks."""
         return self._infers
 
     @property
@@ -92,14 +108,21 @@ class HeatmaskApp(MONAILabelApp):
         return names
 
     def remove_model(self, name: str) -> None:
-        """Serve a model no more; the dictionary that others may be reading stays as it is."""
-        self._infers = {n: task for n, task in self._infers.items() if n != name}
+        """Serve a bundle no more; the dictionary that others may be reading stays as it is."""
+        gone = self._infers.get(name)
+        self._infers = {
+            n: task
+            for n, task in self._infers.items()
+            if gone not in (task, getattr(task, "base", None))
+        }
 
-    def init_infers(self) -> dict[str, HeatmapInferTask]:
+    def init_infers(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
         """Read the bundles; their networks are loaded by `loading`, or when first needed."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
-        return make_tasks(map(Path, folders), self.conf.get("device", "auto"))
+        device = self.conf.get("device", "auto")
+        bundles = make_tasks(map(Path, folders), device, self.explanations)
+        return {**bundles, **make_correction_tasks(bundles, self.corrections)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
@@ -161,7 +184,9 @@ class Loading:
             )  # fmt: skip
 
 
-def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTask]:
+def make_tasks(
+    folders: Iterable[Path], device: str, explanations: Explanations | None = None
+) -> dict[str, HeatmapInferTask]:
     """Return a task for each bundle, in their order; log what is wrong with the others.
 
     Raises
@@ -174,7 +199,7 @@ def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTa
     failures = Failures()
     for bundle in find_bundles(folders, failures):
         with failures.catch(bundle.name):
-            tasks[bundle.name] = HeatmapInferTask(bundle, device)
+            tasks[bundle.name] = HeatmapInferTask(bundle, device, explanations)
     if not tasks:
         raise InputError(
             "There must be at least one complete bundle. Restore the files, or train the bundle "
@@ -185,6 +210,18 @@ def make_tasks(folders: Iterable[Path], device: str) -> dict[str, HeatmapInferTa
             "%d models are served; these are not:%s", len(tasks), list_reasons(failures.reasons)
         )
     return tasks
+
+
+def make_correction_tasks(
+    bundles: Mapping[str, HeatmapInferTask], corrections: Corrections
+) -> dict[str, CorrectionTask]:
+    """Return the tasks that correct the masks of bundles, by name."""
+    kinds: dict[str, type[CorrectionTask]] = {"scribbles": ScribblesTask, "clicks": ClicksTask}
+    return {
+        f"{name}_{kind}": make(task, corrections)
+        for kind, make in kinds.items()
+        for name, task in bundles.items()
+    }
 
 
 class RandomStudy(Strategy):

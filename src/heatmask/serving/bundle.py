@@ -1,12 +1,14 @@
 """A MONAI Bundle for serving: found, read once, built anew for every request."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from heatmask.attribution.calibration import FILE_NAME
 from heatmask.bundle import read_bundle, read_metadata, run_bundle
 from heatmask.device import place_network
 from heatmask.errors import Failures, InputError
@@ -14,6 +16,7 @@ from heatmask.options import Option
 from heatmask.parts import offer_options
 from heatmask.pipeline import Pipeline
 from heatmask.serving.options import build_panel
+from heatmask.serving.store.durable import measure_sha256
 
 REQUIRED_FILES = (
     "configs/inference.json",
@@ -22,6 +25,9 @@ REQUIRED_FILES = (
     "docs/data_license.txt",
 )
 """Without these a bundle cannot be served; the last says what its weights may be used for."""
+
+
+DECISIVE_FILES = ("configs/inference.json", "models/model.pt", f"models/{FILE_NAME}")
 
 
 class ServedBundle:
@@ -64,6 +70,11 @@ class ServedBundle:
         text = (self.folder / "docs/data_license.txt").read_text(encoding="utf-8")
         return " ".join(text.strip().split("\n\n")[0].split())
 
+    def digest(self) -> list[str]:
+        """Return digests of what decides what this bundle says: config, weights, their ranges."""
+        files = [self.folder / name for name in DECISIVE_FILES]
+        return [measure_file(path) if path.is_file() else "" for path in files]
+
     def open(self, options: Mapping[str, Any], device: torch.device) -> Pipeline:
         """Return the pipeline with these options; it shares the network with the others."""
         return Pipeline.from_bundle(self.folder, options, device, self.load_network(device))
@@ -85,6 +96,17 @@ class ServedBundle:
             network = place_network(run_bundle(read_bundle(self.folder), "network"), device)
             self._networks[device] = (changed_ns, network)
         return network
+
+
+def measure_file(path: Path) -> str:
+    """Return the SHA-256 of a file, which is read again only when it has changed."""
+    stat = path.stat()
+    return _measure(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1000)
+def _measure(path: Path, changed_ns: int, size: int) -> str:
+    return measure_sha256(path)
 
 
 def find_bundles(folders: Iterable[Path], failures: Failures) -> list[ServedBundle]:

@@ -18,7 +18,7 @@ from heatmask.options import Option
 Value = bool | float | str
 
 HOST_KEYS = frozenset(
-    "model image image_path description client_id session logging timeout "
+    "model image image_path description client client_id session logging timeout "
     "label_tag save_label label_info restore_label_idx "
     "result_extension result_dtype result_compress result_write_to_file "
     "images multi_gpu gpus max_workers max_batch_size _id _image_id".split()

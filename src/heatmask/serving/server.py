@@ -107,6 +107,7 @@ def make_serving(
     """Put the parts of a server together, for a flat folder of studies."""
     with leave_out(*list_unneeded(bundles)):
         from heatmask.serving.app import HeatmaskApp
+        from heatmask.serving.explained import Explanations
         from heatmask.serving.store import Store
         from heatmask.serving.web import Serving
 
@@ -114,7 +115,10 @@ def make_serving(
     store = Store(index, folder)
     folders = os.pathsep.join(str(bundle.folder) for bundle in bundles)
     conf = {"device": device, "bundles": folders}
-    app = HeatmaskApp(str(find_shipped("apps/heatmask")), str(index), conf, store, bundles)
+    explanations = Explanations(folder / "explanations")
+    app = HeatmaskApp(
+        str(find_shipped("apps/heatmask")), str(index), conf, store, bundles, explanations
+    )
     return Serving(app, store, access, audit, access.settings, folder, port)
 
 

@@ -143,6 +143,11 @@ def read_siblings(image: Path) -> dict[str, str]:
     return {name: str(find_scan(path)) for name, path in zip(names, paths, strict=True)}
 
 
+def is_study(image: Path) -> bool:
+    """Whether an image is a study and stays, and not what a client has sent."""
+    return image.is_symlink()
+
+
 def find_scan(image: Path) -> Path:
     """Return the user's own path of an image in the flat folder, which tells what the scan is.
 

@@ -27,13 +27,15 @@ from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
 from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.explained import MASK_OPTIONS, Explained
 from heatmask.options import Option
 from heatmask.progress import Listener
 from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
+from heatmask.serving.explained import Explanations, digest, digest_code, digest_scans, place
 from heatmask.serving.options import read_options, show_option, to_config
-from heatmask.serving.studies import find_scan, read_siblings
+from heatmask.serving.studies import find_scan, is_study, read_siblings
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +57,18 @@ class HeatmapInferTask(InferTask):
         The bundle to serve.
     device
         First choice of the options panel: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    explanations
+        What is kept for the next request; by default in memory only.
     """
 
-    def __init__(self, bundle: ServedBundle, device: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: ServedBundle,
+        device: str = "auto",
+        explanations: Explanations | None = None,
+    ) -> None:
         self._bundle = bundle
+        self._explanations = explanations or Explanations()
         self._panel = {**bundle.panel, "device": build_device_option(device)}
         super().__init__(
             type=InferType.SEGMENTATION,
@@ -118,13 +128,9 @@ class HeatmapInferTask(InferTask):
         """
         start = time.perf_counter()
         values, warnings = read_options(self._panel, request)
-        device = resolve_device(str(values["device"]))
         extension, dtype = read_result_format(request)
-        path = read_image_path(request)
-        with hold_device(device, progress):
-            with _OPENING:
-                pipeline = self._bundle.open(to_config(values), device)
-            result = pipeline(*list_scans(path), progress)
+        explained = self.explain(request, progress)
+        result = explained.make_result({n: v for n, v in values.items() if n in MASK_OPTIONS})
         summary = summarise_result(result)
         file = write_mask(result.mask, result.scan, extension, dtype, folder)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
@@ -138,6 +144,50 @@ class HeatmapInferTask(InferTask):
             "model": self._bundle.name,
             "version": self._bundle.version,
         }
+
+    def explain(self, request: Mapping[str, Any], progress: Listener | None = None) -> Explained:
+        """Explain the scan at ``request["image"]``, or return what is known of it.
+
+        What was asked before with the same scan and options is not asked of the network again;
+        those of the mask do not count, and it has them as the bundle sets them.
+
+        Parameters
+        ----------
+        request, progress
+            As `__call__`.
+
+        Raises
+        ------
+        HeatmaskError
+            As `__call__`, and if the scan changes while it is read.
+        """
+        values, _ = read_options(self._panel, request)
+        image = read_image_path(request)
+        scans, name, sequence = list_scans(image)
+        device = resolve_device(str(values["device"]))
+        asked = {n: v for n, v in to_config(values).items() if n not in MASK_OPTIONS}
+        content = digest_scans(scans)
+        key = digest([content, self._bundle.digest(), asked, str(device), digest_code()])
+
+        def ask(prepared: MetaTensor) -> dict[str, Tensor]:
+            if digest_scans(scans) != content:
+                raise InputError("The scan was replaced while it was read. Ask again.")
+            kept = self._explanations.read(key, prepared)
+            said = kept or pipeline.explain(prepared)
+            if not kept and is_study(image):
+                self._explanations.write(key, said)
+            return said
+
+        known = self._explanations.find(key)
+        if known is None:
+            with hold_device(device, progress):
+                known = self._explanations.find(key)  # Somebody else has asked the same meanwhile
+                if known is None:
+                    with _OPENING:
+                        pipeline = self._bundle.open(asked, device)
+                    known = pipeline.explain_scan(scans, name, sequence, progress, ask)
+                    self._explanations.keep(key, known)
+        return place(known, name, str(find_scan(image)))
 
 
 @contextmanager

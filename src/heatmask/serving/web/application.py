@@ -13,17 +13,28 @@ from heatmask.serving.access import install, list_middleware
 from heatmask.serving.web.bodies import BodyGuard
 from heatmask.serving.web.errors import install_errors
 from heatmask.serving.web.requestlog import RequestLog
-from heatmask.serving.web.routes import batch, datastore, health, infer, info, jobs, sessions
+from heatmask.serving.web.routes import (
+    batch,
+    datastore,
+    health,
+    infer,
+    info,
+    jobs,
+    nninteractive,
+    sessions,
+)
 from heatmask.serving.web.serving import Serving
 
 _EXPIRE_EVERY_S = 60
 _CHECKS_AT_ONCE = 2
 """Of files that came: reading them may take seconds and, however small they came, some GB of memory
 each. It must leave both to everybody else."""
+_EDITS_AT_ONCE = 2
+"""Of masks, which may take a second each."""
 
 
 def create_app(serving: Serving) -> FastAPI:
-    """Return the web application of a server: MONAI Label's protocol, as its clients use it.
+    """Return the web application of a server: MONAI Label's protocol and nnInteractive's.
 
     Parameters
     ----------
@@ -46,10 +57,13 @@ def create_app(serving: Serving) -> FastAPI:
     )
     app.state.serving = serving
     app.state.checks = CapacityLimiter(_CHECKS_AT_ONCE)
+    app.state.edits = CapacityLimiter(_EDITS_AT_ONCE)
     install(app, serving.access, serving.audit)
     install_errors(app)
     for module in (info, datastore, infer, sessions, batch, jobs, health):
         app.include_router(module.router)
+    for prefix in ("/nninteractive", "/nninteractive/{model}"):
+        app.include_router(nninteractive.router, prefix=prefix)
     return app
 
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heatmask.serving.web.limits import Limits, TooLargeError
 
-UPLOADS = ("/datastore", "/infer/", "/session")
+UPLOADS = ("/datastore", "/infer/", "/session", "/nninteractive/")
 
 
 class BodyGuard:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from heatmask.errors import (
@@ -21,6 +21,7 @@ from heatmask.errors import (
 from heatmask.serving.web.jobs import JobError
 from heatmask.serving.web.limits import TooLargeError
 from heatmask.serving.web.messages import RequestError, describe_errors
+from heatmask.serving.web.nninteractive.leases import LeaseError
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,16 @@ def hide_paths(text: str) -> str:
     return _PATH.sub(r"\1", _QUOTED_PATH.sub(r"\1\2\1", text))
 
 
-def answer_error(_: Request, error: Exception) -> PlainTextResponse:
+def answer_error(request: Request, error: Exception) -> Response:
     """Send the text of an error that was raised on purpose."""
-    if isinstance(error, JobError):
-        return PlainTextResponse(str(error), error.status, error.headers)
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
-    return PlainTextResponse(hide_paths(str(error)), status)
+    text, headers = hide_paths(str(error)), {}
+    if isinstance(error, JobError | LeaseError):
+        status, headers = error.status, error.headers
+    else:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
+    if request.url.path.startswith("/nninteractive/"):  # whose clients read it there
+        return JSONResponse({"detail": text}, status, headers)
+    return PlainTextResponse(text, status, headers)
 
 
 def answer_invalid(_: Request, error: Any) -> PlainTextResponse:

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from heatmask.errors import DeviceError, InputError, MethodError, OptionError
+from heatmask.serving.interactive import CorrectionTask
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.jobs import Job, JobError
@@ -33,7 +34,7 @@ class Inference:
         Where the mask is written.
     """
 
-    task: HeatmapInferTask
+    task: HeatmapInferTask | CorrectionTask
     scan: Path
     name: str
     options: dict[str, Any]

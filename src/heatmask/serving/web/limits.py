@@ -21,6 +21,12 @@ class Limits:
         Of a file as it is sent, which may be compressed.
     unpacked_bytes
         Of a file without its compression.
+    edited_voxels
+        Voxels of an image that is corrected.
+    kept_voxels, editors
+        Voxels of all such images at once, and how many clients of nnInteractive have one.
+    idle_s, liveness_s
+        How long one of them is kept without an edit, and how long without a sign of life.
     voxels, axis
         Voxels of an image or a label, and those along one axis.
     text_bytes
@@ -37,6 +43,11 @@ class Limits:
 
     file_bytes: int = 1_000 * MB
     unpacked_bytes: int = 2_000 * MB
+    edited_voxels: int = 64_000_000
+    kept_voxels: int = 200_000_000
+    editors: int = 16
+    idle_s: float = 3600.0
+    liveness_s: float = 60.0
     voxels: int = 300_000_000
     axis: int = 4096
     text_bytes: int = MB

@@ -12,12 +12,14 @@ from fastapi import Depends, Request
 from heatmask.errors import NotFoundError
 from heatmask.serving.access import Access, AccessSettings, Audit, Person, Role, require
 from heatmask.serving.app import HeatmaskApp
+from heatmask.serving.interactive import CorrectionTask
 from heatmask.serving.store import Store
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.batch import Batch
 from heatmask.serving.web.jobs import Jobs
 from heatmask.serving.web.limits import Limits
 from heatmask.serving.web.metrics import Metrics
+from heatmask.serving.web.nninteractive.leases import Leases
 from heatmask.serving.web.sessions import Sessions
 
 
@@ -60,6 +62,7 @@ class Serving:
         self.metrics = Metrics()
         self.jobs = Jobs(max(1, torch.cuda.device_count()), self.limits, self.metrics)
         self.sessions = Sessions(self.store, self.limits.session_s)
+        self.leases = Leases(self.limits)
         self.batch: Batch | None = None
         self.sampling = threading.Lock()
 
@@ -70,18 +73,18 @@ class Serving:
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{scheme}://{host}:{self.port}"
 
-    def find_model(self, name: str) -> HeatmapInferTask:
-        """Return a model by its name.
+    def find_model(self, name: str) -> HeatmapInferTask | CorrectionTask:
+        """Return a model by its name, or what corrects its masks.
 
         Raises
         ------
         NotFoundError
             There is none.
         """
-        task = self.app.models.get(name)
+        task = self.app.tasks.get(name)
         if task is None:
             raise NotFoundError(
-                f"There is no model {name[:80]!r}. Models: {', '.join(self.app.models)}."
+                f"There is no model {name[:80]!r}. Models: {', '.join(self.app.tasks)}."
             )
         return task
 
@@ -114,7 +117,10 @@ class Serving:
     def expire(self) -> None:
         """Delete what clients sent and use no more."""
         self.sessions.expire()
+        self.leases.expire()
+        self.app.corrections.expire()
         self.store.expire(self.limits.session_s)
+        self.app.explanations.expire(self.limits.session_s)
 
 
 def get_serving(request: Request) -> Any:

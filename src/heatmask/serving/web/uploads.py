@@ -8,8 +8,8 @@ work folder, which is gone with the request, also after an error.
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,21 +85,61 @@ async def receive_form(
     OutputError
         The disk is full.
     """
-    folder = tmp / secrets.token_hex(8)
-    try:
-        try:
-            folder.mkdir(mode=0o700)
+    with open_folder(tmp) as folder:
+        with _as_full_disk():
             form = await _read_form(request, folder, limits, files)
-        except OSError as error:
-            raise OutputError(
-                f"The request was not taken: {error.strerror or error}. Free some space on the "
-                "server's disk."
-            ) from error
         for upload in form.files.values():
             await run_check(request, check_volume, upload.path, limits)
         yield form
+
+
+@contextmanager
+def open_folder(tmp: Path) -> Iterator[Path]:
+    """Make a private folder below another one, and delete it at the end.
+
+    Raises
+    ------
+    OutputError
+        The disk is full.
+    """
+    folder = tmp / secrets.token_hex(8)
+    try:
+        with _as_full_disk():
+            folder.mkdir(mode=0o700)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def receive_file(request: Request, path: Path, limits: Limits) -> Path:
+    """Write a body that is a file to a path, and return the path.
+
+    Raises
+    ------
+    TooLargeError
+        It is larger than allowed.
+    OutputError
+        The disk is full.
+    """
+    received = 0
+    with _as_full_disk(), path.open("xb") as file:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limits.file_bytes:
+                raise TooLargeError(f"A file must be at most {limits.file_bytes:,} bytes.")
+            file.write(chunk)
+    return path
+
+
+@contextmanager
+def _as_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"The request was not taken: {error.strerror or error}. Free some space on the "
+            "server's disk."
+        ) from error
 
 
 async def _read_form(

@@ -38,7 +38,7 @@ async def infer(
         image_id, scan, name = await run_sync(
             _find_scan, serving, form, person, client, image, session_id
         )
-        options = message.options
+        options = {**message.options, "client": client}
         if "label" in form.files:
             options["label"] = str(form.files["label"].path)
         work = Inference(task, scan, name, options, form.folder)
