@@ -184,6 +184,64 @@ def test_one_negative_click_removes_what_is_no_lesion():
     assert measure_dice(found > 0, ball) > 0.99
 
 
+def draw_two_lobes(shape=(60, 30, 12)):
+    """Return two like cubes in which nothing in the scan tells right from wrong, and their neck."""
+    right, wrong, neck = (np.zeros(shape, bool) for _ in range(3))
+    right[5:22, 5:22, 3:8] = True
+    wrong[35:52, 5:22, 3:8] = True
+    neck[22:35, 12:15, 5:6] = True
+    return right, wrong, neck
+
+
+def test_a_negative_click_in_the_middle_of_a_piece_takes_all_of_it():
+    right, wrong, _ = draw_two_lobes()
+    scan = np.random.default_rng(5).normal(0, 1, right.shape) + 5 * (right | wrong)
+    correction = Correction(scan, (1, 1, 4), mask=right | wrong)
+    assert np.array_equal(correction.apply(Edit.click((43, 13, 5), positive=False)) > 0, right)
+
+
+def test_a_piece_ends_at_its_neck():
+    right, wrong, neck = draw_two_lobes()
+    scan = np.random.default_rng(5).normal(0, 1, right.shape) + 5 * (right | wrong | neck)
+    correction = Correction(scan, (1, 1, 4), mask=right | wrong | neck)
+    found = correction.apply(Edit.click((43, 13, 5), positive=False)) > 0
+    assert found[right].all()
+    assert not found[wrong].any()
+
+
+def test_a_negative_click_near_the_rim_leaves_the_piece():
+    scan, ball, spacing = make_ball()
+    voxel = (ball.shape[0] // 2 + 9, ball.shape[1] // 2, ball.shape[2] // 2)
+    assert ball[voxel]
+    found = Correction(scan, spacing, mask=ball).apply(Edit.click(voxel, positive=False)) > 0
+    assert measure_dice(found, ball) > 0.8
+
+
+@pytest.mark.parametrize("kind", ["heatmap", "pseudo-mask"])
+def test_the_first_positive_click_brings_the_piece_of_the_heatmap_that_it_touches(kind):
+    first, second, _ = draw_two_lobes()
+    scan = np.random.default_rng(5).normal(0, 1, first.shape)
+    heatmap = (first | second) * (3.0 if kind == "heatmap" else 1.0)
+    heatmap += np.random.default_rng(6).normal(0, 0.1, first.shape) * (kind == "heatmap")
+    correction = Correction(scan, (1, 1, 4), heatmap=heatmap)
+    assert np.array_equal(correction.apply(Edit.click((13, 13, 5))) > 0, first)
+
+
+def test_a_reset_is_undone_with_all_that_was_said_before():
+    scan, ball, spacing = make_ball()
+    correction = Correction(scan, spacing, mask=ball)
+    edits = [Edit.click((3, 3, 6)), Edit.click((20, 18, 6), positive=False)]
+    masks = [correction.mask, *map(correction.apply, edits)]
+    assert np.array_equal(correction.reset(), masks[0])
+    assert not correction.edits
+    assert not correction.reset(np.zeros_like(masks[0])).any()
+    assert np.array_equal(correction.undo(), masks[0])
+    assert np.array_equal(correction.undo(), masks[2])
+    assert correction.edits == tuple(edits)
+    assert np.array_equal(correction.redo(), masks[0])
+    assert not correction.edits
+
+
 def test_heatmap_tells_apart_what_the_scan_does_not():
     scan, ball, spacing = make_ball()
     left = ball & (np.arange(ball.shape[0]) < ball.shape[0] // 2)[:, None, None]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import ArrayLike, NDArray
+from skimage.filters import threshold_otsu
 
 from heatmask.errors import InputError, OptionError
 from heatmask.geometry import measure_spacing_mm
@@ -25,9 +26,9 @@ from heatmask.interaction.statements import Statements
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """An edit, and what lay in its box before and after it."""
+    """An edit, or None for a reset, and what lay in its box before and after it."""
 
-    edit: Edit
+    edit: Edit | None
     box: tuple[slice, ...]
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
@@ -43,8 +44,9 @@ class Correction:
     spacing_mm
         (3,), edges of a voxel; by default those of the scan's affine, which a MetaTensor has.
     heatmap
-        On the scan's grid: (X, Y, Z), or (K, X, Y, Z) with channel k for label k + 1; raw scale.
-        None for none.
+        On the scan's grid: (X, Y, Z), or (K, X, Y, Z) with channel k for label k + 1; any scale,
+        or a pseudo-mask. The first positive edit on an empty place brings the piece of it that it
+        touches. None for none.
     mask
         Label map (X, Y, Z) or (1, X, Y, Z) of whole numbers to begin with; None for an empty one.
 
@@ -67,7 +69,7 @@ class Correction:
         if scan.ndim != 3 or not scan.size:
             raise InputError(f"A scan must be (X, Y, Z) or (C, X, Y, Z), got {scan.shape}.")
         self._scan, self.shape = normalise(scan), scan.shape
-        self._heatmaps = self._read_heatmaps(heatmap)
+        self._hot = self._read_heatmap(heatmap)
         self._start = self._read_mask(mask)
         self._mask = self._start.copy()
         self._done: list[_Step] = []
@@ -81,8 +83,10 @@ class Correction:
 
     @property
     def edits(self) -> tuple[Edit, ...]:
-        """The edits that count, the first one first."""
-        return tuple(step.edit for step in self._done)
+        """The edits since the last reset, the first one first."""
+        edits = [step.edit for step in self._done]
+        begin = max((k + 1 for k, edit in enumerate(edits) if edit is None), default=0)
+        return tuple(edit for edit in edits[begin:] if edit is not None)
 
     def apply(self, edit: Edit, reach_mm: float = REACH_MM) -> NDArray[np.uint8]:
         """Correct the mask and return it.
@@ -110,15 +114,10 @@ class Correction:
         self._statements.add(edit)
         margin_mm = reach_mm if edit.exact else RIM_MM
         box = crop_around(edit, self.shape, self.spacing_mm, margin_mm)
-        before = self._mask[box].copy()
-        after = self._answer(edit, box, reach_mm)
-        self._mask[box] = after
-        self._done.append(_Step(edit, box, before, after))
-        self._undone.clear()
-        return self.mask
+        return self._change(edit, box, self._answer(edit, box, reach_mm))
 
     def undo(self) -> NDArray[np.uint8]:
-        """Take back the last edit, if there is one, and return the mask."""
+        """Take back the last edit or reset, if there is one, and return the mask."""
         if self._done:
             step = self._done.pop()
             self._mask[step.box] = step.before
@@ -127,34 +126,37 @@ class Correction:
         return self.mask
 
     def redo(self) -> NDArray[np.uint8]:
-        """Do again the edit that was taken back last, if there is one, and return the mask."""
+        """Do again what was taken back last, if there is anything, and return the mask."""
         if self._undone:
             step = self._undone.pop()
             self._mask[step.box] = step.after
             self._done.append(step)
-            self._statements.add(step.edit)
+            self._statements = Statements(self.shape, self.edits)
         return self.mask
 
     def reset(self, mask: ArrayLike | None = None) -> NDArray[np.uint8]:
-        """Forget all edits and return to the first mask, or to another one; return it."""
-        self._start = self._start if mask is None else self._read_mask(mask)
-        self._mask = self._start.copy()
-        self._done, self._undone = [], []
+        """Begin anew, with the first mask or with another one, and return it; undo takes it back."""
+        after = self._start if mask is None else self._read_mask(mask)
         self._statements = Statements(self.shape)
+        return self._change(None, (slice(None),) * 3, after)
+
+    def _change(
+        self, edit: Edit | None, box: tuple[slice, ...], after: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        self._done.append(_Step(edit, box, self._mask[box].copy(), after))
+        self._undone.clear()
+        self._mask[box] = after
         return self.mask
 
     def _answer(self, edit: Edit, box: tuple[slice, ...], reach_mm: float) -> NDArray[np.uint8]:
         labels = self._mask[box]
-        heatmap = None
-        if self._heatmaps is not None and edit.label <= len(self._heatmaps):
-            heatmap = self._heatmaps[edit.label - 1][box]
         touched = np.zeros(labels.shape, np.bool_)
         touched[tuple((edit.voxels - [part.start for part in box]).T)] = True
         core = touched if edit.exact else find_core(touched, self.spacing_mm)
         taken = np.unique(labels[touched]) if edit.positive and edit.exact else []
         near = Neighbourhood(
             scan=self._scan[box],
-            heatmap=heatmap,
+            hot=self._hot.get(edit.label, np.zeros(self.shape, np.bool_))[box],
             mask=labels == edit.label,
             said=self._statements.find(edit.label, box),
             core=core,
@@ -166,13 +168,14 @@ class Correction:
         rest = np.where(near.mask, 0, labels)
         return np.where(segment(near), edit.label, rest).astype(np.uint8)
 
-    def _read_heatmaps(self, heatmap: Any) -> NDArray[np.float32] | None:
+    def _read_heatmap(self, heatmap: Any) -> dict[int, NDArray[np.bool_]]:
+        """Return by label what is hot: above Otsu's threshold."""
         if heatmap is None:
-            return None
+            return {}
         maps = _check_finite(np.asarray(heatmap, np.float32), "heatmap")
         maps = maps[None] if maps.ndim == 3 else maps
         self._check_grid(maps.shape[1:], "heatmap")
-        return np.stack([normalise(one) for one in maps])
+        return {k: one > threshold_otsu(one.ravel()) for k, one in enumerate(maps, start=1)}
 
     def _read_mask(self, mask: ArrayLike | None) -> NDArray[np.uint8]:
         if mask is None:
@@ -194,7 +197,7 @@ class Correction:
 
 
 def normalise(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a scan or a heatmap in [0, 1]: its percentiles 1 and 99.5 above its least value."""
+    """Return a scan in [0, 1]: its percentiles 1 and 99.5 above its least value."""
     values = array[array > array.min()]
     if not values.size:
         return np.zeros_like(array)

@@ -1,8 +1,5 @@
 """How likely each voxel near an edit belongs to the object, looked at alone."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -10,8 +7,10 @@ from scipy import ndimage
 from heatmask.interaction.neighbourhood import Neighbourhood
 from heatmask.interaction.statements import IN, OUT
 
+Array = NDArray[np.float64]
+
 BINS = 32
-"""Of intensity, and of the heatmap."""
+"""Of intensity."""
 SEED_MM = 3.0
 """Around a click or a stroke the tissue is taken to be the same."""
 SEED_MM3 = 4 / 3 * np.pi * 8.0**3
@@ -21,7 +20,7 @@ LIMIT = 4.0
 WEIGHT = 4.0
 """Of the edit at its own voxels, as a logit."""
 LIKENESS = 0.2
-"""How far another intensity or heat, in a range from 0 to 1, is still like the edit's."""
+"""How far another intensity, in a range from 0 to 1, is still like the edit's."""
 INERTIA = 0.25
 """How hard the mask is to change, as a logit a squared scale away from the edit."""
 FIRM = 10.0
@@ -29,10 +28,8 @@ FIRM = 10.0
 SCALE_MM = (6.0, 20.0)
 """The least and the largest scale of an edit."""
 
-Array = NDArray[np.float64]
 
-
-def gather_evidence(near: Neighbourhood, smooth: NDArray[np.float64]) -> Array:
+def gather_evidence(near: Neighbourhood, smooth: Array) -> Array:
     """Return the logit of each voxel (X, Y, Z): what it looks like, the edit, the mask so far.
 
     Parameters
@@ -40,15 +37,12 @@ def gather_evidence(near: Neighbourhood, smooth: NDArray[np.float64]) -> Array:
     smooth
         The scan without its noise.
     """
-    features: list[NDArray[Any]] = [smooth]
-    if near.heatmap is not None and not near.mask.any():
-        features.append(near.heatmap)  # a pseudo-mask has said what the heatmap says already
     remoteness = _measure_remoteness(near)
-    unlike = np.sum([((f - f[near.core].mean()) / LIKENESS) ** 2 for f in features], axis=0)
+    unlike = ((smooth - smooth[near.core].mean()) / LIKENESS) ** 2
     spoken = WEIGHT * np.exp(-(remoteness + unlike) / 2)
     kept = INERTIA * np.minimum(remoteness, FIRM)
     return (
-        _count_alike(near, features)
+        _count_alike(near, smooth)
         + (spoken if near.positive else -spoken)
         + np.where(near.mask, kept, -kept)
     )
@@ -69,15 +63,12 @@ def _measure_remoteness(near: Neighbourhood) -> Array:
     return squared * (1 + away**2 / np.maximum(opposite**2, 0.1))
 
 
-def _count_alike(near: Neighbourhood, features: Sequence[NDArray[Any]]) -> Array:
-    """Return the logit of each voxel by what voxels like it were so far.
+def _count_alike(near: Neighbourhood, smooth: Array) -> Array:
+    """Return the logit of each voxel by what voxels of its intensity were so far.
 
-    Like it: of the same intensity and the same heat. So far: in the mask or not, and what the user
-    said of voxels close by.
+    So far: in the mask or not, and what the user said of voxels close by.
     """
-    shape = (BINS,) * len(features)
-    bins = [np.minimum((one * BINS).astype(int), BINS - 1) for one in features]
-    index = np.ravel_multi_index(tuple(bins), shape)
+    index = np.minimum((smooth * BINS).astype(int), BINS - 1)
     inside, outside = near.mask.astype(float), (~near.mask).astype(float)
     for said, gains, loses in ((IN, inside, outside), (OUT, outside, inside)):
         meant = (near.said == said) | (near.core & (near.positive == (said == IN)))
@@ -86,13 +77,12 @@ def _count_alike(near: Neighbourhood, features: Sequence[NDArray[Any]]) -> Array
             loses[close] = 0
             share = SEED_MM3 / np.prod(near.spacing_mm) / np.count_nonzero(close)
             gains[close] = np.maximum(gains[close], share)
-    found, missed = (_count(index, weights, shape) for weights in (inside, outside))
-    return np.clip(np.log(found / missed), -LIMIT, LIMIT).ravel()[index]
+    found, missed = (_count(index, weights) for weights in (inside, outside))
+    return np.clip(np.log(found / missed), -LIMIT, LIMIT)[index]
 
 
-def _count(index: NDArray[np.intp], weights: Array, shape: tuple[int, ...]) -> Array:
-    """Return the smoothed share of each bin; none is 0."""
-    size = int(np.prod(shape))
-    counts = np.bincount(index.ravel(), weights.ravel(), size).reshape(shape)
-    counts = ndimage.gaussian_filter(counts, 1.5, mode="nearest")
-    return counts / max(counts.sum(), 1e-9) + 0.05 / size
+def _count(index: NDArray[np.intp], weights: Array) -> Array:
+    """Return the smoothed share of each bin (BINS,); none is 0."""
+    counts = np.bincount(index.ravel(), weights.ravel(), BINS)
+    counts = ndimage.gaussian_filter1d(counts, 1.5, mode="nearest")
+    return counts / max(counts.sum(), 1e-9) + 0.05 / BINS

@@ -21,8 +21,10 @@ class Neighbourhood:
 
     Attributes
     ----------
-    scan, heatmap
-        In [0, 1]; the heatmap may be None.
+    scan
+        In [0, 1].
+    hot
+        What the heatmap shows of the edit's label; nothing if there is no heatmap.
     mask
         Where the edit's label lies so far.
     said
@@ -38,7 +40,7 @@ class Neighbourhood:
     """
 
     scan: NDArray[np.float32]
-    heatmap: NDArray[np.float32] | None
+    hot: NDArray[np.bool_]
     mask: NDArray[np.bool_]
     said: NDArray[np.int8]
     core: NDArray[np.bool_]

@@ -14,7 +14,7 @@ EDGE_CONTRAST = 0.05
 SMOOTHNESS = 40.0
 """How much neighbours count beside the prior."""
 _SEED_WEIGHT = 1e5
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-4
 _MAX_ITERATIONS = 500
 
 Array = NDArray[np.float64]
