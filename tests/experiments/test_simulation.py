@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from heatmask.cli import app
-from heatmask.experiments.simulated_user import place_click
-from heatmask.experiments.simulation import CONDITIONS, START, WITHOUT, Course
+from heatmask.experiments.simulated_user import place_click, place_stroke
+from heatmask.experiments.simulation import CUT, EMPTY, PSEUDO, STARTS, Course
 from heatmask.experiments.simulation_page import summarise_courses
 from helpers.phantom import make_phantom, write_phantom
 
@@ -44,17 +44,34 @@ def test_what_touches_the_border_of_the_scan_ends_there():
     assert click.voxels.tolist() == [[1, 7, 3]]
 
 
-def test_right_mask_needs_no_click():
+def test_right_mask_needs_no_edit():
     assert place_click(draw(BIG), draw(BIG), (1, 1, 1)) is None
+    assert place_stroke(draw(BIG), draw(BIG), (1, 1, 1)) is None
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("positive", [True, False])
+def test_stroke_is_the_middle_line_of_the_error_in_one_slice(axis, positive):
+    long = np.moveaxis(draw(np.s_[2:17, 4:9, 2:5]), 2, axis)
+    nothing = np.zeros_like(long)
+    mask, reference = (nothing, long) if positive else (long, nothing)
+    spacing = tuple(np.roll([1.0, 1.0, 4.0], axis - 2))
+    stroke = place_stroke(mask, reference, spacing, axis)
+    assert stroke.positive == positive
+    assert set(stroke.voxels[:, axis]) == {3}
+    assert long[stroke.index].all()
+    line = np.delete(stroke.voxels, axis, axis=1)
+    assert np.ptp(line[:, 0]) >= 8  # along it
+    assert np.ptp(line[:, 1]) <= 2  # and not across
 
 
 def test_goal_that_is_not_reached_counts_as_one_edit_more():
     courses = [
-        Course("P1", condition, dice, (1.0, 0.5, 0.1), (0.1, 0.2))
-        for condition in CONDITIONS
+        Course("P1", start, dice, (1.0, 0.5, 0.1), (0.1, 0.2))
+        for start in STARTS
         for dice in ((0.0, 0.86, 0.95), (0.0, 0.5, 0.86))
     ]
-    row = next(r for r in summarise_courses(courses) if r["start"] == START)
+    row = next(r for r in summarise_courses(courses) if r["start"] == PSEUDO)
     assert row["edits_to_0.85"] == 1.5
     assert (row["edits_to_0.90"], row["reached_0.90"]) == (2.5, 1)
     assert row["dice_2"] == pytest.approx(0.905)
@@ -89,21 +106,22 @@ def test_the_command_writes_what_corrections_cost(bundle_dir, archive, tmp_path,
     done = run(archive, bundle_dir, tmp_path)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "simulation.json").read_text())
-    rows = {row["start"]: row for row in summary["conditions"]}
-    assert set(rows) == {*CONDITIONS}
-    assert rows[WITHOUT]["dice_0"] == 0
-    assert rows[START]["dice_0"] > 0.3
-    assert rows[WITHOUT]["dice_3"] > 0.5
+    rows = {row["start"]: row for row in summary["starts"]}
+    assert set(rows) == {*STARTS}
+    assert rows[EMPTY]["dice_0"] == 0
+    assert rows[PSEUDO]["dice_0"] > 0.3
+    assert rows[EMPTY]["dice_3"] > 0.5
+    assert rows[CUT]["dice_3"] > 0.5
     with open(tmp_path / "simulation.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 2 * len(CONDITIONS) * 4
+    assert len(lines) == 2 * len(STARTS) * 4
     assert (tmp_path / "simulation.png").stat().st_size > 10_000
     # The second run reads the heatmaps of the first, and says the same.
     monkeypatch.setattr("heatmask.pipeline.Pipeline.__call__", None)
     again = run(archive, bundle_dir, tmp_path)
     assert again.exit_code == 0, again.output
-    repeated = json.loads((tmp_path / "simulation.json").read_text())["conditions"]
-    for row, other in zip(summary["conditions"], repeated, strict=True):
+    repeated = json.loads((tmp_path / "simulation.json").read_text())["starts"]
+    for row, other in zip(summary["starts"], repeated, strict=True):
         assert {k: v for k, v in row.items() if "seconds" not in k} == {
             k: v for k, v in other.items() if "seconds" not in k
         }

@@ -197,7 +197,8 @@ def simulate(
         "simulation"
     ),
     bundle: Bundle = DEFAULT_BUNDLE,
-    edits: Annotated[int, typer.Option(min=1, max=100, help="Clicks on each case.")] = 10,
+    edits: Annotated[int, typer.Option(min=1, max=100, help="Edits of each case.")] = 10,
+    strokes: Annotated[bool, typer.Option("--strokes", help="Lines instead of clicks.")] = False,
     split: Annotated[str, typer.Option(help="Which lines of patients.csv or labels.csv.")] = "test",
     cache: Annotated[
         Path | None, typer.Option(help="Heatmaps of earlier runs; default: OUTPUT/cache.")
@@ -206,12 +207,13 @@ def simulate(
     device: Device = "auto",
     options: Options = None,
 ) -> None:
-    """Play a user who corrects the bundle's masks by clicks, and count the clicks.
+    """Play a user who corrects the bundle's masks by clicks or strokes, and count them.
 
-    Each click goes to the middle of the largest error. The same engine begins with pseudo-mask and
-    heatmap, with the pseudo-mask alone, and with an empty mask. Writes simulation.json,
-    simulation.csv and simulation.png: Dice after 0 to 10 clicks, clicks to a Dice of 0.85 and 0.90,
-    and what is left to paint. What cannot be played is named at the end, with exit status 1.
+    Each goes to the middle of the largest error. The engine begins with the pseudo-mask, with an
+    empty mask that gets a piece of the pseudo-mask when it is clicked, and with an empty mask
+    alone; a graph cut from the same edits stands beside it. Writes simulation.json, simulation.csv
+    and simulation.png: Dice after 0 to 10 edits, edits to a Dice of 0.85 and 0.90, and what is
+    left to paint. What cannot be played is named at the end, with exit status 1.
     """
     _check_installed()
     from rich.table import Table
@@ -223,7 +225,7 @@ def simulate(
 
     folder = cache or output / "cache"
     place = Place(str(data), str(folder), split, pattern=pattern, device=device)
-    cases, courses = simulate(find_bundle(bundle), place, read_options(options), edits)
+    cases, courses = simulate(find_bundle(bundle), place, read_options(options), edits, strokes)
     paths = write_simulation(cases, courses, output)
     rows = summarise_courses(courses)
     names = [name for name in rows[0] if name.startswith(("dice_", "edits_")) and "int" not in name]

@@ -1,8 +1,10 @@
-"""What corrections cost: a simulated user clicks until the mask is right."""
+"""What corrections cost: a simulated user clicks or draws until the mask is right."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,26 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from heatmask.errors import Failures, InputError
-from heatmask.experiments.cases import Case, Cases, Place, list_cases
+from heatmask.experiments.cases import Case, Cases, Place, find_slices, list_cases
+from heatmask.experiments.click_cut import ClickCut
 from heatmask.experiments.entries import list_label_words, read_config
 from heatmask.experiments.overlap import score_mask
-from heatmask.experiments.simulated_user import place_click
+from heatmask.experiments.simulated_user import place_click, place_stroke
 from heatmask.experiments.store import Kept, Store, digest, digest_code, digest_file
-from heatmask.interaction import Correction
+from heatmask.interaction import Correction, Edit
 from heatmask.pipeline import Pipeline
 
 SHOWN = (0, 1, 2, 3, 5, 10)
 """After how many edits the Dice is reported."""
 GOALS = (0.85, 0.90)
-WITH, START, WITHOUT = "pseudo-mask and heatmap", "pseudo-mask alone", "empty mask"
-CONDITIONS = (WITH, START, WITHOUT)
-"""What the user begins with; the engine is the same."""
+PSEUDO, CALLED, EMPTY, CUT = "pseudo-mask", "pseudo-mask when clicked", "empty", "empty, graph cut"
+STARTS: dict[str, Callable[[MetaTensor, NDArray[np.bool_]], Correction | ClickCut]] = {
+    PSEUDO: lambda scan, mask: Correction(scan, heatmap=mask, mask=mask),
+    CALLED: lambda scan, mask: Correction(scan, heatmap=mask),
+    EMPTY: lambda scan, _: Correction(scan),
+    CUT: lambda scan, _: ClickCut(scan),
+}
+"""What the user begins with: the first three have one engine, the last is another one."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,8 @@ class Course:
 
     Attributes
     ----------
-    case, condition
-        Of whom, and what it began with.
+    case, start
+        Of whom, and which of `STARTS`.
     dice
         After 0, 1, 2, ... edits.
     to_paint
@@ -45,7 +53,7 @@ class Course:
     """
 
     case: str
-    condition: str
+    start: str
     dice: tuple[float, ...]
     to_paint: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -57,7 +65,7 @@ class Course:
 
 
 class StartMasks(Kept[Case]):
-    """Pseudo-mask and raw heatmap of each case, kept so that a second run is quick."""
+    """Scan and pseudo-mask of each case, kept so that a second run is quick."""
 
     def __init__(self, bundle: Path, options: Mapping[str, Any], store: Store) -> None:
         self.bundle, self.options, self.store = bundle, dict(options), store
@@ -73,7 +81,6 @@ class StartMasks(Kept[Case]):
     def _compute(self, item: Case) -> dict[str, NDArray]:
         result = self.pipeline(item.image, item.name)
         return {
-            "heatmap": np.asarray(result.heatmap, np.float32),
             "mask": np.asarray(result.mask[0]) > 0,
             "scan": np.asarray(result.scan[0], np.float32),
             "affine": np.asarray(result.scan.affine, np.float64),
@@ -81,9 +88,14 @@ class StartMasks(Kept[Case]):
 
 
 def simulate(
-    bundle: Path, place: Place, options: Mapping[str, Any], n_edits: int
+    bundle: Path, place: Place, options: Mapping[str, Any], n_edits: int, strokes: bool = False
 ) -> tuple[Cases, list[Course]]:
-    """Play a user who corrects every case of a split, from each of `CONDITIONS`.
+    """Play a user who corrects every case of a split, from each of `STARTS`.
+
+    Parameters
+    ----------
+    strokes
+        Whether the user draws lines instead of clicking.
 
     Returns
     -------
@@ -101,12 +113,14 @@ def simulate(
     failures, courses = Failures(), []
     for case in track(cases.cases, "Correcting"):
         with failures.catch(case.name):
-            courses += list(play_case(case, starts.get(case), n_edits))
+            courses += list(play_case(case, starts.get(case), n_edits, strokes))
     return cases.leave_out(failures.reasons), courses
 
 
-def play_case(case: Case, start: Mapping[str, NDArray], n_edits: int) -> Iterator[Course]:
-    """Yield the course of one case from each of `CONDITIONS`.
+def play_case(
+    case: Case, start: Mapping[str, NDArray], n_edits: int, strokes: bool = False
+) -> Iterator[Course]:
+    """Yield the course of one case from each of `STARTS`; the last needs numpymaxflow.
 
     Raises
     ------
@@ -117,25 +131,29 @@ def play_case(case: Case, start: Mapping[str, NDArray], n_edits: int) -> Iterato
     reference = case.load_reference(scan)
     if not reference.any():
         raise InputError("The reference mask must not be empty: there would be nothing to correct.")
-    for condition in CONDITIONS:
-        heatmap = start["heatmap"] if condition == WITH else None
-        mask = None if condition == WITHOUT else start["mask"]
-        correction = Correction(scan, heatmap=heatmap, mask=mask)
-        yield _play(case.name, condition, correction, reference, n_edits)
+    place = partial(place_stroke, slice_axis=find_slices(scan)) if strokes else place_click
+    for name, begin in STARTS.items():
+        if name != CUT or find_spec("numpymaxflow"):
+            yield _play(case.name, name, begin(scan, start["mask"]), reference, n_edits, place)
 
 
 def _play(
-    case: str, condition: str, correction: Correction, reference: NDArray[np.bool_], n_edits: int
+    case: str,
+    start: str,
+    correction: Correction | ClickCut,
+    reference: NDArray[np.bool_],
+    n_edits: int,
+    place: Callable[..., Edit | None],
 ) -> Course:
     masks, seconds = [correction.mask > 0], []
     for _ in range(n_edits):
-        click = place_click(masks[-1], reference, correction.spacing_mm)
-        if click is None:  # nothing is left to correct
+        edit = place(masks[-1], reference, correction.spacing_mm)
+        if edit is None:  # nothing is left to correct
             masks.append(masks[-1])
             continue
         begin = time.process_time()
-        masks.append(correction.apply(click) > 0)
+        masks.append(correction.apply(edit) > 0)
         seconds.append(time.process_time() - begin)
     dice = [score_mask(mask, reference, correction.spacing_mm)["dice"] for mask in masks]
     wrong = [np.count_nonzero(mask != reference) / np.count_nonzero(reference) for mask in masks]
-    return Course(case, condition, tuple(dice), tuple(map(float, wrong)), tuple(seconds))
+    return Course(case, start, tuple(dice), tuple(map(float, wrong)), tuple(seconds))

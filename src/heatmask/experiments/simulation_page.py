@@ -15,31 +15,32 @@ from heatmask.experiments.cases import Cases
 from heatmask.experiments.figures import BASELINE, CONTROL, FAINT, INK, METHOD
 from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.simulation import (
-    CONDITIONS,
+    CALLED,
+    CUT,
+    EMPTY,
     GOALS,
+    PSEUDO,
     SHOWN,
-    START,
-    WITH,
-    WITHOUT,
     Course,
 )
 
-_COLOURS = {WITH: METHOD, START: CONTROL, WITHOUT: BASELINE}
+_COLOURS = {PSEUDO: METHOD, CALLED: CONTROL, EMPTY: BASELINE, CUT: FAINT}
 
 
 def summarise_courses(courses: Sequence[Course]) -> list[dict[str, Any]]:
-    """Return a row of figures for each condition, means over the cases.
+    """Return a row of figures for each start, means over the cases.
 
     A goal that was not reached counts as one edit more than were made, so that the mean number of
     edits is at least what is said; how many reached it stands beside it.
     """
-    return [_summarise([c for c in courses if c.condition == name]) for name in CONDITIONS]
+    starts = dict.fromkeys(course.start for course in courses)
+    return [_summarise([c for c in courses if c.start == name]) for name in starts]
 
 
 def _summarise(courses: Sequence[Course]) -> dict[str, Any]:
     made = len(courses[0].dice) - 1
     shown = [count for count in SHOWN if count <= made]
-    row: dict[str, Any] = {"start": courses[0].condition, "cases": len(courses)}
+    row: dict[str, Any] = {"start": courses[0].start, "cases": len(courses)}
     for count in shown:
         row[f"dice_{count}"] = float(np.mean([c.dice[count] for c in courses]))
     row["dice_interval"] = [*bootstrap_mean([c.dice[shown[-1]] for c in courses])[1:]]
@@ -58,14 +59,14 @@ def _summarise(courses: Sequence[Course]) -> dict[str, Any]:
 def write_simulation(cases: Cases, courses: Sequence[Course], folder: Path) -> list[Path]:
     """Write simulation.json, simulation.csv and simulation.png; return their paths."""
     lines = [
-        (c.case, c.condition, count, dice, paint)
+        (c.case, c.start, count, dice, paint)
         for c in courses
         for count, (dice, paint) in enumerate(zip(c.dice, c.to_paint, strict=True))
     ]
     summary = {
         "split": cases.split,
         "left_out": dict(cases.left_out),
-        "conditions": summarise_courses(courses),
+        "starts": summarise_courses(courses),
     }
     picture = BytesIO()
     draw_simulation(courses).savefig(picture, format="png", dpi=120)
@@ -81,17 +82,17 @@ def draw_simulation(courses: Sequence[Course]) -> Figure:
     """Draw the Dice after each number of edits: every case thin, the mean thick."""
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    for condition in CONDITIONS:
-        own = np.array([c.dice for c in courses if c.condition == condition])
-        colour = _COLOURS[condition]
-        axes.plot(own.T, color=colour, alpha=0.18, linewidth=0.8)
-        axes.plot(own.mean(axis=0), "o-", color=colour, linewidth=2.4, label=condition)
+    for start in dict.fromkeys(course.start for course in courses):
+        own = np.array([c.dice for c in courses if c.start == start])
+        colour = _COLOURS[start]
+        axes.plot(own.T, color=colour, alpha=0.12, linewidth=0.8)
+        axes.plot(own.mean(axis=0), "o-", color=colour, linewidth=2.4, label=start)
     for goal in GOALS:
         axes.axhline(goal, color=FAINT, linestyle="--", linewidth=1, zorder=0)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("clicks", color=INK)
+    axes.set_xlabel("edits", color=INK)
     axes.set_ylabel("Dice", color=INK)
-    axes.set_title("Dice after each click: cases and their mean", loc="left", color=INK)
+    axes.set_title("Dice after each edit: cases and their mean", loc="left", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     return figure

@@ -135,7 +135,7 @@ class Correction:
         return self.mask
 
     def reset(self, mask: ArrayLike | None = None) -> NDArray[np.uint8]:
-        """Begin anew, with the first mask or with another one, and return it; undo takes it back."""
+        """Begin anew with the first mask or another one, and return it; undo takes it back."""
         after = self._start if mask is None else self._read_mask(mask)
         self._statements = Statements(self.shape)
         return self._change(None, (slice(None),) * 3, after)
