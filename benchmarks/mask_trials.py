@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHANNELS = (24, 40, 112, 320)  # of the encoder, at strides 4, 8, 16, 32
+REST = 0.3  # weight of the loss where a head is not to look
 POOLED = (0.01, 0.04, 0.16)  # shares of the map whose hottest values are averaged
 
 
@@ -104,15 +105,25 @@ def weigh_position(pictures: Pictures) -> Tensor:
 
 
 def train_head(
-    pictures: Pictures, features: list[Tensor], stages: list[int], epochs: int, seed: int
+    pictures: Pictures,
+    features: list[Tensor],
+    stages: list[int],
+    epochs: int,
+    seed: int,
+    searched: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train on labels alone; return maps (N, K, 32, 32) and logits (N, K) of all pictures."""
+    """Train on labels alone; return maps (N, K, 32, 32) and logits (N, K) of all pictures.
+
+    With `searched` (N, 32, 32) the classes are told apart by these places alone, and the others
+    are taught to show none of them.
+    """
     torch.manual_seed(seed)
     rng, batch = np.random.default_rng(seed), 32
     index = np.flatnonzero(pictures.train)
     target = torch.from_numpy(pictures.target).float()
     finding, position = target.amax(1, keepdim=True), weigh_position(pictures)
     inside = F.adaptive_max_pool2d(torch.from_numpy(pictures.inside).float()[:, None], 32) > 0
+    looked = inside if searched is None else inside & torch.from_numpy(searched)[:, None]
     head, steps = Head(target.shape[1], stages), epochs * (len(index) // batch)
     optimizer = torch.optim.AdamW(head.parameters(), 3e-3, weight_decay=0.05)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.2)
@@ -124,11 +135,14 @@ def train_head(
     for _ in range(epochs):
         for at in rng.permutation(index)[: len(index) // batch * batch].reshape(-1, batch):
             maps = map_view(int(rng.integers(2)), at)
-            logits = pool_hottest(maps) + position[at]
+            logits = pool_hottest(torch.where(looked[at], maps, -12.0)) + position[at]
             loss = F.binary_cross_entropy_with_logits(logits, target[at])
             if pictures.has_negatives and target.shape[1] > 1:
                 any_class = pool_hottest(maps.logsumexp(1, keepdim=True)) + position[at]
                 loss = loss + F.binary_cross_entropy_with_logits(any_class, finding[at])
+            if searched is not None:
+                rest = (inside & ~looked)[at].expand_as(maps)
+                loss = loss + REST * F.softplus(maps[rest]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -137,7 +151,7 @@ def train_head(
     chunks = np.array_split(np.arange(len(target)), len(target) // 64 + 1)
     with torch.no_grad():
         maps = torch.cat([(map_view(0, at) + map_view(1, at)) / 2 for at in chunks])
-    return maps.numpy(), pool_hottest(maps).numpy()
+    return maps.numpy(), pool_hottest(torch.where(looked, maps, -12.0)).numpy()
 
 
 def select_warm(heat: np.ndarray, inside: np.ndarray, level: float) -> np.ndarray:
