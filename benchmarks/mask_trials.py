@@ -114,8 +114,8 @@ def train_head(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train on labels alone; return maps (N, K, 32, 32) and logits (N, K) of all pictures.
 
-    With `searched` (N, 32, 32) the classes are told apart by these places alone, and the others
-    are taught to show none of them.
+    With `searched` (N, 32, 32) only these places decide on the class, and the others are taught to
+    show none.
     """
     torch.manual_seed(seed)
     rng, batch = np.random.default_rng(seed), 32

@@ -1,7 +1,7 @@
 """Masks of tumour types, where every picture has a finding: rarity shows a head where to look.
 
 ``python benchmarks/mask_trials_rarity.py DATA CACHE``, with the folders of `mask_trials.py`. What
-it gave: section 7 of ``docs/explanation/mask-quality.md``. Only validation masks.
+it gave: section 5 of ``docs/explanation/mask-quality.md``. Only validation masks.
 """
 
 from collections import Counter
@@ -130,7 +130,7 @@ def main(data: Path, cache: Path, epochs: int = 8, seed: int = 0, level: float =
     sign = learn_sign(pictures, heat)
     dice, subjects = score_units(pictures, heat, sign, level)
     low, high = draw_interval(dice, subjects)
-    each = [dice[kind[held_out] == number].mean() for number in range(3)]
+    each = ", ".join(f"{dice[kind[held_out] == number].mean():.3f}" for number in range(3))
     print(f"sign {sign:+.0f}, Dice {dice.mean():.3f} [{low:.3f}, {high:.3f}], by class {each}")
 
 
