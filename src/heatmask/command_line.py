@@ -28,6 +28,15 @@ Pattern = Annotated[
     typer.Option(help='File names to take from a folder, such as "*-t2f.nii.gz".'),
 ]
 
+PacsFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEYWORD=VALUE",
+        help="Which series of a PACS, such as BodyPartExamined=BRAIN; by default Modality=MR. "
+        "Repeatable.",
+    ),
+]
+
 
 def read_axis(name: str) -> int:
     """Return the RAS axis that slices of this name are cut across."""
@@ -47,6 +56,17 @@ def read_options(options: list[str] | None) -> dict[str, Any]:
             raise OptionError(f"--set must be given as OPTION=VALUE, got {option!r}.")
         values[name] = _read_value(text)
     return values
+
+
+def read_filters(filters: list[str] | None) -> dict[str, str]:
+    """Return ``KEYWORD=VALUE`` texts as a dict."""
+    pairs = [text.partition("=") for text in filters or ()]
+    for keyword, sign, value in pairs:
+        if not (keyword.isalnum() and sign and value):
+            raise OptionError(
+                f"--pacs-filter must be given as KEYWORD=VALUE, got '{keyword}{sign}{value}'."
+            )
+    return {keyword: value for keyword, _, value in pairs}
 
 
 def _read_value(text: str) -> Any:

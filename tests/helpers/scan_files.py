@@ -9,7 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -102,3 +107,48 @@ def _make_slice(plane: np.ndarray, affine_lps: np.ndarray, index: int) -> Datase
 
 def _vector(values: np.ndarray) -> str:
     return "(" + ",".join(f"{value:.12g}" for value in values) + ")"
+
+
+def write_enhanced_mr(
+    path: Path, array: np.ndarray, affine: np.ndarray, order: list[int], slopes: list[float]
+) -> Path:
+    """Write one multi-frame file, its frames stored in `order`, each with a slope of its own.
+
+    Whole numbers only, as `write_dicom_series`; the scan's intensities are slope times them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lps = RAS_TO_LPS @ affine
+    enhanced = _make_slice(array[:, :, 0], lps, 0)
+    spacing, directions = enhanced.PixelSpacing, enhanced.ImageOrientationPatient
+    for keyword in ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"):
+        del enhanced[keyword]
+    enhanced.file_meta.MediaStorageSOPClassUID = enhanced.SOPClassUID = EnhancedMRImageStorage
+    enhanced.SeriesInstanceUID, enhanced.InstanceNumber = generate_uid(), 1
+    enhanced.SeriesDescription = "t2_tirm_tra_dark-fluid"
+    enhanced.SharedFunctionalGroupsSequence = [Dataset()]
+    (shared,) = enhanced.SharedFunctionalGroupsSequence
+    _add_macro(shared, "PixelMeasuresSequence", PixelSpacing=spacing, SliceThickness=1)
+    _add_macro(shared, "PlaneOrientationSequence", ImageOrientationPatient=directions)
+    _add_macro(shared, "MREchoSequence", EffectiveEchoTime=90.0)
+    frames = []
+    for index in order:
+        frame = Dataset()
+        position = _make_slice(array[:, :, index], lps, index).ImagePositionPatient
+        _add_macro(frame, "PlanePositionSequence", ImagePositionPatient=position)
+        _add_macro(
+            frame, "PixelValueTransformationSequence",
+            RescaleSlope=slopes[index], RescaleIntercept=0, RescaleType="US",
+        )  # fmt: skip
+        frames.append(frame)
+    enhanced.PerFrameFunctionalGroupsSequence = frames
+    enhanced.NumberOfFrames = len(order)
+    enhanced.PixelData = b"".join(array[:, :, i].astype("<i2").T.tobytes() for i in order)
+    enhanced.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _add_macro(group: Dataset, name: str, **attributes: Any) -> None:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    setattr(group, name, [item])

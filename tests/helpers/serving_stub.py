@@ -38,16 +38,21 @@ def make_config() -> dict[str, Any]:
             "parts.make_postprocessing",
             {"options": "@options", "preprocessing": "@preprocessing"},
         ),
+        "dataset": ("parts.list_dataset", {"options": "@options"}),
         "evaluator": (
             "pipeline.make_pipeline",
             {
                 name: f"@{name}"
-                for name in ("options", "network", "inferer", "preprocessing", "postprocessing")
+                for name in (
+                    "options", "network", "inferer", "preprocessing", "postprocessing", "dataset",
+                )
             },
         ),
-    }
+    }  # fmt: skip
     return {
         "bundle_root": ".",
+        "input": None,
+        "dataset_dir": "@input",
         "sequences": ["FLAIR"],
         "size_mm": None,
         "pixel_spacing_mm": 2.0,

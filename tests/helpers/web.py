@@ -13,8 +13,8 @@ from monailabel.client.client import MONAILabelClient
 
 from heatmask.bundle import list_bundles
 from heatmask.serving.access import Access, AccessSettings, Audit
+from heatmask.serving.opening import open_studies
 from heatmask.serving.server import make_serving
-from heatmask.serving.studies import index_studies
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web import Limits, Serving, create_app
 from helpers.server import MODEL, find_free_port
@@ -83,19 +83,23 @@ class Web:
 
 @contextmanager
 def run_web(
-    tmp_path: Path, limits: Limits | None = None, settings: AccessSettings | None = None
+    tmp_path: Path,
+    limits: Limits | None = None,
+    settings: AccessSettings | None = None,
+    pacs: str | None = None,
 ) -> Iterator[Web]:
-    """Serve two studies with the planted model, and with the same made slow."""
+    """Serve two studies, or those of a PACS, with the planted model and the same made slow."""
     settings = settings or AccessSettings()
     bundles, studies, work = (tmp_path / name for name in ("bundles", "studies", "work"))
     for model in (MODEL, SLOW):
-        write_bundle(bundles / model)
-    for patient in ("p1", "p2"):
+        if not (bundles / model).exists():  # of an earlier server on the same folder
+            write_bundle(bundles / model)
+    for patient in ("p1", "p2") if pacs is None else ():
         write_scan(studies / patient / f"{patient}-flair.nii.gz", patient == "p1")
-    index = index_studies(studies, work)
+    opened = open_studies(pacs or studies, work, list_bundles([bundles]))
     access, audit = Access(settings, work / "access"), Audit(work / "access")
     port = find_free_port()
-    serving = make_serving(index, "cpu", list_bundles([bundles]), access, audit, port)
+    serving = make_serving(opened, "cpu", access, audit, port)
     if limits is not None:
         serving.close()
         serving = Serving(
@@ -103,6 +107,8 @@ def run_web(
         )
     slow = SlowTask(serving.app.models[SLOW]._bundle, "cpu")
     serving.app._infers = {**serving.app.tasks, SLOW: slow}
+    if serving.outbox is not None:
+        serving.outbox.start()
     try:
         with run_site(create_app(serving), port):
             url = f"http://127.0.0.1:{port}"

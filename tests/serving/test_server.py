@@ -16,9 +16,9 @@ import psutil
 import pytest
 import requests
 
-from heatmask.bundle import list_bundles
+from heatmask.bundle import list_bundles, list_sequences
 from heatmask.errors import DeviceError, InputError, OptionError
-from heatmask.serving.server import list_sequences, start_server
+from heatmask.serving.server import start_server
 from helpers.project import PROJECT
 from helpers.server import MODEL, Server, find_free_port, run_server
 from helpers.serving_stub import tilt_affine, write_bundle, write_scan

@@ -13,7 +13,8 @@ from PIL import Image
 from heatmask.data.recognition import find_clue
 from heatmask.data.recognition.sequence import SEQUENCES
 from heatmask.errors import InputError, OutputError
-from heatmask.serving.studies import find_scan, index_studies, read_siblings
+from heatmask.serving.store.links import find_scan, read_siblings
+from heatmask.serving.studies import index_studies
 from heatmask.serving.task import list_scans
 from helpers.serving_stub import write_scan
 

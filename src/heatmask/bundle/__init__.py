@@ -10,7 +10,7 @@ from heatmask.bundle.config import (
     read_options,
     run_bundle,
 )
-from heatmask.bundle.evidence import BundleInfo, list_bundles, order_bundles
+from heatmask.bundle.evidence import BundleInfo, list_bundles, list_sequences, order_bundles
 from heatmask.bundle.find import (
     DEFAULT_BUNDLE,
     find_bundle,
@@ -31,6 +31,7 @@ __all__ = [
     "list_bundles",
     "list_folders",
     "list_overrides",
+    "list_sequences",
     "order_bundles",
     "pick_bundle",
     "read_bundle",

@@ -78,8 +78,14 @@ def count_kinds(
 
     Heads without any are left out, unless all are. Parameters and errors as `choose_bundle`.
     """
+    return keep_taken(count_heads(scan, pattern), bundles)
+
+
+def keep_taken(
+    heads: Counter[frozenset[str]], bundles: Iterable[BundleInfo]
+) -> Counter[frozenset[str]]:
+    """Count heads by those of their sequences that a bundle takes; see `count_kinds`."""
     taken = {UNKNOWN}.union(*(bundle.sequences for bundle in bundles))
-    heads = count_heads(scan, pattern)
     kinds: Counter[frozenset[str]] = Counter()
     for sequences, count in heads.items():
         if sequences & taken:

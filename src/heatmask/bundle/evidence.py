@@ -151,6 +151,12 @@ def read_evidence(metrics: Mapping[str, Any], sequences: Iterable[str]) -> tuple
     return tuple(sorted(found, key=lambda evidence: -evidence.dice))
 
 
+def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
+    """Return the sequences that bundles take, without repetition."""
+    taken = (name for bundle in bundles for name in bundle.sequences)
+    return list(dict.fromkeys(taken)) or ["FLAIR"]
+
+
 def join_sequences(sequences: Iterable[str]) -> str:
     """Return sequences as text: "FLAIR and T1-Gd"."""
     return " and ".join(sorted(sequences))

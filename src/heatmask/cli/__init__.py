@@ -16,7 +16,7 @@ from heatmask import __version__
 from heatmask.cli.bundles import bundles, export
 from heatmask.cli.labels import labels
 from heatmask.cli.methods import check, methods
-from heatmask.cli.scans import demo, segment, serve
+from heatmask.cli.scans import demo, prelabel, segment, serve
 from heatmask.cli.training import derive_labels, train
 from heatmask.cli.users import users
 from heatmask.command_line import console
@@ -44,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, segment, serve, labels, bundles, export,
+    demo, segment, serve, prelabel, labels, bundles, export,
     evaluate, compare, retrain, simulate, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)

@@ -36,6 +36,7 @@ def labels(
     first; listing and exporting may go on beside it.
     """
     from heatmask.serving.store.export import export_labels, find_stores
+    from heatmask.serving.store.labels import is_of
 
     if restore is not None and export is not None:
         raise OptionError("Give --restore or --export, not both.")
@@ -55,9 +56,10 @@ def labels(
                 versions = store.labels.list_versions(image)
                 name = versions[-1].image_name
                 _print(f"{image} (sent as {name!r})" if name else image)
-                current = store.labels.list_current(image).values()
+                current = store.list_current(image).values()
+                scan = store.find_scan(image)
                 for version in versions:
-                    _print(f"  {describe(version, version in current)}")
+                    _print(f"  {describe(version, version in current, is_of(version, scan))}")
 
 
 def restore_label(workdir: Path, image: str, number: int) -> None:
@@ -77,13 +79,14 @@ def restore_label(workdir: Path, image: str, number: int) -> None:
     _print(f"{image}: {describe(version, is_current=True)}")
 
 
-def describe(version: "Version", is_current: bool) -> str:
+def describe(version: "Version", is_current: bool, is_of_scan: bool = True) -> str:
     """Return a line on one version."""
     facts = [
         f"by {version.person}" if version.person else "",
         f"from {version.model}" if version.model else "",
         f"restored from {version.restored_from}" if version.restored_from else "",
         f"without having seen that of {version.conflict}" if version.conflict else "",
+        "" if is_of_scan else "of a scan that was replaced",
         "removed" if version.removed else "",
         "current" if is_current else "",
     ]

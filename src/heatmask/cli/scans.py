@@ -1,16 +1,29 @@
-"""Commands on scans: demo, segment, serve."""
+"""Commands on scans: demo, segment, prelabel, serve."""
 
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from heatmask.command_line import Device, Options, Pattern, console, read_axis, read_options
+from heatmask.command_line import (
+    Device,
+    Options,
+    PacsFilter,
+    Pattern,
+    console,
+    read_axis,
+    read_filters,
+    read_options,
+)
+from heatmask.errors import OptionError
 from heatmask.masks.settings import MaskSettings
 from heatmask.options import list_options
+
+if TYPE_CHECKING:
+    from heatmask.pacs import Pacs
 
 _HELP = {name: option.help for name, option in list_options(MaskSettings).items()}
 
@@ -19,6 +32,14 @@ ChosenBundle = Annotated[
     typer.Option(
         help="Name of a bundle, or the path of its folder; default: the one that did best on the "
         "scan's sequence (see `heatmask bundles`)."
+    ),
+]
+
+Studies = Annotated[
+    str,
+    typer.Argument(
+        help="A folder searched for scans, which is only read; or the DICOMweb address of a PACS, "
+        "such as http://host:8042/dicom-web."
     ),
 ]
 
@@ -43,11 +64,12 @@ def demo(
 
 def segment(
     scan: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="A NIfTI, an NRRD, a DICOM series folder, or a folder searched for scans."
+            help="A NIfTI, an NRRD, a DICOM series folder, or a folder searched for scans; "
+            "none with --dicomweb."
         ),
-    ],
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
         "output"
     ),
@@ -63,6 +85,27 @@ def segment(
     ] = None,
     snap: Annotated[bool | None, typer.Option("--snap/--no-snap", help=_HELP["snap"])] = None,
     slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-seg",
+            help="Also write CASE_mask.dcm (DICOM SEG) and CASE_heatmap.dcm (parametric map), "
+            "which refer to the series; the scans must be DICOM.",
+        ),
+    ] = False,
+    dicomweb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Take the scan from this PACS: its DICOMweb address, with --study."
+        ),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="UID", help="StudyInstanceUID, with --dicomweb.")
+    ] = None,
+    send_seg: Annotated[
+        bool,
+        typer.Option("--send-seg", help="Send the mask to that PACS too, as DICOM SEG."),
+    ] = False,
     options: Options = None,
 ) -> None:
     """Make heatmap, pseudo-mask, report and picture of a scan, or of every scan in a folder.
@@ -73,6 +116,7 @@ def segment(
     """
     from heatmask.bundle import pick_bundle
     from heatmask.pipeline import Pipeline
+    from heatmask.report.writer import CaseWriter
 
     given = {
         "threshold_rule": threshold_rule,
@@ -83,20 +127,28 @@ def segment(
         "slice_axis": None if slice_axis is None else read_axis(slice_axis),
         "pattern": pattern,
     }
+    scan, pacs = choose_scan(scan, dicomweb, study, send_seg, output)
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= {"input": str(scan), "output_dir": str(output)}
     settings |= read_options(options)
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
     pipeline = Pipeline.from_bundle(folder, settings, device)
+    writer = CaseWriter(output, dicom=dicom_seg or send_seg)
+
+    def finish(report: dict[str, Any]) -> None:
+        show_report(report)
+        if pacs is not None and send_seg:
+            send_mask(pacs, report)
+
     try:
-        pipeline.run(show=show_report)
+        pipeline.run(writer=writer, show=finish)
     finally:
         if len(pipeline.dataset) > 1:  # Of a single case they stand just above
             show_notes(getattr(pipeline.dataset, "notes", ()))
 
 
 def serve(
-    studies: Annotated[Path, typer.Argument(help="A folder searched for scans; it is only read.")],
+    studies: Studies,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     device: Device = "auto",
@@ -107,6 +159,14 @@ def serve(
         ),
     ] = None,
     pattern: Pattern = None,
+    pacs_filter: PacsFilter = None,
+    send_seg: Annotated[
+        bool,
+        typer.Option(
+            "--send-seg/--no-send-seg",
+            help="Send each submitted mask to the PACS that the studies are from, as DICOM SEG.",
+        ),
+    ] = True,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate chain (PEM) for https, with --tls-key.")
     ] = None,
@@ -138,8 +198,72 @@ def serve(
         read_oidc(oidc) if oidc else None,
     )  # fmt: skip
     start_server(
-        studies, host, port, device, workdir, pattern=pattern, settings=settings, json_log=json_log
-    )
+        studies, host, port, device, workdir, pattern=pattern, filters=read_filters(pacs_filter),
+        send_seg=send_seg, settings=settings, json_log=json_log,
+    )  # fmt: skip
+
+
+def prelabel(
+    studies: Studies,
+    bundle: ChosenBundle = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="The server's; default: work/serve here.")
+    ] = None,
+    pattern: Pattern = None,
+    pacs_filter: PacsFilter = None,
+    device: Device = "auto",
+    again: Annotated[
+        bool, typer.Option("--again", help="Also for scans that this version has labelled before.")
+    ] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="An option of the panel in 3D Slicer, such as threshold_rule=otsu. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Make a mask of every study, which opens with its scan at the next Next Sample.
+
+    To be run overnight, while no server is at work on the same work folder. A scan that fails
+    stops no other. Stopped, killed or run again later, it goes on with the scans that have no
+    mask yet.
+    """
+    from heatmask.bundle import list_bundles
+    from heatmask.serving.prelabel import prelabel as label_all
+
+    label_all(
+        studies, (workdir or Path("work/serve")).resolve(), list_bundles(), console,
+        bundle=bundle, device=device, pattern=pattern, filters=read_filters(pacs_filter),
+        options=read_options(options), again=again,
+    )  # fmt: skip
+
+
+def choose_scan(
+    scan: Path | None, dicomweb: str | None, study: str | None, send_seg: bool, output: Path
+) -> tuple[Path, "Pacs | None"]:
+    """Return the path of the scan, fetched if it is in a PACS, and that PACS."""
+    if (scan is None) == (dicomweb is None) or (dicomweb is None) != (study is None):
+        raise OptionError("Give a SCAN, or --dicomweb URL and --study UID.")
+    if scan is not None:
+        if send_seg:
+            raise OptionError("--send-seg needs the PACS that the scan is from: --dicomweb URL.")
+        return scan, None
+    from heatmask.bundle import list_bundles, list_sequences
+    from heatmask.pacs import Pacs, fetch_study
+
+    pacs = Pacs(str(dicomweb))
+    sequences = list_sequences(list_bundles())
+    return fetch_study(pacs, str(study), output / "dicom", sequences), pacs
+
+
+def send_mask(pacs: "Pacs", report: dict[str, Any]) -> None:
+    """Send the mask that was written of a case to a PACS."""
+    from pydicom import dcmread
+
+    pacs.send(dcmread(Path(report["output"]) / f"{report['case']}_mask.dcm"))
+    console.print(f"  The mask is in the PACS at {escape(pacs.url)}")
 
 
 def show_notes(notes: Iterable[str]) -> None:

@@ -138,11 +138,32 @@ def find_studies(
     OptionError
         `sequences` or the pattern are not what they must be.
     """
-    sequences = check_sequences(sequences)
     scans, notes = _leave_out_unnamed_channels(*find_scans(path, pattern))
+    return group_studies(scans, notes, path, pattern, sequences)
+
+
+def group_studies(
+    scans: list[Scan],
+    notes: list[str],
+    path: str | Path,
+    pattern: str | None,
+    sequences: Sequence[str],
+) -> Listing[Study]:
+    """Put scans together to studies; see `find_studies`.
+
+    Parameters
+    ----------
+    scans, notes
+        What was found, and what is to be said of the rest.
+    path
+        Where, for messages.
+    pattern, sequences
+        As `find_studies`.
+    """
+    sequences = check_sequences(sequences)
     groups = _group_scans(scans)
     if pattern is None:
-        groups = _choose_groups(Path(path), groups, sequences)
+        groups = _choose_groups(path, groups, sequences)
     studies = [study for group in groups for study in _make_studies(group, sequences)]
     chosen = {scan for study in studies for scan in study.paths.values()}
     unused = [scan for scan in scans if scan.path not in chosen]
@@ -159,6 +180,11 @@ def count_heads(path: str | Path, pattern: str | None = None) -> Counter[frozens
     Parameters and errors as `find_studies`; nothing is left out for its sequence.
     """
     scans, _ = _leave_out_unnamed_channels(*find_scans(path, pattern))
+    return count_groups(scans)
+
+
+def count_groups(scans: Iterable[Scan]) -> Counter[frozenset[str]]:
+    """Count the heads that scans are of by the sequences that there are of each."""
     return Counter(frozenset(group) for group in _group_scans(scans))
 
 
@@ -214,7 +240,7 @@ def _find_key(scan: Scan) -> Hashable:
 
 
 def _choose_groups(
-    path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]
+    path: str | Path, groups: list[dict[str, Scan]], sequences: Sequence[str]
 ) -> list[dict[str, Scan]]:
     """The groups to work on where no pattern says it; see `find_studies`."""
     wanted = [group for group in groups if not group.keys().isdisjoint(sequences)]
@@ -251,7 +277,9 @@ def _list_by_sequence(scans: Iterable[Scan]) -> str:
     return ", ".join(list_names([get_name(s.path) for s in those], k) for k, those in by_sequence)
 
 
-def _explain_choice(path: Path, groups: list[dict[str, Scan]], sequences: Sequence[str]) -> str:
+def _explain_choice(
+    path: str | Path, groups: list[dict[str, Scan]], sequences: Sequence[str]
+) -> str:
     by_sequence = _sort_by_sequence(scan for group in groups for scan in group.values())
     patterns = {sequence: _suggest_pattern(scans) for sequence, scans in by_sequence.items()}
     found = ", ".join(

@@ -29,12 +29,17 @@ class CaseWriter:
         (uint8 labels), ``<case>_heatmap.nii.gz`` (float32, [0, 1] by the bundle's fixed
         calibration), ``report.json`` and ``overview.png``; files of these names are
         replaced, others stay.
+    dicom
+        Also write ``<case>_mask.dcm``, a DICOM SEG, and ``<case>_heatmap.dcm``, a parametric map
+        (see `heatmask.report.dicom`). Scans must then be DICOM series.
     earlier
         What the result holds now. Bundles that were trained with Heatmask 0.1 give it here.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str], **earlier: Any) -> None:
-        self.output_dir, self.earlier = Path(output_dir), earlier
+    def __init__(
+        self, output_dir: str | os.PathLike[str], *, dicom: bool = False, **earlier: Any
+    ) -> None:
+        self.output_dir, self.dicom, self.earlier = Path(output_dir), dicom, earlier
 
     def prepare(self) -> None:
         """Make the output folder, or say at once why nothing can be written there."""
@@ -47,6 +52,8 @@ class CaseWriter:
         try:
             with tempfile.TemporaryDirectory(prefix=f".{case}-", dir=self.output_dir) as partial:
                 _save_files(result, report, Path(partial))
+                if self.dicom:
+                    _save_dicom(result, Path(partial))
                 move_files(Path(partial), self.output_dir / case)
         except OSError as error:
             raise OutputError(
@@ -78,6 +85,13 @@ def _save_files(result: Result, report: dict[str, Any], folder: Path) -> None:
     draw_overview(result, report).savefig(folder / "overview.png", dpi=110)
     text = json.dumps(report, indent=2, default=str) + "\n"
     (folder / "report.json").write_text(text, encoding="utf-8")
+
+
+def _save_dicom(result: Result, folder: Path) -> None:
+    from heatmask.report.dicom import list_objects  # brings highdicom
+
+    for name, dataset in list_objects(result).items():
+        dataset.save_as(folder / f"{result.case}_{name}.dcm")
 
 
 def make_folder(folder: Path) -> None:

@@ -167,6 +167,9 @@ def digest_scans(scans: str | Mapping[str, str]) -> str:
 
 def _describe_file(path: Path) -> list[str]:
     try:
+        if path.is_dir():  # A DICOM series: what its headers say is in the files
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            return [path.name, digest([[file.name, measure_sha256(file)] for file in files]), ""]
         return [path.name, measure_sha256(path), repr(find_clue(path))]
     except OSError as error:
         return [path.name, str(error), ""]

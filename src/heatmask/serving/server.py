@@ -5,12 +5,11 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heatmask.bundle import BundleInfo, find_shipped, list_bundles, order_bundles
-from heatmask.bundle.choose import count_kinds
+from heatmask.bundle import BundleInfo, find_shipped, list_bundles
 from heatmask.device import resolve_device
 from heatmask.errors import OptionError
 from heatmask.serving.access import (
@@ -23,7 +22,7 @@ from heatmask.serving.access import (
 )
 from heatmask.serving.compat import leave_out
 from heatmask.serving.log import set_log_up
-from heatmask.serving.studies import index_studies
+from heatmask.serving.opening import OpenedStudies, open_studies
 
 if TYPE_CHECKING:
     from heatmask.serving.web import Serving
@@ -45,15 +44,17 @@ def start_server(
     *,
     bundles: str | Path | None = None,
     pattern: str | None = None,
+    filters: Mapping[str, str] | None = None,
+    send_seg: bool = True,
     settings: AccessSettings | None = None,
     json_log: bool = False,
 ) -> None:
-    """Serve the scans of a folder to MONAI Label clients until interrupted; the process ends too.
+    """Serve scans to MONAI Label clients until interrupted; the process ends too.
 
     Parameters
     ----------
     studies
-        Folder of scans, searched to its ends; it is only read.
+        Folder of scans, searched to its ends and only read; or the DICOMweb address of a PACS.
     host, port
         Where to listen.
     device
@@ -67,6 +68,10 @@ def start_server(
     pattern
         Names of the files that are studies, as in ``*-t2f.nii.gz``; by default one scan of each
         head, of the first sequence that the bundles take.
+    filters
+        Which series of a PACS, by DICOM keyword; by default all of modality MR.
+    send_seg
+        Send submitted masks to the PACS that the studies are from.
     settings
         Who may reach it and how, in place of `host`.
     json_log
@@ -76,50 +81,54 @@ def start_server(
     ------
     HeatmaskError
         The port is taken, a folder is missing, there is no scan or no complete bundle, or others
-        could reach the server without encryption and log-in.
+        could reach the server without encryption and log-in. Or the PACS does not answer.
     """
     settings = settings or AccessSettings(host)
     set_log_up(json_log)
     check_port(settings.host, port)
     resolve_device(device)
-    work, studies = Path(workdir or "work/serve").resolve(), Path(studies).expanduser()
+    work = Path(workdir or "work/serve").resolve()
     access = Access(settings, find_folder(work))
     check_exposure(settings, access.enabled)
     found = list_bundles([Path(bundles).resolve()] if bundles else None)
-    index = index_studies(studies, work, list_sequences(found), pattern)
-    ((sequences, _),) = count_kinds(studies, pattern, found).most_common(1)
-    ordered = order_bundles(found, sequences)
+    opened = open_studies(studies, work, found, pattern, filters)
     audit = Audit(find_folder(work))
-    serving = make_serving(index, device, ordered, access, audit, port)
-    _say_what_is_served(serving, studies)
+    serving = make_serving(opened, device, access, audit, port, send_seg)
+    _say_what_is_served(serving, opened.name)
     serving.app.loading.start()
+    if serving.outbox is not None:
+        serving.outbox.start()
     _listen(serving)
 
 
 def make_serving(
-    index: Path,
+    opened: OpenedStudies,
     device: str,
-    bundles: Sequence[BundleInfo],
     access: Access,
     audit: Audit,
     port: int = 8000,
+    send_seg: bool = True,
 ) -> "Serving":
-    """Put the parts of a server together, for a flat folder of studies."""
-    with leave_out(*list_unneeded(bundles)):
+    """Put the parts of a server together."""
+    with leave_out(*list_unneeded(opened.bundles)):
         from heatmask.serving.app import HeatmaskApp
         from heatmask.serving.explained import Explanations
+        from heatmask.serving.outbox import Outbox
         from heatmask.serving.store import Store
         from heatmask.serving.web import Serving
 
-    folder = index / "store"
-    store = Store(index, folder)
-    folders = os.pathsep.join(str(bundle.folder) for bundle in bundles)
-    conf = {"device": device, "bundles": folders}
-    explanations = Explanations(folder / "explanations")
+    store = Store(opened.index, opened.store, source=opened.source)
     app = HeatmaskApp(
-        str(find_shipped("apps/heatmask")), str(index), conf, store, bundles, explanations
-    )
-    return Serving(app, store, access, audit, access.settings, folder, port)
+        str(find_shipped("apps/heatmask")), str(opened.index), opened.configure(device), store,
+        opened.bundles, Explanations(opened.store / "explanations"),
+    )  # fmt: skip
+    serving = Serving(app, store, access, audit, access.settings, opened.store, port)
+    if opened.source is not None and send_seg:
+        serving.outbox = Outbox(
+            store, opened.source.pacs, opened.store / "outbox",
+            lambda: {name: str(task.info()["version"]) for name, task in app.models.items()},
+        )  # fmt: skip
+    return serving
 
 
 def list_unneeded(bundles: Iterable[BundleInfo]) -> list[str]:
@@ -133,12 +142,6 @@ def list_unneeded(bundles: Iterable[BundleInfo]) -> list[str]:
     if any("torchvision" in path.read_text(encoding="utf-8").lower() for path in configs):
         return names
     return [*names, "torchvision"]
-
-
-def list_sequences(bundles: Iterable[BundleInfo]) -> list[str]:
-    """Return the sequences that bundles take, without repetition."""
-    taken = (name for bundle in bundles for name in bundle.sequences)
-    return list(dict.fromkeys(taken)) or ["FLAIR"]
 
 
 def check_port(host: str, port: int) -> None:
@@ -161,7 +164,7 @@ def check_port(host: str, port: int) -> None:
         ) from error
 
 
-def _say_what_is_served(serving: "Serving", studies: Path) -> None:
+def _say_what_is_served(serving: "Serving", studies: str) -> None:
     status = serving.store.status()
     logger.info("In 3D Slicer, module MONAI Label, server: %s", serving.address)
     logger.info("Models: %s", ", ".join(serving.app.models))

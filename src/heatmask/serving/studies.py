@@ -2,14 +2,15 @@
 
 MONAI Label lists the files of one folder, not of those below it, and writes its index and
 the labels beside them. Studies lie in sub-folders, often on a disk that cannot be written.
-So the host gets a work folder with one link per study, to its reference scan. The other scans
-of the study are linked below: ``modalities/<case>/<sequence>``. Viewers want volumes: of a
-picture a copy with one slice is kept in the work folder, and the link leads there.
+So the host gets a work folder with one link per study, to its reference scan
+(`heatmask.serving.store.links`). Viewers want volumes: of a picture a copy with one slice is kept
+in the work folder, and the link leads there. Of a PACS, links lead to where its series will lie.
 """
 
 import hashlib
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from glob import escape
@@ -22,15 +23,11 @@ from heatmask.data.paths import PICTURE_SUFFIXES, get_place, is_picture, split_s
 from heatmask.data.readers.pictures import convert_picture
 from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError, OutputError
+from heatmask.pacs import PacsStudies
+from heatmask.serving.store.links import SERIES, SUFFIXES, name_sibling, split_link
 from heatmask.serving.store.lock import STORE, lock_folder
 
 logger = logging.getLogger(__name__)
-
-LINKED_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
-"""What the host can list and send: one file a scan (a .nhdr has its voxels elsewhere)."""
-
-
-_STAR = "star"  # Not every file system knows a file named "T2*"
 
 
 def index_studies(
@@ -64,6 +61,44 @@ def index_studies(
         )
     chosen = choose_studies(studies, sequences, pattern)
     index = workdir / _name_index(studies)
+    _link_studies(chosen, index)
+    logger.info("%d studies from %s are listed in %s", len(chosen), studies, index)
+    return index
+
+
+def index_pacs(source: PacsStudies, index: Path, sequences: Sequence[str] = ("FLAIR",)) -> Path:
+    """Link every study of a PACS into a flat folder, and return that folder.
+
+    Nothing is fetched: the links lead to where the series will lie.
+
+    Parameters
+    ----------
+    source
+        The studies of the PACS.
+    index
+        The flat folder, see `find_pacs_index`.
+    sequences
+        See `choose_studies`.
+
+    Raises
+    ------
+    InputError, OutputError
+        As `index_studies`.
+    """
+    chosen = source.choose(sequences)
+    _link_studies(chosen, index)
+    logger.info("%d studies of %s are listed in %s", len(chosen), source.pacs.url, index)
+    return index
+
+
+def find_pacs_index(url: str, workdir: Path) -> Path:
+    """Return the flat folder of a PACS, one for each address."""
+    host = re.sub(r"[^A-Za-z0-9.-]+", "_", url.partition("://")[2])
+    return workdir / f"{host.strip('_')}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _link_studies(chosen: Sequence[Study], index: Path) -> None:
+    workdir = index.parent
     lock = lock_folder(index / STORE)
     links = {name: path for study in chosen for name, path in _list_links(study).items()}
     try:
@@ -75,8 +110,6 @@ def index_studies(
         ) from error
     finally:
         lock.release()
-    logger.info("%d studies from %s are listed in %s", len(chosen), studies, index)
-    return index
 
 
 def choose_studies(
@@ -116,44 +149,17 @@ def choose_studies(
     for study in named:
         if study not in chosen:
             logger.warning(
-                "Not served: %s is no single file (%s).",
+                "Not served: %s is no DICOM series and no single file (%s).",
                 study.reference,
-                ", ".join(LINKED_SUFFIXES),
+                ", ".join(SUFFIXES),
             )
     if not chosen:
         raise InputError(
-            f"'{studies}' must hold scans in single files ({', '.join(LINKED_SUFFIXES)}); its "
-            f"{len(named)} studies are DICOM series or .nhdr. Convert them, or run them through "
+            f"'{studies}' must hold DICOM series or scans in single files ({', '.join(SUFFIXES)}); "
+            f"its {len(named)} studies are .nhdr. Convert them, or run them through "
             "`heatmask segment`."
         )
     return chosen
-
-
-def read_siblings(image: Path) -> dict[str, str]:
-    """Return the other scans of a study, by sequence; empty if it has none.
-
-    Parameters
-    ----------
-    image
-        A link, or an uploaded file, in the flat folder.
-    """
-    folder = image.parent / SIBLING_FOLDER / split_scan_name(image.name)[0]
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    names = [split_scan_name(path.name)[0].replace(_STAR, "*") for path in paths]
-    return {name: str(find_scan(path)) for name, path in zip(names, paths, strict=True)}
-
-
-def is_study(image: Path) -> bool:
-    """Whether an image is a study and stays, and not what a client has sent."""
-    return image.is_symlink()
-
-
-def find_scan(image: Path) -> Path:
-    """Return the user's own path of an image in the flat folder, which tells what the scan is.
-
-    That may itself be a link, to a file named by a hash: it is not followed.
-    """
-    return image.readlink() if image.is_symlink() else image
 
 
 def _list_links(study: Study) -> dict[str, Path]:
@@ -161,15 +167,16 @@ def _list_links(study: Study) -> dict[str, Path]:
     (_, reference), *siblings = study.paths.items()
     links = {f"{study.case}{_suffix(reference)}": get_place(reference)}
     for sequence, path in siblings:
-        name = sequence.replace("*", _STAR) + _suffix(path)
+        name = name_sibling(sequence) + _suffix(path).removesuffix(SERIES)
         links[f"{SIBLING_FOLDER}/{study.case}/{name}"] = get_place(path)
     return links
 
 
 def _suffix(path: Path) -> str:
     if is_picture(path):
-        return LINKED_SUFFIXES[0]
-    return "" if path.is_dir() else split_scan_name(path.name)[1].lower()
+        return SUFFIXES[0]
+    suffix = split_scan_name(path.name)[1].lower()
+    return SERIES if path.is_dir() or not suffix else suffix
 
 
 def _has_text_names(study: Study) -> bool:
@@ -181,7 +188,7 @@ def _has_text_names(study: Study) -> bool:
 
 
 def _can_be_linked(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith((*LINKED_SUFFIXES, *PICTURE_SUFFIXES))
+    return path.is_dir() or path.name.lower().endswith((*SUFFIXES, *PICTURE_SUFFIXES))
 
 
 def _convert_pictures(links: dict[str, Path], folder: Path) -> dict[str, Path]:
@@ -205,7 +212,7 @@ def _convert_pictures(links: dict[str, Path], folder: Path) -> dict[str, Path]:
 def _update_copy(picture: Path, folder: Path) -> Path:
     """Return a picture's copy as a volume, made again if the picture has changed since."""
     digest = hashlib.sha256(str(picture).encode()).hexdigest()[:16]
-    copy = folder / digest / (split_scan_name(picture.name)[0] + LINKED_SUFFIXES[0])
+    copy = folder / digest / (split_scan_name(picture.name)[0] + SUFFIXES[0])
     changed_ns = picture.stat().st_mtime_ns
     if not copy.exists() or copy.stat().st_mtime_ns != changed_ns:
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +229,7 @@ def _name_index(studies: Path) -> str:
 
 def _check_unlabelled(index: Path, link: Path, target: Path | None) -> None:
     """Refuse to let a name stand for another scan while a label is kept under it."""
-    case = split_scan_name(link.name)[0]
+    case = split_link(link)[0]
     kept = index / STORE / "labels" / case
     labels = [*index.glob(f"labels/*/{escape(case)}.*"), *[kept] * kept.is_dir()]
     if target is not None and labels and target.resolve() != link.resolve():

@@ -23,6 +23,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.writer import write_itk
 from torch import Tensor
 
+from heatmask.data.readers.dicom_series import read_only_series
 from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
@@ -35,7 +36,7 @@ from heatmask.report.writer import save_volume
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.explained import Explanations, digest, digest_code, digest_scans, place
 from heatmask.serving.options import read_options, show_option, to_config
-from heatmask.serving.studies import find_scan, is_study, read_siblings
+from heatmask.serving.store.links import find_scan, is_study, read_siblings
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +260,8 @@ def list_scans(image: Path) -> tuple[str | dict[str, str], str, str | None]:
     siblings, path = read_siblings(image), find_scan(image)
     if not siblings:
         return str(path), path.name, None
-    sequence = find_clue(path).sequence
+    header = read_only_series(path).header if path.is_dir() else None
+    sequence = find_clue(path, header).sequence
     return {**siblings, sequence: str(path)}, path.name, sequence
 
 

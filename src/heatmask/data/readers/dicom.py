@@ -1,7 +1,8 @@
 """The voxels of a DICOM series, or of one slice.
 
 Through ITK (GDCM), which decodes every transfer syntax, with the order of `sort_slices`; MONAI's
-`PydicomReader` is not used because it sorts slices by InstanceNumber.
+`PydicomReader` is not used because it sorts slices by InstanceNumber. Files of many frames are
+read by `heatmask.data.readers.dicom_frames`.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from monai.data import ITKReader
 
+from heatmask.data.readers.dicom_frames import measure_frames, read_frames
 from heatmask.data.readers.dicom_series import (
     describe_numbering,
     read_only_series,
@@ -30,7 +32,10 @@ def read_dicom(path: Path) -> RawScan:
     """
     series = read_only_series(path) if path.is_dir() else read_only_slice(path)
     slices = sort_slices(series)
-    array, affine = _read_voxels([str(one.path) for one in slices])
+    if series.slices[0].frame is not None:
+        array, affine = read_frames(slices), measure_frames(slices)
+    else:
+        array, affine = _read_voxels([str(one.path) for one in slices])
     check_affine(affine, path)
     thickness_mm = float(series.header.get("SliceThickness") or 0)
     if len(slices) == 1 and thickness_mm > 0:  # ITK takes the distance to slices that are not there

@@ -25,7 +25,8 @@ _TAGS = (
     "PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept "
     "ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "ScanningSequence SequenceVariant InversionTime EchoTime RepetitionTime "
-    "ContrastBolusAgent SliceThickness"
+    "ContrastBolusAgent SliceThickness "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
 ).split()
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # of float, double and integer pixels
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # compressed pixels
@@ -38,10 +39,18 @@ _MAX_NAMED = 10
 
 @dataclass(frozen=True)
 class DicomSlice:
-    """One file of a series with the part of its header that is needed here."""
+    """A slice of a series: one file, or one frame of a file that holds several.
+
+    Attributes
+    ----------
+    path : the file
+    header : the part of its header that is needed here
+    frame : which frame of the file, from 0; None for a file of one slice
+    """
 
     path: Path
     header: "Dataset"
+    frame: int | None = None
 
 
 class DamagedFileError(Exception):

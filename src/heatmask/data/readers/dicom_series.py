@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heatmask.data.readers.dicom_files import DicomSlice, read_slice, read_slices
+from heatmask.data.readers.dicom_frames import list_frames
 from heatmask.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MAX_DRIFT_MM = 0.1
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """Image files of one SeriesInstanceUID, in no particular order."""
+    """Slices of one SeriesInstanceUID, in no particular order."""
 
     slices: tuple[DicomSlice, ...]
 
@@ -39,6 +40,11 @@ class DicomSeries:
     def header(self) -> "Dataset":
         """Header of one of the files."""
         return self.slices[0].header
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that the slices lie in."""
+        return {one.path for one in self.slices}
 
     @property
     def uid(self) -> str:
@@ -65,14 +71,15 @@ def read_only_series(folder: Path) -> DicomSeries:
         If there is none, or more than one (the message lists them), or slices are damaged (see
         `heatmask.data.readers.dicom_files.read_slices`).
     """
-    slices = sorted(read_slices(folder), key=find_uid)
+    slices = [frame for one in read_slices(folder) for frame in list_frames(one)]
+    slices.sort(key=find_uid)
     series = [DicomSeries(tuple(alike)) for _, alike in groupby(slices, find_uid)]
     if not series:
         raise InputError(
             f"There is no DICOM image in '{folder}'. Give the folder whose files are the slices."
         )
     if len(series) > 1:
-        found = "; ".join(f"'{one.description}' ({len(one.slices)} files)" for one in series)
+        found = "; ".join(f"'{one.description}' ({len(one.files)} files)" for one in series)
         raise InputError(
             f"'{folder}' holds {len(series)} DICOM series: {found}. Move each to its own folder."
         )
@@ -80,14 +87,14 @@ def read_only_series(folder: Path) -> DicomSeries:
 
 
 def read_only_slice(path: Path) -> DicomSeries:
-    """A single file as a series of one slice.
+    """A single file as a series: of one slice, or of as many as it has frames.
 
     Raises
     ------
     InputError
         If it holds no image, or its header cannot be read.
     """
-    return DicomSeries((read_slice(path),))
+    return DicomSeries(tuple(list_frames(read_slice(path))))
 
 
 def sort_slices(series: DicomSeries) -> list[DicomSlice]:
@@ -99,7 +106,7 @@ def sort_slices(series: DicomSeries) -> list[DicomSlice]:
     ------
     InputError
         If the slices do not make one regular grid: other sizes or directions among them,
-        two at one position, a gap, a drift, colour, or several frames in a file.
+        two at one position, a gap, a drift, colour, or several files with many frames each.
     """
     _check_slices_alike(series)
     positions = np.array([one.header.ImagePositionPatient for one in series.slices], float)
@@ -138,6 +145,11 @@ def describe_numbering(series: DicomSeries) -> list[str]:
 
 def _check_slices_alike(series: DicomSeries) -> None:
     first = series.header
+    if len(series.files) > 1 and any(one.frame is not None for one in series.slices):
+        raise InputError(
+            f"The series '{series.description}' has several files, and more than one slice in a "
+            "file. Give one of its files instead of the folder."
+        )
     for one in series.slices:
         header = one.header
         _check_plain_slice(one)
@@ -155,13 +167,8 @@ def _check_slices_alike(series: DicomSeries) -> None:
 
 
 def _check_plain_slice(one: DicomSlice) -> None:
-    """One frame, one sample per pixel, and a place in space."""
+    """One sample per pixel, and a place in space."""
     header, name = one.header, one.path.name
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise InputError(
-            f"'{name}' holds {header.NumberOfFrames} frames (enhanced DICOM). Convert the series "
-            "to NIfTI, for example with dcm2niix."
-        )
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise InputError(
             f"'{name}' is in colour ({header.SamplesPerPixel} samples per pixel). Give the "
@@ -187,7 +194,7 @@ def _check_gaps(series: DicomSeries, gaps_mm: np.ndarray) -> None:
     if gaps_mm.min() < 1e-3:
         raise InputError(
             f"The series '{series.description}' has several slices at one position "
-            f"({len(series.slices)} files). It may hold echoes or time points: give a folder with "
+            f"({len(series.slices)} in all). It may hold echoes or time points: give a folder with "
             "one of them."
         )
     usual_mm = float(np.median(gaps_mm))

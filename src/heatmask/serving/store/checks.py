@@ -10,9 +10,8 @@ from heatmask.data.paths import split_scan_name
 from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.errors import InputError
 from heatmask.geometry import match_voxels
+from heatmask.serving.store.links import SUFFIXES
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd")
-"""Of images and labels that clients send and receive: one file each, which ITK reads too."""
 MAX_LABELS = 255
 
 

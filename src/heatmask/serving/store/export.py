@@ -7,6 +7,7 @@ from pathlib import Path
 from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store.durable import copy_synced, open_draft, publish
 from heatmask.serving.store.labels import FINAL, LabelVersions, Version
+from heatmask.serving.store.links import list_studies
 from heatmask.serving.store.lock import STORE
 
 COLUMNS = "image name file version versions time person model conflict sha256".split()
@@ -24,6 +25,14 @@ class StoredLabels:
 
     flat: Path
     labels: LabelVersions
+
+    def find_scan(self, image: str) -> Path | None:
+        """Return the place of an image's scan, None if it is no study or not here."""
+        return list_studies(self.flat).get(image)
+
+    def list_current(self, image: str) -> dict[str, Version]:
+        """Return the current label under each tag of the scan that is there now."""
+        return self.labels.list_current(image, self.find_scan(image))
 
 
 def find_stores(workdir: Path) -> list[StoredLabels]:
@@ -93,7 +102,7 @@ def export_labels(stores: list[StoredLabels], folder: Path) -> int:
     with open_draft(folder.absolute().parent) as draft:
         for store in stores:
             for image in store.labels.list_images():
-                current = store.labels.list_current(image).get(FINAL)
+                current = store.list_current(image).get(FINAL)
                 if current is not None:
                     rows.append(_export(store, current, draft))
         with (draft / "labels.csv").open(

@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore
 from heatmask.data.paths import split_scan_name
 from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store.labels import FINAL, ORIGINAL, Version
+from heatmask.serving.store.links import SERIES, split_link
 
 
 class HostDatastore(Datastore):
@@ -24,6 +25,10 @@ class HostDatastore(Datastore):
     @abstractmethod
     def find_image(self, image_id: str) -> Path:
         """Return the file of an image, or raise `NotFoundError`."""
+
+    @abstractmethod
+    def open_volume(self, image_id: str) -> Path:
+        """Return the file in which viewers get an image."""
 
     @abstractmethod
     def list_current(self, image_id: str) -> dict[str, Version]:
@@ -76,8 +81,9 @@ class HostDatastore(Datastore):
 
     def get_image(self, image_id: str, params: Any = None) -> io.BytesIO | None:
         """Return an image's file, None if there is no such image."""
-        path = self.get_image_uri(image_id)
-        return io.BytesIO(Path(path).read_bytes()) if path else None
+        if not self.get_image_uri(image_id):
+            return None
+        return io.BytesIO(self.open_volume(image_id).read_bytes())
 
     def get_image_uri(self, image_id: str) -> str:
         """Return an image's path, empty if there is no such image.
@@ -95,7 +101,7 @@ class HostDatastore(Datastore):
         path = self.get_image_uri(image_id)
         if not path:
             return {}
-        return {**self.get_notes(image_id), "name": Path(path).name, "path": path}
+        return {**self.get_notes(image_id), "name": name_volume(Path(path)), "path": path}
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> io.BytesIO | None:
         """Return the current label's file, None if there is none."""
@@ -171,12 +177,19 @@ class HostDatastore(Datastore):
 
     def _describe(self, image: str) -> dict[str, Any]:
         info = self.get_image_info(image)
-        extension = split_scan_name(info.pop("path", ""))[1]
+        extension = split_scan_name(info["name"])[1]
+        del info["path"]
         labels = {
             tag: {"ext": "".join(version.path.suffixes), "info": describe_version(version)}
             for tag, version in self.list_current(image).items()
         }
         return {"image": {"ext": extension, "info": info}, "labels": labels}
+
+
+def name_volume(place: Path) -> str:
+    """Return the name of the file in which viewers get the image at a place."""
+    case, suffix = split_link(place)
+    return f"{case}.nii.gz" if suffix == SERIES else place.name
 
 
 def describe_version(version: Version) -> dict[str, Any]:

@@ -5,17 +5,28 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from heatmask.data.paths import split_scan_name
 from heatmask.errors import InputError, NotFoundError
-from heatmask.serving.store.checks import SUFFIXES, check_image, read_suffix
+from heatmask.serving.store.checks import check_image, read_suffix
 from heatmask.serving.store.durable import copy_synced, open_draft
 from heatmask.serving.store.host import HostDatastore
 from heatmask.serving.store.leases import Leases
+from heatmask.serving.store.links import find_scan, list_studies, read_siblings
 from heatmask.serving.store.lock import lock_folder
 from heatmask.serving.store.notes import Notes
 from heatmask.serving.store.sent import SentImage, SentImages, name_file
+from heatmask.serving.store.volumes import Volumes
+
+
+class Source(Protocol):
+    """Where scans are that the links lead to, if not on this machine's disk."""
+
+    def fetch(self, scan: Path) -> None:
+        """Bring what a link leads to."""
+
+    def describe(self, image_id: str) -> dict[str, str]:
+        """Return what is known of a scan there."""
 
 
 class ImageStore(HostDatastore):
@@ -23,12 +34,19 @@ class ImageStore(HostDatastore):
 
     Parameters
     ----------
-    studies, folder, clock
+    studies, folder, clock, source
         See `Store`.
     """
 
-    def __init__(self, studies: Path, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        studies: Path,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        source: Source | None = None,
+    ) -> None:
         self._studies_folder, self._folder, self._clock = studies, folder, clock
+        self._source = source
         self._drafts = folder / "drafts"
         self._process_lock = lock_folder(folder)
         # Who writes may wait for the disk; who asks what is known never does.
@@ -47,13 +65,16 @@ class ImageStore(HostDatastore):
             self._studies = list_studies(self._studies_folder)
             self._sent = SentImages(self._folder / "sent", self._drafts)
             self._notes = Notes(self._folder / "about", self._drafts)
+            self._volumes = Volumes(self._folder / "volumes", self._drafts)
 
     def list_images(self) -> list[str]:
         """Return the ids of all studies and of what was sent for everybody."""
         return sorted([*self._studies, *(i.id for i in self._sent.list_all() if i.shared)])
 
     def find_image(self, image_id: str) -> Path:
-        """Return the file of an image, also of one that was sent for one client only.
+        """Return the place of an image, also of one that was sent for one client only.
+
+        What it leads to need not be there: see `open_image`.
 
         Raises
         ------
@@ -65,6 +86,37 @@ class ImageStore(HostDatastore):
         if path is None:
             raise NotFoundError(describe_unknown(image_id, len(self.list_images())))
         return path
+
+    def open_image(self, image_id: str) -> Path:
+        """Return the place of an image, with all scans of its study brought here.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such image, or no file any more: a pipe in its place would never end.
+        HeatmaskError
+            What the source of the scans says.
+        """
+        path = self.find_image(image_id)
+        if self._source is not None and path.is_symlink():
+            for scan in (find_scan(path), *map(Path, read_siblings(path).values())):
+                self._source.fetch(scan)
+        if not (path.is_file() or path.is_dir()):
+            raise NotFoundError(f"The file of '{image_id}' is gone. Start the server again.")
+        return path
+
+    def open_volume(self, image_id: str) -> Path:
+        """Return the file in which viewers get an image; of a DICOM series it is a copy.
+
+        Raises
+        ------
+        InputError
+            The series is not whole, or cannot be read.
+        HeatmaskError
+            As `open_image`.
+        """
+        path = self.open_image(image_id)
+        return self._volumes.get(image_id, path) if path.is_dir() else path
 
     def resolve(self, name: str, client: str) -> str:
         """Return the id of the image that a client means.
@@ -169,9 +221,11 @@ class ImageStore(HostDatastore):
         return [image.id for image in images]
 
     def get_notes(self, image_id: str) -> dict[str, Any]:
-        """Return what clients and strategies said of an image, and its name if it was sent."""
+        """Return what clients, strategies and the source say of an image, and its name if sent."""
         sent = self._sent.get(image_id)
-        return {**self._notes.get(image_id), **({"display_name": sent.name} if sent else {})}
+        known = self._source.describe(image_id) if self._source is not None else {}
+        name = {"display_name": sent.name} if sent else {}
+        return {**self._notes.get(image_id), **known, **name}
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Note what a client or a strategy says of an image; its id, name and path stay."""
@@ -200,13 +254,6 @@ class ImageStore(HostDatastore):
         """Return the clients at work, by image."""
         with self._lock:
             return self._leases.list_holders()
-
-
-def list_studies(folder: Path) -> dict[str, Path]:
-    """Return the links in a flat folder by the ids of their studies."""
-    links = (path for path in sorted(folder.glob("[!.]*")) if path.is_symlink())
-    names = ((split_scan_name(path.name), path) for path in links)
-    return {case: path for (case, suffix), path in names if suffix.lower() in SUFFIXES}
 
 
 def describe_unknown(name: str, count: int) -> str:

@@ -8,7 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from heatmask.errors import InputError
 from heatmask.serving.store.durable import measure_sha256, publish, read_json, write_json
+from heatmask.serving.store.identity import is_same
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Version:
     client : who submitted, "<user>/<client_id>"
     image_name : what the client called an image that it sent
     info : what the client or the model said of it, as ``label_info``
+    scan : which scan it is of, see `heatmask.serving.store.identity`; empty where that is not known
     """
 
     image: str
@@ -51,11 +54,13 @@ class Version:
     client: str = ""
     image_name: str = ""
     info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    scan: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 _SAID = {
     "time": str, "person": str, "model": str, "sha256": str, "conflict": str,
     "restored_from": int, "removed": bool, "client": str, "image_name": str, "info": dict,
+    "scan": dict,
 }  # fmt: skip
 """What stands in about.json; the rest of a `Version` is its place."""
 
@@ -89,10 +94,20 @@ class LabelVersions:
         tags = self._versions.get(image, {})
         return [version for t in sorted(tags) if tag in (t, None) for version in tags[t]]
 
-    def list_current(self, image: str) -> dict[str, Version]:
-        """Return the newest version under each tag, without those that were removed."""
-        newest = (versions[-1] for versions in self._versions.get(image, {}).values())
-        return {version.tag: version for version in newest if not version.removed}
+    def list_current(self, image: str, scan: Path | None = None) -> dict[str, Version]:
+        """Return the newest version under each tag, without those that were removed.
+
+        Parameters
+        ----------
+        image
+            Its id.
+        scan
+            The scan that is there now: versions of another one do not count. If it cannot be
+            read, all of them do.
+        """
+        tags = self._versions.get(image, {}).values()
+        newest = (next((v for v in versions[::-1] if is_of(v, scan)), None) for versions in tags)
+        return {version.tag: version for version in newest if version and not version.removed}
 
     def add(self, draft: Path, version: Version) -> Version:
         """Give a draft folder, in which the file lies, its place; return the version as it is then.
@@ -111,6 +126,19 @@ class LabelVersions:
         earlier = tags.get(version.tag, ())
         self._versions[version.image] = {**tags, version.tag: (*earlier, placed)}
         return placed
+
+
+def is_of(version: Version, scan: Path | None) -> bool:
+    """Whether a label is of this scan, as far as is known."""
+    if not version.scan or scan is None:
+        return True
+    try:
+        return is_same(scan, version.scan)
+    except (
+        OSError,
+        InputError,
+    ):  # gone, not fetched yet or damaged: nothing says that it is another
+        return True
 
 
 def _read_versions(folder: Path) -> Iterator[Version]:

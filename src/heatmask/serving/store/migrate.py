@@ -17,7 +17,7 @@ from typing import Any
 
 from heatmask.data.paths import split_scan_name
 from heatmask.errors import InputError
-from heatmask.serving.store.checks import SUFFIXES, check_label
+from heatmask.serving.store.checks import check_label
 from heatmask.serving.store.durable import (
     copy_synced,
     make_folders,
@@ -27,6 +27,7 @@ from heatmask.serving.store.durable import (
     sync_folder,
 )
 from heatmask.serving.store.labels import LabelVersions, Version
+from heatmask.serving.store.links import SUFFIXES
 from heatmask.serving.store.notes import Notes
 from heatmask.serving.store.sent import SentImage, SentImages, name_file
 

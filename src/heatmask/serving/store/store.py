@@ -10,8 +10,9 @@ from typing import Any
 from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.store.checks import check_label, read_suffix
 from heatmask.serving.store.durable import copy_synced, open_draft
-from heatmask.serving.store.images import ImageStore
-from heatmask.serving.store.labels import FINAL, ORIGINAL, LabelVersions, Version
+from heatmask.serving.store.identity import identify
+from heatmask.serving.store.images import ImageStore, Source
+from heatmask.serving.store.labels import FINAL, ORIGINAL, LabelVersions, Version, is_of
 from heatmask.serving.store.migrate import Migration
 
 _MOST_SEEN = 100_000
@@ -29,6 +30,8 @@ class Store(ImageStore):
         Where everything else is kept, see `heatmask.serving.store`.
     clock
         Returns the time in s since 1970.
+    source
+        Where the scans are that the links lead to, if they have to be fetched first.
 
     Notes
     -----
@@ -44,9 +47,15 @@ class Store(ImageStore):
         The folder cannot be written.
     """
 
-    def __init__(self, studies: Path, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        studies: Path,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        source: Source | None = None,
+    ) -> None:
         self._seen: dict[tuple[str, str], int] = {}
-        super().__init__(studies, folder, clock)
+        super().__init__(studies, folder, clock, source)
         try:
             Migration(studies, self._drafts, self._labels, self._sent, self._notes).run()
         except BaseException:
@@ -105,12 +114,12 @@ class Store(ImageStore):
         return self._add(image_id, ORIGINAL, file, given)
 
     def restore(self, image_id: str, number: int, person: str) -> Version:
-        """Store an earlier final version again, as a new one.
+        """Store an earlier final version again, as a new one: of the scan that is there now.
 
         Raises
         ------
         InputError
-            Its file is damaged.
+            Its file is damaged, or it lies on other voxels than the scan that is there now.
         NotFoundError
             There is no such version, or it was a removal.
         """
@@ -130,9 +139,13 @@ class Store(ImageStore):
                         f"Version {number} of '{image_id}' is damaged on the disk and was not "
                         "restored. Take it from a backup."
                     )
+                place, scan = self._find_place(image_id), old.scan
+                if place is not None and not is_of(old, place):
+                    check_label(file, self.open_volume(image_id), old.info)
+                    scan = identify(place)
                 again = replace(
                     old, time=self._tell_time(), person=person, client="", conflict=None,
-                    restored_from=number,
+                    restored_from=number, scan=scan,
                 )  # fmt: skip
                 return self._labels.add(draft, again)
 
@@ -148,7 +161,7 @@ class Store(ImageStore):
             current = self._get_current(label_id, label_tag)
             removal = Version(
                 label_id, label_tag, 0, draft, self._tell_time(), person, removed=True,
-                image_name=current.image_name,
+                image_name=current.image_name, scan=current.scan,
             )  # fmt: skip
             self._labels.add(draft, removal)
 
@@ -176,24 +189,25 @@ class Store(ImageStore):
             self._add(label_id, label_tag, current.path, given)
 
     def _get_current(self, image_id: str, tag: str) -> Version:
-        current = self._labels.list_current(image_id).get(tag)
+        current = self.list_current(image_id).get(tag)
         if current is None:
             raise NotFoundError(f"'{image_id:.80}' has no label under the tag '{tag:.40}'.")
         return current
 
     def _add(self, image_id: str, tag: str, file: Path, given: dict[str, Any]) -> Version:
-        image, client = self.find_image(image_id), given.get("client", "")
+        volume, client = self.open_volume(image_id), given.get("client", "")
         suffix, submitted = read_suffix(file.name), tag == FINAL and client != ""
         with open_draft(self._drafts) as draft:
             path = draft / f"mask{suffix}"
             digest = copy_synced(file, path)
-            check_label(path, image, given["info"])  # The copy: nobody can change it
+            check_label(path, volume, given["info"])  # The copy: nobody can change it
+            scan = identify(self.find_image(image_id))
             with self._writing:
                 sent = self._sent.get(image_id)
                 version = Version(
                     image_id, tag, 0, path, self._tell_time(), sha256=digest,
                     conflict=self._find_conflict(image_id, client) if submitted else None,
-                    image_name=sent.name if sent else "", **given,
+                    image_name=sent.name if sent else "", scan=scan, **given,
                 )  # fmt: skip
                 version = self._labels.add(draft, version)
                 if submitted:
@@ -219,8 +233,14 @@ class Store(ImageStore):
         return self._labels.list_versions(image_id, tag)
 
     def list_current(self, image_id: str) -> dict[str, Version]:
-        """Return the current label of an image under each tag."""
-        return self._labels.list_current(image_id)
+        """Return the current label under each tag of the scan that is there now."""
+        return self._labels.list_current(image_id, self._find_place(image_id))
+
+    def _find_place(self, image_id: str) -> Path | None:
+        try:
+            return self.find_image(image_id)
+        except NotFoundError:
+            return None
 
     def note_seen(self, image_id: str, client: str) -> None:
         """Note that a client was shown the current final version of an image."""

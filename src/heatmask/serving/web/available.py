@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from heatmask.errors import InputError
 from heatmask.serving.store import Store
 
 
@@ -17,17 +18,17 @@ class Available:
 
     Attributes
     ----------
-    gone : set of str
-        Images whose file is no longer there.
+    unusable : dict of str to InputError
+        Images whose scan is gone or cannot be read, and why.
     """
 
     def __init__(self, store: Store, client: str) -> None:
         self._store, self._client = store, client
-        self.gone: set[str] = set()
+        self.unusable: dict[str, InputError] = {}
 
     def get_unlabeled_images(self, *_: Any, **__: Any) -> list[str]:
         """Return the images without a submitted label that this client may have."""
-        images = (i for i in self._store.get_unlabeled_images() if i not in self.gone)
+        images = (i for i in self._store.get_unlabeled_images() if i not in self.unusable)
         return [image for image in images if not self._store.leased(image, self._client)]
 
     def __getattr__(self, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from heatmask.errors import Failures
 from heatmask.serving.store import Store
+from heatmask.serving.store.labels import ORIGINAL
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.inference import Inference
@@ -25,10 +26,15 @@ _DETAILS = 20
 class Batch:
     """A run over many images, in a thread that waits for each of them in the queue.
 
-    A damaged scan does not stop it; every label is in the store as soon as it is made.
+    A damaged scan does not stop it; every label is in the store as soon as it is made. Resumed, it
+    leaves out images that have a label of this version of the model.
 
     Attributes
     ----------
+    done, total, kept
+        Images that it has been through, all of them, and those left out before it began.
+    failures
+        Why, by image.
     status
         ``SUBMITTED``, ``RUNNING``, ``DONE``, ``ERROR`` (all failed) or ``STOPPED``, as in MONAI
         Label.
@@ -45,7 +51,8 @@ class Batch:
         person: str,
     ) -> None:
         self.model, self.person, self.status = model, person, "SUBMITTED"
-        self.done, self.total = 0, 0
+        self.done, self.total, self.kept = 0, 0, 0
+        self.failures: dict[str, str] = {}
         self._task, self._message, self._store = task, message, store
         self._jobs, self._tmp = jobs, tmp
         self._details: deque[str] = deque(maxlen=_DETAILS)
@@ -61,7 +68,11 @@ class Batch:
             Chosen.LABELED: self._store.get_labeled_images,
             Chosen.UNLABELED: self._store.get_unlabeled_images,
         }[chosen]()
-        images = sorted(images)[: self._message.max_batch_size or None]
+        images = sorted(images)
+        if self._message.resume:
+            left = [image for image in images if not self._has_label(image)]
+            self.kept, images = len(images) - len(left), left
+        images = images[: self._message.max_batch_size or None]
         self.total, self.status = len(images), "RUNNING"
         threading.Thread(target=self._run, args=(images,), name="batch", daemon=True).start()
 
@@ -84,13 +95,22 @@ class Batch:
             "request": {"model": self.model, **self._message.options},
             "start_ts": self._start,
             "end_ts": self._end,
+            "kept": self.kept,
             "done": self.done,
             "total": self.total,
             "details": list(self._details),
         }
 
+    def _has_label(self, image: str) -> bool:
+        label = self._store.list_current(image).get(ORIGINAL)
+        if label is None or label.model != self.model:
+            return False
+        made = label.info.get("params")
+        return isinstance(made, dict) and made.get("version") == self._task.info()["version"]
+
     def _run(self, images: list[str]) -> None:
         failures = Failures()
+        self.failures = failures.reasons
         for image in images:
             if self._stop.is_set():
                 break
@@ -113,7 +133,7 @@ class Batch:
     def _run_image(self, image: str) -> None:
         folder = Path(tempfile.mkdtemp(dir=self._tmp))
         try:
-            scan = self._store.find_image(image)
+            scan = self._store.open_image(image)
             work = Inference(self._task, scan, image, self._message.options, folder)
             self._job = self._jobs.submit(work, self.person, self.model, urgent=False)
             file, facts = self._job.future.result()

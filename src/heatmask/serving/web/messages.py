@@ -84,6 +84,13 @@ class BatchMessage(InferMessage):
     """Beside batch inference."""
 
     max_batch_size: Annotated[int, Field(ge=0)] = 0
+    resume: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What goes to the model."""
+        ours = {"max_batch_size", "resume"}
+        return {name: value for name, value in super().options.items() if name not in ours}
 
 
 class NamedValue(BaseModel):

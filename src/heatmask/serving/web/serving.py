@@ -13,6 +13,7 @@ from heatmask.errors import NotFoundError
 from heatmask.serving.access import Access, AccessSettings, Audit, Person, Role, require
 from heatmask.serving.app import HeatmaskApp
 from heatmask.serving.interactive import CorrectionTask
+from heatmask.serving.outbox import Outbox
 from heatmask.serving.store import Store
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.batch import Batch
@@ -41,6 +42,8 @@ class Serving:
         Where it listens.
     limits
         Of requests and their work.
+    outbox
+        Sends submitted masks to the PACS that the studies are from; None if there is none.
     sampling
         Held while a sample is chosen, so that two people do not get the same.
     """
@@ -53,6 +56,7 @@ class Serving:
     folder: Path
     port: int = 8000
     limits: Limits = field(default_factory=Limits)
+    outbox: Outbox | None = None
 
     def __post_init__(self) -> None:
         """Make what belongs to these parts, and clear what a killed server left."""
@@ -88,24 +92,13 @@ class Serving:
             )
         return task
 
-    def find_file(self, image_id: str) -> Path:
-        """Return the file of an image, which must be there still.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such image, or no file any more: a pipe in its place would never end.
-        """
-        path = self.store.find_image(image_id)
-        if not path.is_file():
-            raise NotFoundError(f"The file of '{image_id}' is gone. Start the server again.")
-        return path
-
     def stop(self) -> None:
         """Tell all work to stop, at its next batch."""
         if self.batch is not None:
             self.batch.stop()
         self.jobs.stop()
+        if self.outbox is not None:
+            self.outbox.stop()
 
     def close(self) -> bool:
         """Stop all work and delete what is half done; return whether the work came to its end."""

@@ -154,12 +154,13 @@ async def submit_label(
         file = form.get_file("label")
         client = name_client(person, message.client_id)
         image_id = await run_sync(serving.store.resolve, image, client)
-        serving.find_file(image_id)
         info = {k: v for k, v in message.model_dump().items() if k not in ("client_id", "model")}
         version = await run_check(
             request, serving.store.submit, image_id, file.path, info, person.name, client,
             message.model or "",
         )  # fmt: skip
+    if serving.outbox is not None:
+        serving.outbox.wake()
     serving.audit.record(
         person, "submit", image_id, version=version.number, model=version.model,
         conflict=version.conflict,
@@ -269,7 +270,7 @@ def _resolve(serving: Serving, image: str, person: Person, client_id: str = "") 
 
 
 def _find_image(serving: Serving, image: str, person: Person, client_id: str = "") -> Path:
-    return serving.find_file(_resolve(serving, image, person, client_id))
+    return serving.store.open_volume(_resolve(serving, image, person, client_id))
 
 
 def _find_label(

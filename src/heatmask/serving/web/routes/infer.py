@@ -57,13 +57,13 @@ def _find_scan(
     """Return the image's id in the store, if it has one, its file, and what the client calls it."""
     if session_id:
         session = serving.sessions.get(session_id, person.name)
-        return session.image, serving.find_file(session.image), image or "The session's scan"
+        return session.image, serving.store.open_image(session.image), image or "The session's scan"
     if "file" in form.files:
         upload = form.files["file"]
         return "", upload.path, upload.name
     if image:
         image_id = serving.store.resolve(image, client)
-        return image_id, serving.find_file(image_id), image
+        return image_id, serving.store.open_image(image_id), image
     raise RequestError("Name an image, send one as 'file', or give a session_id.")
 
 

@@ -1,5 +1,6 @@
 """What the server has, and which scan is next."""
 
+import logging
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -10,17 +11,18 @@ from fastapi import APIRouter
 from fastapi import Path as InPath
 from starlette.requests import Request
 
-from heatmask.errors import NotFoundError
+from heatmask.errors import InputError, NotFoundError
 from heatmask.serving.access import Person
 from heatmask.serving.access.routes import find_address
 from heatmask.serving.access.settings import is_loopback
 from heatmask.serving.store.durable import measure_sha256
-from heatmask.serving.studies import find_scan
+from heatmask.serving.store.links import find_scan
 from heatmask.serving.web.available import Available
 from heatmask.serving.web.messages import SampleMessage, read_message
 from heatmask.serving.web.serving import Annotator, Served, Serving, name_client
 from heatmask.serving.web.uploads import read_body
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -54,16 +56,19 @@ def _choose(
         raise NotFoundError(f"There is no strategy {strategy!r}. Strategies: {known}.")
     client = name_client(person, message.client_id)
     available = Available(serving.store, client)
-    with serving.sampling:
-        while True:
+    while True:
+        with serving.sampling:
             chosen = order({"strategy": strategy}, available)
             if not chosen:
-                return {}
+                return _say_nothing_left(available)
             image = str(chosen["id"])
-            if serving.store.find_image(image).is_file():
-                break
-            available.gone.add(image)
-        serving.store.lease(image, client)
+            serving.store.lease(image, client)
+        try:
+            volume = serving.store.open_volume(image)  # which may have to come from the PACS
+            break
+        except InputError as error:
+            logger.warning("%s is no sample: %s", image, error)
+            available.unusable[image] = error
     info = serving.store.get_image_info(image)
     shown = info.get("strategy")
     shown = dict(shown) if isinstance(shown, dict) else {}
@@ -71,11 +76,20 @@ def _choose(
     serving.store.update_image_info(image, {"strategy": shown})
     serving.store.note_seen(image, client)
     serving.audit.record(person, "next sample", image)
-    scan = find_scan(Path(info.pop("path")))
+    del info["path"]
+    scan = find_scan(volume)
     # Slicer keeps downloads by their name, and knows by this whether they are the same scan.
     stat = scan.stat()
     info["checksum"] = f"SHA256:{_measure(scan, stat.st_mtime_ns, stat.st_size)}"
     return {**info, "id": image, **({"path": str(scan)} if local else {})}
+
+
+def _say_nothing_left(available: Available) -> dict[str, Any]:
+    """Return the answer that there is no scan; raise why the last one could not be used."""
+    for error in available.unusable.values():
+        if not isinstance(error, NotFoundError):
+            raise error
+    return {}
 
 
 @lru_cache(maxsize=10_000)
