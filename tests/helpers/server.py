@@ -30,7 +30,7 @@ class Server:
     client: MONAILabelClient
     log: Path
     work: Path
-    studies: Path
+    studies: Path | str
     process: subprocess.Popen
 
     def infer(self, image: str, model: str = MODEL, **arguments) -> tuple[np.ndarray, dict, dict]:
@@ -49,7 +49,7 @@ def find_free_port() -> int:
 
 @contextmanager
 def run_server(
-    studies: Path,
+    studies: Path | str,
     bundles: Path | None,
     tmp_path: Path,
     pattern: str | None = None,

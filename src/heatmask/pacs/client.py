@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
+from requests.exceptions import ChunkedEncodingError
 
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 
@@ -193,13 +194,15 @@ class Pacs:
             raise PacsError(
                 f"The PACS at {self.url} did not answer in time. Try again when it is less busy."
             ) from error
-        except (requests.RequestException, ConnectionError) as error:
+        except (requests.ConnectionError, ChunkedEncodingError) as error:
             raise PacsError(
                 f"The PACS at {self.url} cannot be reached. Check the address and whether it runs."
             ) from error
-        except (HeatmaskError, OSError):
-            raise
-        except Exception as error:  # dicomweb-client and pydicom raise whatever the bytes lead to
+        except Exception as error:
+            is_ours = isinstance(error, OSError | HeatmaskError)
+            if is_ours and not isinstance(error, requests.RequestException):
+                raise
+            # dicomweb-client and pydicom raise whatever the bytes lead to
             raise PacsError(
                 f"The PACS at {self.url} sent what is not DICOMweb. Check the address; that of "
                 "Orthanc ends in /dicom-web."
