@@ -74,6 +74,20 @@ def fetch_segs(orthanc: Orthanc) -> list[Dataset]:
     return [seg for pair in uids for seg in client.retrieve_series(*pair)]
 
 
+def scribble(
+    web: Web, image: str, mask: np.ndarray, affine: np.ndarray, folder: Path
+) -> np.ndarray:
+    """Paint background on a voxel of the mask; return the segment that comes back."""
+    painted = mask.astype(np.uint8)
+    painted[10, 32, 5] = 2
+    nib.save(nib.Nifti1Image(painted, affine), folder / "segments.nii.gz")
+    named = [{"name": "tumour", "id": 1}, {"name": "background_scribbles", "id": 2}]
+    request = {"label_info": named, "selected_label_name": "tumour", "roi": [], **SLICER}
+    segments = str(folder / "segments.nii.gz")
+    file, _ = web.client.infer(f"{MODEL}_scribbles", image, request, segments)
+    return nrrd.read(file)[0]
+
+
 def sample(web: Web) -> dict[str, Any]:
     return web.client.next_sample("random", {})
 
@@ -99,7 +113,12 @@ class TestADay:
             assert params["sequence"] == "FLAIR"
             assert 2 * (mask * lesion).sum() / (mask.sum() + lesion.sum()) > 0.9
 
-            web.client.save_label(uid, file, params=NAMED)
+            corrected = scribble(web, uid, mask, affine, tmp_path)
+            assert corrected[10, 32, 5] == 0 < mask[10, 32, 5]
+            assert 0 < corrected.sum() < mask.sum()
+            mask = corrected
+            nib.save(nib.Nifti1Image(mask, affine), tmp_path / "corrected.nii.gz")
+            web.client.save_label(uid, str(tmp_path / "corrected.nii.gz"), params=NAMED)
             (seg,) = wait_for(lambda: fetch_segs(orthanc))
             assert web.serving.store.get_unlabeled_images() == []
         seg = hd.seg.Segmentation.from_dataset(seg)

@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from heatmask.cli import app
+from heatmask.networks.weights import save_weights
 from heatmask.serving.store import Store
 from heatmask.serving.store.labels import ORIGINAL
 from heatmask.serving.task import HeatmapInferTask
 from helpers.dicom_studies import write_study
-from helpers.serving_stub import write_bundle, write_scan
+from helpers.serving_stub import plant_network, write_bundle, write_scan
 
 MODEL = "stub_segmentation"
 
@@ -98,6 +99,11 @@ def test_it_goes_on_where_it_was_interrupted(
     assert sum(count_versions(tmp_path).values()) == 3
     assert run("--again").exit_code == 1
     assert sum(count_versions(tmp_path).values()) == 6
+    network = plant_network()  # learnt anew
+    network.head.bias.data -= 0.1
+    save_weights(network.state_dict(), tmp_path / "bundles" / MODEL / "models/model.pt")
+    run()
+    assert sum(count_versions(tmp_path).values()) == 9
 
 
 def test_it_does_not_work_beside_a_server(run, studies: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from heatmask.progress import Listener
 from heatmask.serving.corrections import BACKGROUND, FOREGROUND, Clicks, Corrections, Strokes
 from heatmask.serving.task import (
     HeatmapInferTask,
+    find_shown_grid,
     read_image_path,
     read_result_format,
     write_mask,
@@ -135,7 +136,7 @@ class ScribblesTask(CorrectionTask):
     ) -> tuple[NDArray[np.uint8], str, int]:
         segments = read_segments(request)
         name = read_selected(request, segments)
-        sent = read_sent(request.get("label"), path, segments)
+        sent = read_sent(request.get("label"), find_shown_grid(path, explained.scan), segments)
         values = number_labels(self.labels, segments)
         mask, painted = split_segments(sent, segments, values)
         label = values[name]
@@ -217,8 +218,10 @@ def read_selected(request: Mapping[str, Any], segments: Mapping[str, int]) -> st
     return str(name)
 
 
-def read_sent(file: Any, scan: Path, segments: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return the segments (X, Y, Z) in the order of the scan's voxels.
+def read_sent(
+    file: Any, grid: tuple[tuple[int, ...], NDArray], segments: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Return the segments (X, Y, Z) in the order of the scan's voxels, whose grid this is.
 
     Raises
     ------
@@ -230,7 +233,6 @@ def read_sent(file: Any, scan: Path, segments: Mapping[str, int]) -> NDArray[np.
             "Scribbles must come with the segments that they were painted on, as the file 'label'."
         )
     shape, affine = read_itk_grid(Path(file))
-    grid = read_itk_grid(scan)
     if sorted(shape) != sorted(grid[0]):
         match_voxels(np.broadcast_to(False, shape), affine, *grid)  # before the voxels are read
     sent = match_voxels(read_label_map(Path(file))[0], affine, *grid)

@@ -33,7 +33,7 @@ from heatmask.options import Option
 from heatmask.progress import Listener
 from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
-from heatmask.serving.bundle import ServedBundle
+from heatmask.serving.bundle import ServedBundle, measure_file
 from heatmask.serving.explained import Explanations, digest, digest_code, digest_scans, place
 from heatmask.serving.options import read_options, show_option, to_config
 from heatmask.serving.store.links import find_scan, is_study, read_siblings
@@ -96,6 +96,12 @@ class HeatmapInferTask(InferTask):
         """Load the network now, so that wrong weights are known before a request comes."""
         with _OPENING:
             self._bundle.load_network(resolve_device(str(self._panel["device"].default)))
+
+    def has_made(self, facts: Any) -> bool:
+        """Whether the facts that came with a mask are of this version, with these weights."""
+        made = facts if isinstance(facts, dict) else {}
+        ours = self._bundle.version, measure_file(self._bundle.folder / "models/model.pt")
+        return (made.get("version"), made.get("weights_sha256")) == ours
 
     def __call__(
         self,
@@ -304,6 +310,16 @@ def warm_up() -> None:
         file = Path(write_mask(mask, mask, extension, RESULT_DTYPES[0]))
         read_itk_grid(file)
         file.unlink()
+
+
+def find_shown_grid(image: Path, scan: MetaTensor) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return shape (X, Y, Z) and affine (4, 4) of an image as a viewer built on ITK shows it.
+
+    Of a DICOM series it gets a copy, which lies as the scan was read.
+    """
+    if image.is_dir():
+        return tuple(scan.shape[1:]), np.asarray(scan.affine)
+    return read_itk_grid(image)
 
 
 def find_shown_affine(scan: MetaTensor, mask: MetaTensor) -> np.ndarray:

@@ -27,7 +27,7 @@ class Batch:
     """A run over many images, in a thread that waits for each of them in the queue.
 
     A damaged scan does not stop it; every label is in the store as soon as it is made. Resumed, it
-    leaves out images that have a label of this version of the model.
+    leaves out images that have a label of this version of the model, by the same weights.
 
     Attributes
     ----------
@@ -105,8 +105,7 @@ class Batch:
         label = self._store.list_current(image).get(ORIGINAL)
         if label is None or label.model != self.model:
             return False
-        made = label.info.get("params")
-        return isinstance(made, dict) and made.get("version") == self._task.info()["version"]
+        return self._task.has_made(label.info.get("params"))
 
     def _run(self, images: list[str]) -> None:
         failures = Failures()
