@@ -48,7 +48,7 @@ def test_the_hosts_bundle_task_still_loads_weights_loosely():
 def test_the_hosts_random_strategy_still_fails_within_a_second():
     from monailabel.tasks.activelearning.random import Random
 
-    from heatmask.serving.app import RandomStudy
+    from heatmask.serving.strategies import RandomStudy
 
     class Store:
         def get_unlabeled_images(self, *_):

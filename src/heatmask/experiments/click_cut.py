@@ -57,12 +57,12 @@ class ClickCut:
         """Return the probability of the object by the intensities around the edits."""
         bins = np.minimum((scan * BINS).astype(int), BINS - 1)
         wanted, refused = (_find_near(seeds == one, SEED_MM, self.spacing_mm) for one in (1, -1))
-        told = [np.bincount(bins[one], minlength=BINS) for one in (wanted, refused)]
+        counts = [np.bincount(bins[one], minlength=BINS) for one in (wanted, refused)]
         rest = np.bincount(bins[near & ~wanted], minlength=BINS)
-        outside = rest / max(rest.sum(), 1) + told[1] / max(told[1].sum(), 1)
+        outside = rest / max(rest.sum(), 1) + counts[1] / max(counts[1].sum(), 1)
         shares = [
             ndimage.gaussian_filter1d(one / max(one.sum(), 1e-9), 1.5) + 1e-3
-            for one in (told[0].astype(float), outside)
+            for one in (counts[0].astype(float), outside)
         ]
         inside = (shares[0] / (shares[0] + shares[1]))[bins]
         inside = np.where(near, np.clip(inside, 0.02, 0.98), 0)

@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from heatmask.geometry import find_array_axis, find_ras_slice_axis, order_as_stored
+from heatmask.geometry import (
+    find_array_axis,
+    find_ras_slice_axis,
+    measure_spacing_mm,
+    order_as_stored,
+)
+from heatmask.report.quality import CLOSE_LOOK, measure_quality
 from heatmask.result import Result
 
 NUMBERING = "from 0 along array_axis of the mask, as stored"
@@ -21,19 +27,27 @@ def summarise_result(result: Result) -> dict[str, Any]:
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     slices = order_as_stored(np.asarray(result.slice_probabilities), affine, slice_axis)
     predicted = order_as_stored(np.asarray(result.predicted), affine, slice_axis)
+    qualities = [
+        measure_quality(
+            np.asarray(result.scan)[0], mask == k + 1, float(p), measure_spacing_mm(affine).tolist()
+        )
+        for k, p in enumerate(result.probabilities)
+    ]
     classes = [
         {
             "name": name,
             "label": k + 1,
             "probability": round(float(result.probabilities[k]), 6),
             "mask_ml": round(float(np.count_nonzero(mask == k + 1)) * voxel_ml, 4),
+            "quality": None if qualities[k] is None else round(qualities[k], 3),
             "slice_probabilities": [round(float(p), 6) for p in slices[:, k]],
         }
         for k, name in enumerate(result.class_names)
     ]
     return {
         "finding": " ".join(
-            describe_class(c, int(predicted[:, k].sum())) for k, c in enumerate(classes)
+            describe_class(c, int(predicted[:, k].sum())) + advise(c["quality"])
+            for k, c in enumerate(classes)
         ),
         "classes": classes,
         "slices": {
@@ -60,6 +74,13 @@ def describe_class(entry: dict[str, Any], count: int) -> str:
     if entry["mask_ml"] == 0:
         return f"{found}, but nothing was left after threshold and clean-up: the mask is empty."
     return f"{found}; pseudo-mask of {entry['mask_ml']:.1f} ml."
+
+
+def advise(quality: float | None) -> str:
+    """Return a sentence about a mask that is likely to be wrong, else nothing."""
+    if quality is None or quality >= CLOSE_LOOK:
+        return ""
+    return f" Look closely: its quality is {quality:.2f} on a scale from 0 to 1."
 
 
 def _begin_sentence(name: str) -> str:

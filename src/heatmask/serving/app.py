@@ -2,17 +2,13 @@
 
 import logging
 import os
-import random
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.first import First
 
 from heatmask import __version__
 from heatmask.bundle import BundleInfo, list_bundles
@@ -23,6 +19,7 @@ from heatmask.serving.corrections import Corrections
 from heatmask.serving.explained import Explanations
 from heatmask.serving.interactive import ClicksTask, CorrectionTask, ScribblesTask
 from heatmask.serving.store import Store
+from heatmask.serving.strategies import list_strategies
 from heatmask.serving.task import HeatmapInferTask, warm_up
 
 logger = logging.getLogger(__name__)
@@ -126,7 +123,7 @@ class HeatmaskApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
-        return {"random": RandomStudy(), "first": First()}
+        return list_strategies()
 
     def init_datastore(self) -> Datastore:
         """Return the store, which leaves the user's scans alone."""
@@ -222,31 +219,3 @@ def make_correction_tasks(
         for kind, make in kinds.items()
         for name, task in bundles.items()
     }
-
-
-class RandomStudy(Strategy):
-    """A random unlabelled scan, those not shown for long first.
-
-    The host's own strategy weighs scans by the seconds since they were shown, and fails when
-    all of them were shown within the same second, for instance the only one twice.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("Random Strategy")
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the id of the next scan, or None when all are labelled."""
-        images = datastore.get_unlabeled_images()
-        if not images:
-            return None
-        name, now = request["strategy"], int(time.time())
-        infos = [datastore.get_image_info(image).get("strategy") for image in images]
-        weights = [1 + max(0, now - _find_time(info, name)) for info in infos]
-        return {"id": random.choices(images, weights)[0]}
-
-
-def _find_time(info: Any, strategy: str) -> float:
-    """Return when a strategy showed an image last; clients may have written anything there."""
-    shown = info.get(strategy) if isinstance(info, dict) else None
-    time_s = shown.get("ts") if isinstance(shown, dict) else 0
-    return time_s if isinstance(time_s, int | float) else 0

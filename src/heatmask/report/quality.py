@@ -1,0 +1,62 @@
+"""How far a pseudo-mask can be trusted, without a reference mask."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+CLOSE_LOOK = 0.6
+"""Below this quality a mask deserves a close look."""
+SURE_LOGIT = 8.0
+"""A classifier as sure as this cannot be surer."""
+GAP_MM, RING_MM = 2.0, 8.0
+"""Where the surroundings of a mask begin and end: not at its border, which may be off."""
+
+
+def measure_quality(
+    scan: NDArray, mask: NDArray[np.bool_], probability: float, spacing_mm: Sequence[float]
+) -> float | None:
+    """Return the quality of one class's mask in [0, 1], None for an empty mask.
+
+    The mean of how sure the classifier is (its logit) and how far the mask stands out from its
+    surroundings (difference of their means, in standard deviations of the head). Chosen from
+    some twenty quantities on ten validation patients: see `docs/results/quality.md`.
+
+    Parameters
+    ----------
+    scan, mask
+        (X, Y, Z) on one grid.
+    probability
+        Of the class, the largest over the slices.
+    spacing_mm
+        Edges of a voxel.
+    """
+    if not mask.any():
+        return None
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    certainty = np.clip(np.log(p / (1 - p)) / SURE_LOGIT, 0, 1)
+    contrast = np.clip(measure_contrast(scan, mask, spacing_mm), 0, 1)
+    return float((certainty + contrast) / 2)
+
+
+def measure_contrast(scan: NDArray, mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
+    """Return how far a mask is brighter or darker than its surroundings.
+
+    In standard deviations of what is no background; 0 where there are no surroundings.
+    """
+    head = scan[scan > scan.min()]
+    if not head.size or not head.std():
+        return 0.0
+    margin = np.ceil(RING_MM / np.asarray(spacing_mm)).astype(int)
+    (inside,) = ndimage.find_objects(mask.astype(np.uint8))
+    box = tuple(
+        slice(max(part.start - edge, 0), part.stop + edge)
+        for part, edge in zip(inside, margin.tolist(), strict=True)
+    )
+    away = ndimage.distance_transform_edt(~mask[box], sampling=spacing_mm)
+    ring = (away > GAP_MM) & (away <= RING_MM)
+    if not ring.any():
+        return 0.0
+    difference = scan[mask].mean(dtype=float) - scan[box][ring].mean(dtype=float)
+    return float(abs(difference) / head.std(dtype=float))
