@@ -37,7 +37,7 @@ def measure_quality(
     p = np.clip(probability, 1e-6, 1 - 1e-6)
     certainty = np.clip(np.log(p / (1 - p)) / SURE_LOGIT, 0, 1)
     contrast = np.clip(measure_contrast(scan, mask, spacing_mm), 0, 1)
-    return float((certainty + contrast) / 2)
+    return round(float((certainty + contrast) / 2), 3)
 
 
 def measure_contrast(scan: NDArray, mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:

@@ -39,14 +39,14 @@ def summarise_result(result: Result) -> dict[str, Any]:
             "label": k + 1,
             "probability": round(float(result.probabilities[k]), 6),
             "mask_ml": round(float(np.count_nonzero(mask == k + 1)) * voxel_ml, 4),
-            "quality": None if qualities[k] is None else round(qualities[k], 3),
+            "quality": qualities[k],
             "slice_probabilities": [round(float(p), 6) for p in slices[:, k]],
         }
         for k, name in enumerate(result.class_names)
     ]
     return {
         "finding": " ".join(
-            describe_class(c, int(predicted[:, k].sum())) + advise(c["quality"])
+            describe_class(c, int(predicted[:, k].sum())) + advise(qualities[k])
             for k, c in enumerate(classes)
         ),
         "classes": classes,

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
@@ -64,7 +64,7 @@ class ByPrelabel(Strategy):
     """
 
     def __init__(
-        self, description: str, measure: Callable[[list[Mapping[str, Any]]], float | None]
+        self, description: str, measure: Callable[[Sequence[Mapping[str, Any]]], float | None]
     ) -> None:
         super().__init__(description)
         self._measure = measure
@@ -84,17 +84,17 @@ class ByPrelabel(Strategy):
         return -float("inf") if score is None else score
 
 
-def measure_doubt(classes: list[Mapping[str, Any]]) -> float | None:
+def measure_doubt(classes: Sequence[Mapping[str, Any]]) -> float | None:
     """Return how far the worst mask is from the best quality; None if there is no mask."""
     return max((1 - quality for quality in _list_numbers(classes, "quality")), default=None)
 
 
-def measure_volume_ml(classes: list[Mapping[str, Any]]) -> float | None:
+def measure_volume_ml(classes: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the volume of all masks; None if nothing is known."""
     volumes = _list_numbers(classes, "mask_ml")
     return sum(volumes) if volumes else None
 
 
-def _list_numbers(classes: list[Mapping[str, Any]], name: str) -> list[float]:
+def _list_numbers(classes: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Return a number of each class; clients may have written anything there."""
     return [c[name] for c in classes if isinstance(c.get(name), int | float)]
