@@ -4,6 +4,7 @@
 (pictures: image, mask, lesion, split, group) or ``patients.csv`` and a folder a patient (volumes).
 Writes ``masks.csv`` and ``worst.png``. Dice is the mean over what has a finding, of a mask that is
 empty 0; intervals are bootstraps over groups or patients. Without the gate everything is masked.
+For bundles whose gate is one for the whole volume or picture.
 """
 
 from collections.abc import Iterator
@@ -80,18 +81,21 @@ def main(
 ) -> None:
     """Score a bundle with and without its gate."""
     options = {"weights": weights} if weights else {}
-    pipelines = [Pipeline.from_bundle(bundle, {**options, "gate": gate}) for gate in (True, False)]
+    with_gate, without_gate = (
+        Pipeline.from_bundle(bundle, {**options, "gate": gate}) for gate in (True, False)
+    )
     output.mkdir(parents=True, exist_ok=True)
     rows, shown = [], []
     for name, cluster, image, file in track(list(list_cases(data, split, pattern)), "Masks"):
-        gated, ungated = (pipeline(str(image), name) for pipeline in pipelines)
+        gated = with_gate(str(image), name)
         scan, mask = np.asarray(gated.scan[0]), np.asarray(gated.mask[0]) > 0
         probability = float(gated.probabilities.max())
         row = {"case": name, "cluster": cluster, "p": probability, "masked": mask.any()}
         if file is not None:
             reference = read_reference(file)[0]
             spacing = measure_spacing_mm(np.asarray(gated.scan.affine))
-            every = np.asarray(ungated.mask[0]) > 0
+            # The gate lets through all or nothing.
+            every = mask if mask.any() else np.asarray(without_gate(str(image), name).mask[0]) > 0
             row |= score_mask(mask, reference, spacing, gated.slice_axis)
             row |= score_surface(mask, reference, spacing, TOLERANCE)
             row |= {"ungated": score_mask(every, reference, spacing)["dice"]}
