@@ -2,9 +2,9 @@
 
 ``python benchmarks/unseen_masks.py BUNDLE DATA OUTPUT --split test``: DATA holds ``labels.csv``
 (pictures: image, mask, lesion, split, group) or ``patients.csv`` and a folder a patient (volumes).
-Writes ``masks.csv`` and ``worst.png``. Dice is the mean over what has a finding, of a mask that is
-empty 0; intervals are bootstraps over groups or patients. Without the gate everything is masked.
-For bundles whose gate is one for the whole volume or picture.
+Writes ``masks.csv``, ``causes.png`` and ``worst.png``, which shows patients. Dice is the mean over
+what has a finding, 0 for an empty mask; intervals are bootstraps over groups or patients. Without
+the gate everything is masked. For bundles whose gate is one for the whole volume or picture.
 """
 
 from collections.abc import Iterator
@@ -71,6 +71,21 @@ def show_worst(cases: list[tuple[float, str, NDArray, Mask, Mask]], path: Path) 
     figure.savefig(path, dpi=110)
 
 
+def draw_causes(found: pd.DataFrame, path: Path) -> None:
+    """Draw the Dice of each case over the size of its lesion, and why the worst are poor."""
+    figure, axis = plt.subplots(figsize=(6.5, 4), constrained_layout=True)
+    worst = found.nsmallest(WORST, ["dice", "ungated"]).index
+    for cause, part in found.groupby("cause"):
+        of_worst = part.index.isin(worst).sum()
+        label = f"{cause}: {len(part)}, {of_worst} of the worst {WORST}"
+        axis.scatter(part.reference_ml, part.dice, s=14, label=label)
+    axis.set(xscale="log", xlabel="lesion, ml (pictures: 1000 pixels)", ylabel="Dice")
+    figure.legend(
+        *axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3
+    )
+    figure.savefig(path, dpi=110)
+
+
 def main(
     bundle: str,
     data: Path,
@@ -105,6 +120,7 @@ def main(
     table = pd.DataFrame(rows)
     table.to_csv(output / "masks.csv", index=False)
     show_worst(shown, output / "worst.png")
+    draw_causes(table[table.dice.notna()], output / "causes.png")
     print_scores(table)
 
 
