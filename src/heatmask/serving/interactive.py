@@ -236,7 +236,7 @@ def read_sent(
     if sorted(shape) != sorted(grid[0]):
         match_voxels(np.broadcast_to(False, shape), affine, *grid)  # before the voxels are read
     sent = match_voxels(read_label_map(Path(file))[0], affine, *grid)
-    unnamed = np.setdiff1d(sent, [0, *segments.values()])
+    unnamed = np.setdiff1d(sent[sent > 0], [*segments.values()])
     if unnamed.size:
         raise InputError(
             f"label_info must name every value of the segments; {', '.join(map(str, unnamed[:8]))} "
