@@ -189,18 +189,21 @@ def test_two_people_correct_one_scan_each_alone(web: Web, tmp_path: Path) -> Non
     assert send_clicks(one, background=[list(INSIDE)])[INSIDE] == 0
 
 
-def test_a_correction_waits_for_a_run_and_nothing_is_lost(
-    web: Web, slicer: MONAILabelClient
+def test_a_correction_does_not_wait_for_a_run(
+    web: Web, slicer: MONAILabelClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    web.slow.steps, web.slow.step_s = 4, 0.05
+    before = send_clicks(slicer)
+    monkeypatch.setattr(web.slow, "steps", 10_000)
+
+    def run() -> None:
+        with pytest.raises(MONAILabelClientException):
+            slicer.infer(SLOW, "p2-flair", {**SLICER, "job": "endless"})
+
     web.slow.running.clear()
-    run = threading.Thread(
-        target=MONAILabelClient(web.url, tmpdir=slicer._tmpdir).infer,
-        args=(SLOW, "p2-flair", dict(SLICER)),
-    )
-    run.start()
-    assert web.slow.running.wait(20)
-    assert send_clicks(slicer, foreground=[list(BESIDE)])[BESIDE] == 1
-    run.join()
-    assert web.slow.finished[-1].startswith("p2-flair")
-    web.slow.steps = 0
+    running = threading.Thread(target=run)
+    running.start()
+    assert web.slow.running.wait(60)
+    assert send_clicks(slicer, foreground=[list(BESIDE)])[before == 1].all()
+    assert web.send("GET", "/jobs/endless").json()["state"] == "running"
+    web.send("DELETE", "/jobs/endless")
+    running.join()

@@ -20,6 +20,8 @@ from heatmask.serving.web.metrics import Metrics
 
 _REMEMBERED = 500
 
+Queue = queue.PriorityQueue[tuple[int, int, "Job | None"]]
+
 
 class JobError(HeatmaskError):
     """Work was refused, or stopped before its end.
@@ -134,14 +136,14 @@ class Jobs:
 
     def __init__(self, workers: int, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._queue: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        self._queue, self._quick = Queue(), Queue()
         self._order = itertools.count()
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run_jobs, name=f"worker-{n}", daemon=True)
-            for n in range(workers)
+            threading.Thread(target=self._run_jobs, args=(line,), name=f"worker-{n}", daemon=True)
+            for n, line in enumerate([*[self._queue] * workers, self._quick])
         ]
         for thread in self._threads:
             thread.start()
@@ -154,6 +156,7 @@ class Jobs:
         job_id: str | None = None,
         *,
         urgent: bool = True,
+        quick: bool = False,
     ) -> Job:
         """Put work into the queue.
 
@@ -168,6 +171,8 @@ class Jobs:
         urgent
             Somebody waits for it. What nobody waits for comes after all that is urgent, and does
             not count for the queue's end.
+        quick
+            It takes about a second and no device: one such job runs beside the others.
 
         Raises
         ------
@@ -186,7 +191,8 @@ class Jobs:
             self._jobs[job.id] = job
             self._forget()
         job.future.add_done_callback(lambda _: self._metrics.count_job(job.state))
-        self._queue.put((0 if urgent else 1, next(self._order), job))
+        line = self._quick if quick else self._queue
+        line.put((0 if urgent else 1, next(self._order), job))
         return job
 
     def get(self, job_id: str) -> Job:
@@ -218,8 +224,8 @@ class Jobs:
         self._closed = True
         for job in self.list_open():
             job.stop(JobError(503, "The server ends."))
-        for _ in self._threads:
-            self._queue.put((-1, next(self._order), None))
+        for line in (self._quick, *[self._queue] * (len(self._threads) - 1)):
+            line.put((-1, next(self._order), None))
 
     def join(self, wait_s: float = 1.0) -> bool:
         """Wait for the workers after `stop`; return whether all came to their end in time."""
@@ -228,8 +234,8 @@ class Jobs:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run_jobs(self) -> None:
-        while (job := self._queue.get()[2]) is not None:
+    def _run_jobs(self, line: Queue) -> None:
+        while (job := line.get()[2]) is not None:
             job.run(self._limits.seconds)
 
     def _forget(self) -> None:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import Request
 
 from heatmask.serving.access import Person
+from heatmask.serving.interactive import CorrectionTask
 from heatmask.serving.web.inference import Inference, await_job
 from heatmask.serving.web.messages import Answer, InferMessage, RequestError, read_message
 from heatmask.serving.web.serving import Annotator, Served, Serving, name_client
@@ -42,7 +43,8 @@ async def infer(
         if "label" in form.files:
             options["label"] = str(form.files["label"].path)
         work = Inference(task, scan, name, options, form.folder)
-        job = serving.jobs.submit(work, person.name, model, message.job)
+        quick = isinstance(task, CorrectionTask)
+        job = serving.jobs.submit(work, person.name, model, message.job, quick=quick)
         serving.audit.record(person, "infer", image_id, model=model, job=job.id, result="begun")
         file, facts = await await_job(job, request)
         facts["job"] = job.id

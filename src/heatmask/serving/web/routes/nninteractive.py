@@ -4,6 +4,7 @@ The address chooses the model: ``/nninteractive`` the first one, ``/nninteractiv
 ``/nninteractive/none`` none.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,7 @@ from heatmask.serving.web.nninteractive.messages import (
 from heatmask.serving.web.serving import Annotator, Served, Serving
 from heatmask.serving.web.uploads import open_folder, read_body, receive_file, run_check
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 Token = Annotated[str, Header(alias=LEASE_HEADER, max_length=100)]
 
@@ -169,7 +171,9 @@ async def _ask_model(
     try:
         return await await_job(job, request)
     except (InputError, OptionError, MethodError) as error:
-        return None, [hide_paths(str(error))]
+        reason = hide_paths(str(error))
+        logger.info("An image is edited without %s: %s", lease.model, reason)
+        return None, [reason]
 
 
 def _explain(task: HeatmapInferTask, file: Path, job: Job) -> tuple[Prior, list[str]]:
