@@ -65,7 +65,7 @@ def main() -> None:
     for name, some in answers.items():
         draw(some).savefig(IMAGES / name, dpi=90)
         for answer in some:
-            print(f"{name}: {describe(answer)}".replace("\n", ", "))
+            print(f"{name}: {describe(answer)}, {answer.seconds:.1f} s".replace("\n", ", "))
 
 
 def ask_scribbles(client: MONAILabelClient, folder: Path) -> list[Answer]:
@@ -167,7 +167,7 @@ def paint_line(mask: Mask) -> tuple[Mask, bool]:
 
 def describe(answer: Answer) -> str:
     dice = 2 * (answer.mask & TRUTH).sum() / (answer.mask.sum() + TRUTH.sum())
-    return f"{answer.title}\nDice {dice:.2f}, {answer.seconds:.1f} s"
+    return f"{answer.title}\nDice {dice:.2f}"
 
 
 def draw(answers: Sequence[Answer]) -> Figure:

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from heatmask.errors import InputError, OptionError
 from heatmask.interaction import Correction, Edit
+from heatmask.interaction.correction import UNDOABLE
 
 SPACINGS = ((1.0, 1.0, 5.0), (0.7, 1.3, 2.0), (2.0, 2.0, 2.0))
 
@@ -320,3 +321,25 @@ def test_what_is_returned_is_the_callers_own():
     correction = Correction(np.zeros((4, 5, 6)), (1, 1, 1))
     correction.apply(Edit.click((1, 1, 1)))[:] = 7
     assert correction.mask.max() == 1
+
+
+def test_the_last_steps_can_be_taken_back_and_the_earlier_ones_still_hold():
+    scan = np.random.default_rng(0).normal(size=(9, 8, 5))
+    correction = Correction(scan, (1.0, 1.0, 5.0))
+    first = correction.apply(Edit.click((4, 4, 2)))
+    for step in range(UNDOABLE):
+        correction.apply(Edit.click((step % 9, step // 9, 0), positive=False), reach_mm=0)
+    for _ in range(UNDOABLE + 5):
+        after = correction.undo()
+    np.testing.assert_array_equal(after, first)
+    assert len(correction.edits) == 1
+    assert correction.apply(Edit.click((4, 3, 2), positive=False))[4, 4, 2] == 1
+
+
+def test_a_flat_box_is_compared_with_its_own_slice():
+    scan = np.random.default_rng(0).normal(100, 5, (40, 40, 9))
+    scan[10:30, 12:28, 1:8] += 60
+    mask = Correction(scan, (1.0, 1.0, 1.0)).apply(Edit.box((6, 8, 4), (34, 32, 5)))
+    expected = np.zeros_like(mask)
+    expected[10:30, 12:28, 4] = 1
+    assert np.count_nonzero(mask != expected) < 0.25 * expected.sum()

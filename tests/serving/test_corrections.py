@@ -106,3 +106,11 @@ def test_what_is_kept_is_bounded_and_ends() -> None:
     assert use("a") == ["a"]
     kept.drop("a")
     assert use("a") == ["a"]
+
+
+def test_many_clicks_can_be_taken_back_at_once() -> None:
+    clicks = Clicks(make_correction(), 1)
+    many = [(x, y, 1) for x in range(14, 22) for y in range(2, 10)]
+    first = clicks.update([(7, 8, 4)], [])
+    clicks.update([(7, 8, 4)], many)
+    np.testing.assert_array_equal(clicks.update([(7, 8, 4)], []), first)

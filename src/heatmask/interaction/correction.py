@@ -23,6 +23,9 @@ from heatmask.interaction.neighbourhood import (
 from heatmask.interaction.segment import segment
 from heatmask.interaction.statements import Statements
 
+UNDOABLE = 50
+"""Steps that can be taken back; of earlier ones what was said is kept, not the voxels."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Step:
@@ -30,7 +33,7 @@ class _Step:
 
     edit: Edit | None
     box: tuple[slice, ...]
-    before: NDArray[np.uint8]
+    before: NDArray[np.uint8] | None
     after: NDArray[np.uint8]
 
 
@@ -117,10 +120,13 @@ class Correction:
         return self._change(edit, box, self._answer(edit, box, reach_mm))
 
     def undo(self) -> NDArray[np.uint8]:
-        """Take back the last edit or reset, if there is one, and return the mask."""
-        if self._done:
+        """Take back the last edit or reset, if there is one, and return the mask.
+
+        The last `UNDOABLE` of them can be taken back.
+        """
+        if self._done and (before := self._done[-1].before) is not None:
             step = self._done.pop()
-            self._mask[step.box] = step.before
+            self._mask[step.box] = before
             self._undone.append(step)
             self._statements = Statements(self.shape, self.edits)
         return self.mask
@@ -144,6 +150,9 @@ class Correction:
         self, edit: Edit | None, box: tuple[slice, ...], after: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
         self._done.append(_Step(edit, box, self._mask[box].copy(), after))
+        if len(self._done) > UNDOABLE:
+            old = self._done[-UNDOABLE - 1]
+            self._done[-UNDOABLE - 1] = _Step(old.edit, old.box, None, np.empty(0, np.uint8))
         self._undone.clear()
         self._mask[box] = after
         return self.mask

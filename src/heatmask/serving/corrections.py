@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.interaction import Correction, Edit
+from heatmask.interaction.correction import UNDOABLE
 
 FOREGROUND, BACKGROUND = 1, -1
 Point = tuple[int, ...]
@@ -172,9 +173,14 @@ class Clicks:
         edits = [(one, Edit.click(one[0], one[1], self.label)) for one in dict.fromkeys(wanted)]
         for _, edit in edits:
             edit.check_inside(self.correction.shape)
-        while not set(self.answered) <= set(wanted):
-            self.answered.pop()
-            self.correction.undo()
+        kept = next((i for i, one in enumerate(self.answered) if one not in wanted), None)
+        if kept is not None and len(self.answered) - kept > UNDOABLE:
+            self.correction.reset()
+            self.answered.clear()
+        elif kept is not None:
+            for _ in self.answered[kept:]:
+                self.correction.undo()
+            del self.answered[kept:]
         for one, edit in edits:
             if one not in self.answered:
                 self.correction.apply(edit)

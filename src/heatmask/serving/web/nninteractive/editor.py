@@ -1,5 +1,6 @@
 """One image and one object in it, as a client of nnInteractive edits it."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from scipy import ndimage
 
 from heatmask.errors import InputError
 from heatmask.interaction import Correction, Edit
+from heatmask.interaction.correction import UNDOABLE
 from heatmask.interaction.neighbourhood import REACH_MM, find_core
 
 _TOUCHING = ndimage.generate_binary_structure(3, 3)
@@ -64,7 +66,7 @@ class Editor:
         self._correction = Correction(scan, heatmap=None if prior is None else prior.heatmap)
         self._start = self._correction.mask
         self._shown = np.zeros(self.shape, np.bool_)
-        self._steps: list[int] = []
+        self._steps: deque[int] = deque(maxlen=UNDOABLE // 2)  # of two steps each at most
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,13 +86,11 @@ class Editor:
         self._steps.append(self._begin(edit) if is_first else self._correct(edit))
 
     def undo(self) -> bool:
-        """Take back the last edit; return whether there was one."""
+        """Take back the last edit, of some 25; return whether there was one."""
         if not self._steps:
             return False
         for _ in range(self._steps.pop()):
             self._correction.undo()
-        if not self._steps:
-            self._correction.reset(self._start)  # without the pieces that the edit began with
         return True
 
     def reset(self, mask: ArrayLike | None = None) -> None:
@@ -105,7 +105,8 @@ class Editor:
         self._check_grid("segmentation", mask.shape)
         self._label = self._choose_label(np.nonzero(mask)) if mask.any() else 1
         self._correction.reset(mask * np.uint8(self._label))
-        self._start, self._shown, self._steps = self._correction.mask, mask, []
+        self._start, self._shown = self._correction.mask, mask
+        self._steps.clear()
 
     def clear_buffer(self, shape: Sequence[int]) -> None:
         """Take note that the client's mask is empty.
@@ -135,7 +136,7 @@ class Editor:
             return self._correct(edit) + self._grow(edit)
         self._correction.reset(pieces * np.uint8(self._label))
         # A click or a stroke has named them; a box or a lasso may hold more than they do
-        return self._correct(edit, reach_mm=0 if edit.exact else REACH_MM)
+        return 1 + self._correct(edit, reach_mm=0 if edit.exact else REACH_MM)
 
     def _correct(self, edit: Edit, reach_mm: float = REACH_MM) -> int:
         self._correction.apply(replace(edit, label=self._label), reach_mm)
