@@ -1,8 +1,7 @@
 """Take a synthetic head through a day with the PACS, and draw what came out of each step.
 
 Run as ``PYTHONPATH=tests python benchmarks/pacs_day.py docs/images/pacs_day.png``. Needs Orthanc
-with its DICOMweb plugin. The head is that of the demo. Its known lesion
-says where the mask is scribbled on: background on what is outside it, on every third slice.
+with its DICOMweb plugin. The head is that of the demo; its known lesion plays the correction.
 """
 
 import argparse
@@ -66,28 +65,12 @@ def work_through(
         file, _ = server.client.infer(MODEL, image, {**SLICER, **options})
         masks[step] = nrrd.read(file)[0]
     corrected = folder / "corrected.nii.gz"
-    mask = scribble(server, image, masks["Run"], lesion, affine, folder)
-    nib.save(nib.Nifti1Image(mask, affine), corrected)
+    nib.save(nib.Nifti1Image(lesion, affine), corrected)
     about = {"label_info": [{"name": "tumour", "idx": 1}], "model": MODEL}
     server.client.save_label(image, str(corrected), params=about)
-    masks["Scribbled, submitted"] = mask
+    masks["Corrected, submitted"] = lesion
     masks["DICOM SEG from the PACS"] = place(fetch_seg(orthanc), affine, lesion.shape)
     return masks
-
-
-def scribble(
-    server: Server, image: str, mask: NDArray, lesion: NDArray, affine: NDArray, folder: Path
-) -> NDArray:
-    """Paint background on what is wrong; return the segment that comes back."""
-    segments, wrong = mask.astype(np.uint8), (mask > 0) & (lesion == 0)
-    wrong[:, :, np.arange(mask.shape[2]) % 3 > 0] = False
-    segments[wrong] = 2
-    nib.save(nib.Nifti1Image(segments, affine), folder / "segments.nii.gz")
-    named = [{"name": "tumour", "id": 1}, {"name": "background_scribbles", "id": 2}]
-    request = {"label_info": named, "selected_label_name": "tumour", "roi": [], **SLICER}
-    sent = str(folder / "segments.nii.gz")
-    file, _ = server.client.infer(f"{MODEL}_scribbles", image, request, sent)
-    return nrrd.read(file)[0]
 
 
 def fetch_seg(orthanc: Orthanc) -> hd.Volume:
@@ -118,7 +101,7 @@ def place(volume: hd.Volume, affine: NDArray, shape: tuple[int, ...]) -> NDArray
 
 def draw(image: NDArray, masks: dict[str, NDArray]) -> Figure:
     """Return a row of pictures of one slice: the scan, and the mask after each step."""
-    shown = int(masks["Run"].sum(axis=(0, 1)).argmax())
+    shown = int(masks["Corrected, submitted"].sum(axis=(0, 1)).argmax())
     figure = Figure(figsize=(2.5 * (len(masks) + 1), 3.5), facecolor="white", layout="constrained")
     for axis, (title, mask) in zip(
         figure.subplots(1, len(masks) + 1), {"Next Sample": None, **masks}.items(), strict=True

@@ -50,6 +50,7 @@ class PacsStudies:
         self._scans = [
             self._make_scan(series) for series in pacs.list_series(wanted) if _is_named(series)
         ]
+        self._headers = {scan.case: scan.header for scan in self._scans}
         if not self._scans:
             text = ", ".join(f"{name} {value}" for name, value in wanted.items())
             raise InputError(f"The PACS at {pacs.url} has no series with {text}. Check the filter.")
@@ -67,8 +68,7 @@ class PacsStudies:
 
     def describe(self, series: str) -> dict[str, str]:
         """Return what the PACS says of a series, for people who look for the patient."""
-        headers = (scan.header for scan in self._scans if scan.case == series)
-        header = next(headers, None)
+        header = self._headers.get(series)
         keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription")
         return {key: str(header.get(key)) for key in keywords if header and header.get(key)}
 
