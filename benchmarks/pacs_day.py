@@ -102,7 +102,7 @@ def place(volume: hd.Volume, affine: NDArray, shape: tuple[int, ...]) -> NDArray
 def draw(image: NDArray, masks: dict[str, NDArray]) -> Figure:
     """Return a row of pictures of one slice: the scan, and the mask after each step."""
     shown = int(masks["Corrected, submitted"].sum(axis=(0, 1)).argmax())
-    figure = Figure(figsize=(2.5 * (len(masks) + 1), 3.5), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(2.5 * (len(masks) + 1), 3.2), facecolor="white", layout="constrained")
     for axis, (title, mask) in zip(
         figure.subplots(1, len(masks) + 1), {"Next Sample": None, **masks}.items(), strict=True
     ):
