@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.masks.clean import clean_mask, crop_to_mask, fill_holes, open_mask
+from heatmask.masks.level_sets import draw_level_sets
 from heatmask.masks.paper import make_paper_mask
 from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
@@ -51,10 +52,12 @@ def make_mask(
     Threshold, clean, snap, smooth, clean again and fill holes. Only the slices that `shown` names
     (one entry for each along `slice_axis`) are looked at: the others hold a filling, which
     would decide the threshold. No shown slice or no foreground gives an empty mask. The preset
-    ``"paper"`` has steps of its own.
+    ``"paper"`` and the rule ``"level_sets"`` have steps of their own.
     """
     if settings.preset == "paper":
         return make_paper_mask(heatmap, slice_axis, shown, settings.otsu_offset)
+    if settings.threshold_rule == "level_sets":
+        return _make_level_set_mask(heatmap, scan, spacing_mm, slice_axis, shown, settings)
     threshold = _find_threshold(heatmap, slice_axis, shown, settings)
     mask = heatmap > threshold
     slices_last = np.moveaxis(mask, slice_axis, -1)
@@ -80,6 +83,25 @@ def make_mask(
     part = open_mask(part, spacing_mm, slice_axis, settings.smooth_mm)
     mask[box] = fill_holes(clean(part, box), slice_axis)
     return mask
+
+
+def _make_level_set_mask(
+    heatmap: NDArray[np.float32],
+    scan: NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    slice_axis: int,
+    shown: NDArray[np.bool_],
+    settings: MaskSettings,
+) -> NDArray[np.bool_]:
+    mask = np.zeros(heatmap.shape, bool)
+    if not shown.any():
+        return mask
+    looked_at = (volume.compress(shown, slice_axis) for volume in (heatmap, scan))
+    drawn = draw_level_sets(*looked_at, slice_axis, settings.warm_level, settings.polarity)
+    np.moveaxis(mask, slice_axis, 0)[shown] = np.moveaxis(drawn, slice_axis, 0)
+    voxel_mm3 = float(np.prod(spacing_mm))
+    evidence = heatmap - heatmap.min()
+    return clean_mask(mask, evidence, voxel_mm3, settings.min_volume_mm3, settings.keep)
 
 
 def _find_threshold(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from heatmask.errors import OptionError
 from heatmask.options import check_options, option
 
-THRESHOLD_RULES = ("otsu", "multi_otsu", "level")
+THRESHOLD_RULES = ("otsu", "multi_otsu", "level", "level_sets")
+POLARITIES = ("bright", "dark")
 KEEP = ("strongest", "largest", "all")
 PRESETS = ("default", "paper")
 
@@ -26,12 +27,28 @@ class MaskSettings:
         in_panel=True,
     )
     threshold_rule: str = option(
-        "otsu", "otsu, multi_otsu (stricter) or level.", choices=THRESHOLD_RULES, in_panel=True
+        "otsu",
+        "otsu, multi_otsu (stricter), level, or level_sets: the scan draws the border inside the "
+        "warm part of the heatmap, and nothing is snapped or smoothed after that.",
+        choices=THRESHOLD_RULES,
+        in_panel=True,
     )
     threshold_level: float = option(
         0.0,
         "Heatmap value for the rule level; of GP networks in logits: 0 is even odds.",
         in_panel=True,
+    )
+    warm_level: float = option(
+        0.35,
+        "Where the warm part of the rule level_sets begins: 0 is the heatmap's median, 1 its peak.",
+        low=0.0,
+        high=1.0,
+        in_panel=True,
+    )
+    polarity: str = option(
+        "bright",
+        "Whether lesions are bright or dark against what surrounds them, for the rule level_sets.",
+        choices=POLARITIES,
     )
     min_volume_mm3: float = option(
         200.0, "Objects smaller than this are dropped.", low=0.0, in_panel=True
