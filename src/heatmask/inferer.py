@@ -69,6 +69,11 @@ class HeatmapInferer(Inferer):
     gate_probability: float = option(
         0.5, "Probability that the gate asks for.", low=0.0, high=1.0, in_panel=True
     )
+    gate_scope: str = option(
+        "slice",
+        "What the gate lets through: single slices, or the whole volume if one of them passes.",
+        choices=("slice", "volume"),
+    )
     empty_value: float = 0.0
     amp: bool = option(
         False, "Mixed precision: float16 on CUDA, bfloat16 on the CPU.", in_panel=True
@@ -227,7 +232,11 @@ class HeatmapInferer(Inferer):
             predicted = probabilities == probabilities.amax(dim=1, keepdim=True)
             classes = logits.shape[1]
             probabilities, predicted = probabilities[:, :classes], predicted[:, :classes]
-        return probabilities, predicted, predicted if self.gate else torch.ones_like(predicted)
+        if not self.gate:
+            return probabilities, predicted, torch.ones_like(predicted)
+        if self.gate_scope == "volume":
+            return probabilities, predicted, predicted.any(dim=0).expand_as(predicted)
+        return probabilities, predicted, predicted
 
     def _predict_one_class(self, classes: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         passes = present >= self.gate_probability

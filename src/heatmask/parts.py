@@ -23,11 +23,14 @@ from heatmask.networks.weights import load_weights
 from heatmask.options import Option, check_options, list_options, option, take_options, take_part
 from heatmask.transforms import (
     CalibrateHeatmapd,
+    FitInPlaned,
     HeatmapToMaskd,
     NormalizeHeadd,
     ResampleInPlaned,
     ResizeInPlaned,
+    ScaleByPercentilesd,
     SmoothHeatmapd,
+    StackNeighboursd,
 )
 
 Options = Mapping[str, Any]
@@ -39,7 +42,7 @@ class ReadSettings:
     """What the network gets of a head: see `heatmask.data.load.LoadSequencesd`.
 
     With `image_size` the images are pictures, which have no pixel size: each slice is scaled to it,
-    and black is the background.
+    and black is the background. With `longest_side` a slice keeps its shape, whatever the image is.
     """
 
     sequences: Sequence[str] = ("FLAIR",)
@@ -50,9 +53,24 @@ class ReadSettings:
     size_mm: Sequence[float] | None = (70.0, 400.0)
     image_size: Sequence[int] | None = None
     pixel_spacing_mm: float = option(2.0, "Pixel size that the network was trained on.", low=0.01)
+    longest_side: int | None = option(
+        None,
+        "Pixels of the longer side of a slice, in place of a pixel size.",
+        low=2,
+        optional=True,
+    )
+    intensity: str = option(
+        "head",
+        "Greys by the median of the head (head), or by percentiles of the whole (percentiles).",
+        choices=("head", "percentiles"),
+    )
+    neighbours: bool = option(False, "Whether a slice comes between its neighbours, as channels.")
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+QUALITIES = ("fast", "best")
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,12 @@ class ExplainSettings:
     method: str = option("inherent", "The attribution method.", in_panel=True)
     target_layer: str | Sequence[str] = option(
         "auto", "Layer that the method looks at; auto for the method's own.", in_panel=True
+    )
+    quality: str = option(
+        "fast",
+        "fast: one look at each slice; best: the mean with its mirror image, in twice the time.",
+        choices=QUALITIES,
+        in_panel=True,
     )
     blur_mm: float = option(
         0.0,
@@ -100,7 +124,8 @@ def offer_options(folder: str | Path, config: Options) -> dict[str, Option]:
     """Return the options of a bundle that a viewer offers, by name.
 
     The methods are those with a known range (`heatmask.attribution.calibration`). The preset is for
-    networks that explain themselves and are explained by nothing else.
+    networks that explain themselves and are explained by nothing else. The quality is offered where
+    the config sets it.
 
     Parameters
     ----------
@@ -114,6 +139,7 @@ def offer_options(folder: str | Path, config: Options) -> dict[str, Option]:
     explained = set(methods) - {"inherent"}
     left_out = ["preset"] if explained else ["method", "target_layer", "blur_mm"]
     left_out += ["slice_axis"] if config.get("image_size") else []
+    left_out += [] if "quality" in config else ["quality"]
     choices = {"method": methods, "target_layer": ["auto", *layers]}
     return {
         name: replace(o, choices=tuple(choices.get(name, o.choices)))
@@ -156,13 +182,19 @@ def make_preprocessing(options: Options) -> Compose:
         size_mm=read.size_mm,
         zero_air=read.image_size is None,
     )
-    orient = Orientationd("image", axcodes="RAS", labels=None)
+    orient, axis = Orientationd("image", axcodes="RAS", labels=None), options.get("slice_axis", 2)
+    scale = ScaleByPercentilesd if read.intensity == "percentiles" else NormalizeHeadd
+    stack = [StackNeighboursd("image", axis)] if read.neighbours else []
+    return Compose([load, orient, _make_grid_step(read, axis), scale("image"), *stack])
+
+
+def _make_grid_step(read: ReadSettings, slice_axis: int) -> ResampleInPlaned:
+    """Return what brings the slices to the network's grid."""
+    if read.longest_side is not None:
+        return FitInPlaned("image", read.longest_side, slice_axis)
     if read.image_size is not None:
-        return Compose(
-            [load, orient, ResizeInPlaned("image", read.image_size), NormalizeHeadd("image")]
-        )
-    resample = ResampleInPlaned("image", read.pixel_spacing_mm, options.get("slice_axis", 2))
-    return Compose([load, orient, resample, NormalizeHeadd("image")])
+        return ResizeInPlaned("image", read.image_size)
+    return ResampleInPlaned("image", read.pixel_spacing_mm, slice_axis)
 
 
 def make_inferer(
@@ -178,7 +210,8 @@ def make_inferer(
         Further arguments of the inferer.
     """
     explain = take_part(ExplainSettings, options)
-    method = {"method": explain.method, "target_layer": explain.layer, **(explainer or {})}
+    flips = {"flips": (0,)} if explain.quality == "best" else {}
+    method = {"method": explain.method, "target_layer": explain.layer, **flips, **(explainer or {})}
     inferer = BlockInferer if "block_slices" in options else HeatmapInferer
     given = {"empty_value": find_calibration(options)[0], **take_options(options, inferer)}
     return inferer(explainer=Explainer(**method), **{**given, **settings})

@@ -126,6 +126,33 @@ class ResizeInPlaned(ResampleInPlaned):
         return self._resize(volume, size, info, mode="bilinear", antialias=True)
 
 
+class FitInPlaned(ResampleInPlaned):
+    """Resample volumes so that the longer side of a slice has so many pixels, square ones.
+
+    Parameters
+    ----------
+    longest_side
+        Pixels along it; averages where pixels become larger.
+    slice_axis
+        As in `ResampleInPlaned`.
+    """
+
+    def __init__(self, keys: KeysCollection, longest_side: int, slice_axis: int = 2) -> None:
+        MapTransform.__init__(self, keys)
+        self.longest_side, self.slice_axis = longest_side, slice_axis
+
+    def change(self, volume: MetaTensor) -> MetaTensor:
+        """Return the resampled volume (C, X, Y, Z)."""
+        old = np.asarray(volume.shape[1:])
+        axis = find_slice_axis(old.tolist(), self.slice_axis)
+        extent = old * np.asarray(volume.pixdim)
+        longest = max(length for i, length in enumerate(extent) if i != axis)
+        size = np.maximum(np.round(extent / longest * self.longest_side), 1).astype(int)
+        size[axis] = old[axis]
+        info = self.get_transform_info()
+        return self._resize(volume, size.tolist(), info, mode="bilinear", antialias=True)
+
+
 class ZeroBackgroundd(EachVolumed):
     """Shift each channel of a volume (C, X, Y, Z) so that air is 0, as in most MR images.
 
@@ -163,6 +190,59 @@ class NormalizeHeadd(EachVolumed):
             return channel
         head = sample[sample > 0.2 * find_percentile(sample, 99)]
         return (channel / float(np.median(head))).clamp_(0, self.top)
+
+
+class ScaleByPercentilesd(EachVolumed):
+    """Scale intensities so that the 1st percentile becomes 0 and the 99.5th 1, and clip.
+
+    For images of anything, and a volume as a whole. `monai.transforms` has
+    ``ScaleIntensityRangePercentilesd``, which leaves a channel unscaled where the two percentiles
+    are one number. Here what is brighter than it becomes 1.
+    """
+
+    low, high = 1.0, 99.5
+
+    def change(self, volume: Tensor) -> Tensor:
+        """Return the scaled volume (C, X, Y, Z), each channel on its own."""
+        plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+        scaled = torch.stack([self._scale_channel(channel) for channel in plain.float()])
+        return convert_to_dst_type(scaled, volume, dtype=torch.float32)[0]
+
+    def _scale_channel(self, channel: Tensor) -> Tensor:
+        values = channel.flatten().numpy(force=True)
+        low, high = (find_percentile(values, percent) for percent in (self.low, self.high))
+        span = max(high - low, 1e-6 * max(abs(high), 1e-6))
+        return ((channel - low) / span).clamp_(0, 1)
+
+
+class StackNeighboursd(EachVolumed):
+    """Put each slice between its neighbours: one channel becomes three.
+
+    The first and the last slice, and that of a picture, are their own neighbours.
+
+    Parameters
+    ----------
+    slice_axis
+        As in `ResampleInPlaned`.
+    """
+
+    def __init__(self, keys: KeysCollection, slice_axis: int = 2) -> None:
+        super().__init__(keys)
+        self.slice_axis = slice_axis
+
+    def change(self, volume: MetaTensor) -> Tensor:
+        """Return the volume (3, X, Y, Z): slice before, slice, slice after."""
+        if volume.shape[0] != 1:
+            raise InputError(
+                f"A network that sees a slice between its neighbours takes one sequence, got "
+                f"{volume.shape[0]}. Choose one: the option sequences."
+            )
+        plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+        axis = find_slice_axis(volume.shape[1:], self.slice_axis) + 1
+        places = torch.arange(plain.shape[axis])
+        moved = [(places + step).clamp(0, len(places) - 1) for step in (-1, 0, 1)]
+        stacked = torch.cat([plain.index_select(axis, at) for at in moved])
+        return convert_to_dst_type(stacked, volume)[0]
 
 
 class SmoothHeatmapd(EachVolumed):

@@ -29,6 +29,7 @@ class OwnBundle:
     task : what it was trained for
     training : how, and what came out
     train_config : its training config as adapted, without paths of this machine
+    learnt : options of the inference config that training has found
     weights : the checkpoint; the calibration lies beside it
     curve : picture of the training curve
     """
@@ -37,6 +38,7 @@ class OwnBundle:
     task: OwnTask
     training: Training
     train_config: Mapping[str, Any]
+    learnt: Mapping[str, Any]
     weights: Path
     curve: Path
 
@@ -123,7 +125,7 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
         out["method"] = methods[0]
     if task.none_logit:
         out["none_logit"] = True
-    return out
+    return out | made.learnt
 
 
 def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
@@ -151,6 +153,9 @@ def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, An
         "intended_use": "Research: a first mask to be corrected by a radiologist. Not a diagnosis, "
         "not a medical device.",
     }
+    if made.train_config.get("neighbours"):
+        (name,) = channels.values()
+        channels = {"0": "the slice before, or the same", "1": name, "2": "the slice after"}
     _adapt_formats(out["network_data_format"], channels, labels)
     return out
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
 from heatmask.authoring.task import OwnTask
-from heatmask.errors import InputError
+from heatmask.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -30,6 +30,8 @@ def adapt_training(
     ------
     InputError
         The bundle's training config is that of an earlier version.
+    OptionError
+        Its network takes one sequence, and there are several.
     """
     config = parser.get()
     if "options" not in config:
@@ -48,8 +50,15 @@ def adapt_training(
         "negatives": task.negatives,
         "sequences": list(task.sequences),
         "network_def#num_classes": len(task.class_names),
-        "network_def#in_channels": len(task.sequences),
     }
+    if "in_channels" in config["network_def"]:
+        own["network_def#in_channels"] = len(task.sequences)
+    elif len(task.sequences) > 1:
+        raise OptionError(
+            f"This bundle's network takes one sequence, got {', '.join(task.sequences)}. Train on "
+            "a table for each, or take a bundle for several: --bundle "
+            "brain_mri_gp_unet_segmentation."
+        )
     if task.pictures:
         own |= {"pictures": True, "position_offset": False}
     parser.update(own)

@@ -97,6 +97,7 @@ def train_own_bundle(data: OwnData) -> Path:
         task=task,
         training=_describe_training(data, table, task, parser, test),
         train_config=train_config,
+        learnt=_read_report(parser).get("options", {}),
         weights=run_dir / "model.pt",
         curve=run_dir / "training.png",
     )
@@ -136,8 +137,7 @@ def _describe_training(
     parser: "ConfigParser",
     test: SliceDataset | None,
 ) -> Training:
-    report = Path(parser["output_dir"], "training.json").read_text(encoding="utf-8")
-    found = json.loads(report)
+    found = _read_report(parser)
     scores = dict(found["validation"])
     if test is not None:
         network = parser.get_parsed_content("network_def")
@@ -156,6 +156,10 @@ def _describe_training(
         fine_tuned=data.fine_tune,
         scores={name: round(v, 4) for name, v in scores.items() if not math.isnan(v)},
     )
+
+
+def _read_report(parser: "ConfigParser") -> dict[str, Any]:
+    return json.loads(Path(parser["output_dir"], "training.json").read_text(encoding="utf-8"))
 
 
 def _format_command(data: OwnData, task: OwnTask) -> str:

@@ -13,6 +13,7 @@ from heatmask.bundle.config import (
 from heatmask.bundle.evidence import BundleInfo, list_bundles, list_sequences, order_bundles
 from heatmask.bundle.find import (
     DEFAULT_BUNDLE,
+    OWN_DATA_BUNDLE,
     find_bundle,
     find_shipped,
     list_folders,
@@ -22,6 +23,7 @@ from heatmask.bundle.find import (
 __all__ = [
     "CONFIG_SYMBOLS",
     "DEFAULT_BUNDLE",
+    "OWN_DATA_BUNDLE",
     "BundleInfo",
     "choose_bundle",
     "describe_bundle",

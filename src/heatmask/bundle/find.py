@@ -9,6 +9,8 @@ from typing import Any
 from heatmask.errors import InputError
 
 DEFAULT_BUNDLE = "brain_mri_gp_unet_segmentation"
+OWN_DATA_BUNDLE = "brain_mri_flair_selftrained_segmentation"
+"""Whose network and training a user's own data get: nothing in them is for brains."""
 BUNDLES_VARIABLE = "HEATMASK_BUNDLES"
 """Environment variable: folders of bundles, separated as in PATH."""
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from heatmask.bundle import DEFAULT_BUNDLE
-from heatmask.command_line import Bundle, Device, Options, Pattern, console, read_options
+from heatmask.bundle import DEFAULT_BUNDLE, OWN_DATA_BUNDLE
+from heatmask.command_line import Device, Options, Pattern, console, read_options
 from heatmask.errors import OptionError
 
 
@@ -21,7 +21,13 @@ def train(
             help="Folder with patients.csv, slice_labels.csv and a folder for each patient."
         ),
     ] = None,
-    bundle: Bundle = DEFAULT_BUNDLE,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a bundle in bundles/, or the path of its folder. Default: "
+            f"{DEFAULT_BUNDLE} with DATA, {OWN_DATA_BUNDLE} with LABELS."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +75,8 @@ def train(
 
     With --labels, --images and --output: a task of your own, on 2D images or volumes and for
     any number of classes. OUTPUT becomes a complete bundle; below bundles/ it is served at once.
-    It offers a few quick methods; all of the bundle's: --set calibrated_methods=all (minutes more).
+    By default a pretrained network learns from its own pseudo-masks. A bundle of attribution
+    methods offers a few quick ones; all of them: --set calibrated_methods=all (minutes more).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")  # epochs' metrics
     given = {"max_epochs": epochs, "pattern": pattern, "seed": seed, "device": device}
@@ -83,8 +90,9 @@ def train(
         from heatmask.authoring.train import OwnData, train_own_bundle
 
         names = classes.split(",") if classes is not None else None
+        source = bundle or OWN_DATA_BUNDLE
         folder = train_own_bundle(
-            OwnData(labels, images, output, names, bundle, fine_tune, run_dir, settings)
+            OwnData(labels, images, output, names, source, fine_tune, run_dir, settings)
         )
         console.print(
             f"Bundle: {escape(str(folder))}\n"
@@ -93,6 +101,7 @@ def train(
         return
     from heatmask.bundle import find_bundle, read_bundle, run_bundle
 
+    bundle = bundle or DEFAULT_BUNDLE
     places = {"dataset_dir": data, "output_dir": run_dir, "weights": weights}
     settings = {k: str(v) for k, v in places.items() if v is not None} | settings
     parser = read_bundle(find_bundle(bundle), ("train",), settings)

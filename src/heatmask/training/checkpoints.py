@@ -40,10 +40,19 @@ class KeepBest:
         Where the best goes, as ``{"model": state dict, "epoch": n, "metrics": {...}}``.
     metric
         Name of the metric that is to be lowest.
+    keep_last
+        Keep the latest instead.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path, metric: str = "val_loss") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | Path,
+        metric: str = "val_loss",
+        keep_last: bool = False,
+    ) -> None:
         self.network, self.path, self.metric = network, Path(path), metric
+        self.keep_last = keep_last
 
     def attach(self, engine: Engine) -> None:
         """Attach to a validator."""
@@ -53,7 +62,7 @@ class KeepBest:
         """Compare and save; the first epoch of a run replaces what an older run left."""
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         loss = metrics[self.metric]
-        if self.path.is_file() and engine.state.epoch > 1:
+        if self.path.is_file() and engine.state.epoch > 1 and not self.keep_last:
             best = torch.load(self.path, weights_only=True)["metrics"][self.metric]
             if math.isnan(loss) or loss >= best:
                 return
@@ -150,6 +159,7 @@ def export_best(
     network: nn.Module,
     slices: SliceDataset | BlockDataset,
     explainers: Mapping[str, Explainer],
+    folder: Path | None = None,
     **facts: Any,
 ) -> Mapping[str, Any]:
     """Ship the best checkpoint of a run, and what belongs to it.
@@ -165,6 +175,8 @@ def export_best(
         Training slices, for the heatmaps' ranges.
     explainers
         The methods whose heatmap's range is measured, by name.
+    folder
+        The run's; None for that of `best`.
     facts
         What else goes into ``training.json`` in the run's folder: seed, epochs, ...
     """
@@ -183,7 +195,7 @@ def export_best(
         "calibration": {name: list(ends) for name, ends in ranges.items()},
     }
     text = json.dumps(report, indent=2) + "\n"
-    with write_atomically(best.with_name("training.json")) as draft:
+    with write_atomically((folder or best.parent) / "training.json") as draft:
         draft.write_text(text, encoding="utf-8")
     print(f"{text}Weights: {weights}")
     return report

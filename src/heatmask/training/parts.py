@@ -27,7 +27,7 @@ from heatmask.training.checkpoints import export_best
 from heatmask.training.curve import draw_curves
 from heatmask.training.engine import PrepareSlices, draw_or_copy_weights
 from heatmask.training.metrics import SliceScore
-from heatmask.training.position import PositionOffsetLoss, PositionPrior, balance_classes
+from heatmask.training.position import PositionOffsetLoss, balance_classes, make_prior
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset, Volume
 from heatmask.training.trainer import Objective, ResumableTrainer, find_rank, get_prediction
@@ -115,13 +115,7 @@ def make_objective(settings: TrainSettings, data: Data, classes: int = 1) -> Obj
     labels, negatives, prior = data.labels, settings.negatives, None
     weights = balance_classes(labels, classes, negatives)
     if settings.position_offset:
-        prior = PositionPrior(
-            data.positions,
-            labels,
-            num_classes=classes,
-            negatives=negatives,
-            class_weights=weights,
-        )
+        prior = make_prior(data.positions, labels, classes, negatives)
     augmentation = Augmentation(channel_dropout=settings.channel_dropout)
     return Objective(
         PositionOffsetLoss(weights, negatives, settings.label_smoothing),

@@ -68,6 +68,16 @@ class PositionPrior:
         return (positions * self.bins).long().clamp(0, self.bins - 1)
 
 
+def make_prior(
+    positions: Tensor, labels: Tensor, num_classes: int = 1, negatives: bool = True
+) -> PositionPrior:
+    """Return the log-odds of training slices, each label weighing the same in total."""
+    weights = balance_classes(labels, num_classes, negatives)
+    return PositionPrior(
+        positions, labels, num_classes=num_classes, negatives=negatives, class_weights=weights
+    )
+
+
 def _share_labels(label: Tensor, num_classes: int) -> Tensor:
     """What each label counts for no finding and for each class: (N, K + 1)."""
     if num_classes == 1:
@@ -91,7 +101,7 @@ class PositionOffsetLoss(nn.Module):
     negatives
         For several classes: whether a slice may show none of them; that has the logit 0.
     label_smoothing
-        For several classes: share of a label that all of them have in equal parts.
+        Share of a label that all of them have in equal parts.
     """
 
     def __init__(
@@ -112,6 +122,7 @@ class PositionOffsetLoss(nn.Module):
         label, offset = target[:, :1], target[:, 1:]
         shifted = logits.float() + offset if offset.shape[1] else logits.float()
         if logits.shape[1] == 1:
+            label = label * (1 - self.label_smoothing) + self.label_smoothing / 2
             return F.binary_cross_entropy_with_logits(shifted, label)
         scores = add_none_logit(shifted) if self.negatives else shifted
         index = label[:, 0].long() - int(not self.negatives)

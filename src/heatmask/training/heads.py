@@ -1,0 +1,175 @@
+"""Heads on frozen features, trained on image-level labels: the teachers of self-training.
+
+With the encoder left as it is, what tells the labels apart has to be found in features of
+photographs, and the map points into the lesion more often than that of an encoder which was
+fine-tuned (docs/explanation/mask-quality.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.utils import convert_tensor
+from monai.inferers import SimpleInferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heatmask.networks.global_pooling import pool_top
+from heatmask.networks.pretrained import CHANNELS
+from heatmask.training.features import STAGES, FeatureDataset, View
+from heatmask.training.metrics import SliceScore
+from heatmask.training.position import (
+    PositionOffsetLoss,
+    PositionPrior,
+    balance_classes,
+    make_prior,
+)
+from heatmask.training.settings import TrainSettings
+from heatmask.training.trainer import Objective, ResumableTrainer, get_prediction
+
+Maps = NDArray[np.float32]
+
+POOLED = (0.01, 0.04, 0.16)
+"""Shares of a map, the hottest, whose means are averaged to a logit."""
+NOWHERE = -12.0
+"""Logit of what lies beyond the picture."""
+_BATCH = 64
+
+
+class Head(nn.Module):
+    """1x1 convolutions of the features, summed at stride 8, ReLU and one map for each class.
+
+    Parameters
+    ----------
+    num_classes
+        Maps K.
+    width
+        Channels before the last convolution.
+    """
+
+    def __init__(self, num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(nn.Conv2d(CHANNELS[stage], width, 1) for stage in STAGES)
+        self.drop, self.norm = nn.Dropout2d(0.2), nn.BatchNorm2d(width)
+        self.out = nn.Conv2d(width, num_classes, 1)
+        nn.init.zeros_(self.out.weight)  # a flat map that says no
+        nn.init.constant_(self.out.bias, -2.0)
+
+    def forward(self, view: View) -> Tensor:
+        """Return the maps (B, K, h, w), `NOWHERE` where it is not inside."""
+        size = view.inside.shape[2:]
+        parts = [
+            F.interpolate(project(self.drop(stage)), size=size, mode="bilinear")
+            for project, stage in zip(self.project, view.features, strict=True)
+        ]
+        maps = self.out(F.relu(self.norm(torch.stack(parts).sum(0))))
+        return torch.where(view.inside, maps, NOWHERE)
+
+
+class HottestPooling(nn.Module):
+    """The mean of the hottest `POOLED` shares of maps: (B, K, h, w) to logits (B, K)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the logits."""
+        return torch.stack([pool_top(maps, share) for share in POOLED]).mean(0)
+
+
+def train_heads(
+    data: FeatureDataset,
+    validation: FeatureDataset,
+    count: int,
+    classes: int,
+    settings: TrainSettings,
+    folder: Path,
+    record: Mapping[str, Any],
+    device: torch.device,
+) -> tuple[list[Head], list[float]]:
+    """Train heads that differ in their seeds alone; return them with their validation losses."""
+    objective, heads, losses = make_objective(data, settings, classes), [], []
+    for number in range(count):
+        own = replace(settings, seed=100 * settings.seed + number)
+        torch.manual_seed(own.seed)
+        head, place = Head(classes), folder / f"head{number}"
+        classifier = nn.Sequential(head, HottestPooling()).to(device)
+        ResumableTrainer(
+            classifier, data, validation, objective, own, place, record, SimpleInferer()
+        ).run()
+        best = torch.load(place / "best.pt", map_location=device, weights_only=True)
+        classifier.load_state_dict(best["model"])
+        heads.append(head)
+        losses.append(float(best["metrics"]["val_loss"]))
+    return heads, losses
+
+
+def choose_heads(losses: Sequence[float], tolerance: float) -> list[int]:
+    """Return the heads whose validation loss is at most so much above the lowest.
+
+    A head may fail altogether and point elsewhere; its classification loss tells.
+    """
+    return [number for number, loss in enumerate(losses) if loss <= min(losses) + tolerance]
+
+
+def make_objective(data: FeatureDataset, settings: TrainSettings, classes: int) -> Objective:
+    """Return what a head is to learn: the labels, with the position's odds given to it."""
+    negatives, prior = settings.negatives, None
+    if settings.position_offset:
+        prior = make_prior(data.positions, data.labels, classes, negatives)
+    weights = balance_classes(data.labels, classes, negatives)
+    prepare = PrepareFeatures(prior)
+    scores = {
+        f"val_{name}": SliceScore(name, negatives, get_prediction) for name in ("auroc", "macro_f1")
+    }
+    return Objective(PositionOffsetLoss(weights, negatives), prepare, prepare, scores)
+
+
+class PrepareFeatures:
+    """MONAI's `prepare_batch` for features: views and targets (B, 1 + K) or (B, 1).
+
+    Parameters
+    ----------
+    prior
+        As of `heatmask.training.engine.PrepareSlices`.
+    """
+
+    def __init__(self, prior: PositionPrior | None) -> None:
+        self.prior = prior
+
+    def __call__(
+        self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[View, Tensor]:
+        """Return views and targets, on the device."""
+        targets = batch["label"][:, None]
+        if self.prior is not None:
+            targets = torch.cat([targets, self.prior(batch["position"])], dim=1)
+        return convert_tensor(batch["image"], device, non_blocking), targets.to(device)
+
+
+def join_maps(heads: Sequence[Head], data: FeatureDataset, *others: FeatureDataset) -> list[Maps]:
+    """Return the mean of the heads' maps (N, K, h, w) on each data set.
+
+    Each head's are first divided by their standard deviation on the first data set, so that all
+    have a say.
+    """
+    sums: list[Any] = [0.0] * (1 + len(others))
+    for head in heads:
+        maps = [run_head(head, images) for images in (data, *others)]
+        scale = float(maps[0].std()) * len(heads)
+        sums = [total + part / scale for total, part in zip(sums, maps, strict=True)]
+    return sums
+
+
+@torch.no_grad()
+def run_head(head: Head, data: FeatureDataset) -> Maps:
+    """Return a head's maps (N, K, h, w) of all images, the mean of both views'."""
+    head.eval()
+    device = next(head.parameters()).device
+    parts = []
+    for start in range(0, len(data), _BATCH):
+        views = (data.take(mirrored, slice(start, start + _BATCH)) for mirrored in (0, 1))
+        seen, mirror = (head(convert_tensor(view, device)).float().cpu() for view in views)
+        parts.append((seen + mirror.flip(3)) / 2)
+    return torch.cat(parts).numpy()

@@ -1,0 +1,174 @@
+"""Train a `heatmask.networks.self_trained.SelfTrainedNet` on labels and pseudo-masks at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset, WeightedRandomSampler
+
+from heatmask.device import autocast_bfloat16
+from heatmask.networks.self_trained import SelfTrainedNet, show_upright
+from heatmask.training.engine import PrepareSlices
+from heatmask.training.metrics import SliceScore
+from heatmask.training.picture_augment import PictureAugmentation
+from heatmask.training.position import PositionOffsetLoss, PositionPrior, make_prior
+from heatmask.training.settings import TrainSettings
+from heatmask.training.slices import SliceDataset
+from heatmask.training.trainer import Objective, ResumableTrainer, get_prediction
+
+_ENCODER_SHARE = 0.1
+"""Of the learning rate, for the encoder."""
+_SMALL = 20.0
+"""Pixels that keep the Dice loss of small masks calm."""
+
+
+class PseudoMaskDataset(Dataset[dict[str, Any]]):
+    """Upright images with labels and pseudo-masks.
+
+    Parameters
+    ----------
+    slices
+        The images.
+    masks
+        (N, K, n, n), bool, upright.
+    side
+        Pixels of the square that an image is shown in.
+    """
+
+    def __init__(self, slices: SliceDataset, masks: NDArray[np.bool_], side: int) -> None:
+        self.slices, self.masks, self.side = slices, masks, side
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``image`` (3, side, side), ``mask`` (K, n, n), label and position."""
+        item = self.slices[index]
+        square = show_upright(item["image"][None], self.side)[0]
+        return {**item, "image": square, "mask": torch.from_numpy(self.masks[index]).float()}
+
+    def draw_evenly(self, count: int) -> WeightedRandomSampler:
+        """Return what draws so many images, every label equally often."""
+        labels = self.slices.labels.round().long()
+        weights = 1.0 / torch.bincount(labels)[labels]
+        return WeightedRandomSampler(weights.tolist(), count)
+
+
+class PrepareStudent:
+    """MONAI's `prepare_batch`: augmented images; as targets the labels' and the masks."""
+
+    def __init__(self, prior: PositionPrior | None, augmentation: PictureAugmentation) -> None:
+        self.slices, self.augmentation = PrepareSlices(prior), augmentation
+
+    def __call__(
+        self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **how: Any
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return images (B, 3, n, n) and targets (B, 1 + K), (B, K, n / 2, n / 2)."""
+        images, masks = self.augmentation(batch["image"], batch["mask"])
+        images, targets = self.slices({**batch, "image": images}, device, non_blocking, **how)
+        return images, (targets, masks.to(device))
+
+
+class StudentLoss(nn.Module):
+    """Cross-entropy of the labels, and of the maps against the masks, and half their Dice loss.
+
+    Parameters
+    ----------
+    of_labels
+        The labels' part.
+    """
+
+    def __init__(self, of_labels: PositionOffsetLoss) -> None:
+        super().__init__()
+        self.of_labels = of_labels
+
+    def forward(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the mean loss of logits and maps; an empty mask has no Dice loss."""
+        (logits, maps), (labels, masks) = output, target
+        maps = maps.float()
+        pixels = F.binary_cross_entropy_with_logits(maps, masks)
+        shares, axes = maps.sigmoid(), (2, 3)
+        overlap, total = (shares * masks).sum(axes), (shares + masks).sum(axes)
+        dice = 1 - (2 * overlap + _SMALL) / (total + _SMALL)
+        drawn = masks.flatten(2).any(2)
+        return self.of_labels(logits, labels) + pixels + 0.5 * (dice * drawn).mean()
+
+
+class UprightInferer(Inferer):
+    """Logits and maps of upright images, in bfloat16 where the device can."""
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the network's float32 outputs."""
+        with autocast_bfloat16(inputs.device):
+            logits, maps = network.forward_upright(inputs)
+        return logits.float(), maps.float()
+
+
+class ClipGradients:
+    """Holds the norm of the gradients to a maximum."""
+
+    def __init__(self, network: nn.Module, maximum: float = 5.0) -> None:
+        self.network, self.maximum = network, maximum
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip."""
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.maximum)
+
+
+def train_student(
+    network: SelfTrainedNet,
+    data: PseudoMaskDataset,
+    validation: SliceDataset,
+    settings: TrainSettings,
+    epoch_steps: int,
+    folder: Path,
+    record: Mapping[str, Any],
+) -> Path:
+    """Train a network that has its first weights; return its last checkpoint.
+
+    Every label is drawn equally often. The images of validation have no masks: they say how well
+    the labels are learnt, and choose nothing.
+    """
+    classes, negatives, slices = data.masks.shape[1], settings.negatives, data.slices
+    prior = None
+    if settings.position_offset:
+        prior = make_prior(slices.positions, slices.labels, classes, negatives)
+    of_labels = PositionOffsetLoss(None, negatives, settings.label_smoothing)
+    augmentation = PictureAugmentation(network.side, marks=prior is None)
+    scores = {
+        f"val_{name}": SliceScore(name, negatives, get_prediction) for name in ("auroc", "macro_f1")
+    }
+    objective = Objective(
+        StudentLoss(of_labels),
+        PrepareStudent(prior, augmentation),
+        PrepareSlices(prior),
+        scores,
+        of_labels,
+    )
+    ResumableTrainer(
+        network,
+        data,
+        validation,
+        objective,
+        settings,
+        folder,
+        record,
+        UprightInferer(),
+        [ClipGradients(network)],
+        data.draw_evenly(epoch_steps * settings.batch_size),
+        {_ENCODER_SHARE: network.encoder},
+        keep_last=True,
+    ).run()
+    return folder / "best.pt"
