@@ -124,3 +124,11 @@ def test_ten_slices_take_seconds() -> None:
     start = time.process_time()
     draw_level_sets(heat, scan, 2, 0.35, "bright")
     assert time.process_time() - start < 5
+
+
+def test_the_rule_warm_takes_all_above_its_level() -> None:
+    scan, _, heat = draw_lesion()
+    plain = {"threshold_rule": "warm", "warm_level": 0.45, "snap": False, "smooth_mm": 0.0}
+    mask = make(heat, scan, np.ones(6, bool), **plain)
+    np.testing.assert_array_equal(mask, heat > find_warm_level(heat, 0.45))
+    assert not make(np.zeros_like(heat), scan, np.ones(6, bool), **plain).any()

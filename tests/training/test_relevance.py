@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from heatmask.attribution import Explainer
 from heatmask.attribution.inherent import ExplainedClassifier
 from heatmask.networks.relevance_net import RelevanceNet
-from heatmask.training.relevance import PerturbationLoss, RelevanceDataset, load_best
+from heatmask.training.checkpoints import load_best
+from heatmask.training.relevance import PerturbationLoss, RelevanceDataset
 
 LESION = (slice(3, 8), slice(4, 9), slice(1, 3))
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heatmask.masks.clean import clean_mask, crop_to_mask, fill_holes, open_mask
-from heatmask.masks.level_sets import draw_level_sets
+from heatmask.masks.level_sets import draw_level_sets, find_warm_level
 from heatmask.masks.paper import make_paper_mask
 from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
@@ -109,8 +109,11 @@ def _find_threshold(
 ) -> float:
     if not shown.any():
         return math.inf
+    seen = heatmap if shown.all() else np.compress(shown, heatmap, slice_axis)
+    if settings.threshold_rule == "warm":
+        return find_warm_level(seen, settings.warm_level)
     return threshold_heatmap(
-        heatmap if shown.all() else np.compress(shown, heatmap, slice_axis),
+        seen,
         settings.threshold_rule,
         settings.calibration,
         settings.threshold_level,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from heatmask.errors import OptionError
 from heatmask.options import check_options, option
 
-THRESHOLD_RULES = ("otsu", "multi_otsu", "level", "level_sets")
+THRESHOLD_RULES = ("otsu", "multi_otsu", "level", "warm", "level_sets")
 POLARITIES = ("bright", "dark")
 KEEP = ("strongest", "largest", "all")
 PRESETS = ("default", "paper")
@@ -28,8 +28,8 @@ class MaskSettings:
     )
     threshold_rule: str = option(
         "otsu",
-        "otsu, multi_otsu (stricter), level, or level_sets: the scan draws the border inside the "
-        "warm part of the heatmap, and nothing is snapped or smoothed after that.",
+        "otsu, multi_otsu (stricter), level, warm (all above warm_level), or level_sets: the scan "
+        "draws the border inside the warm part, and nothing is snapped or smoothed after that.",
         choices=THRESHOLD_RULES,
         in_panel=True,
     )
@@ -40,7 +40,7 @@ class MaskSettings:
     )
     warm_level: float = option(
         0.35,
-        "Where the warm part of the rule level_sets begins: 0 is the heatmap's median, 1 its peak.",
+        "Where the rules warm and level_sets begin: 0 is the heatmap's median, 1 its peak.",
         low=0.0,
         high=1.0,
         in_panel=True,

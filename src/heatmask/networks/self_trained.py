@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from heatmask.errors import OptionError
 from heatmask.networks.blocks import make_norm, stack_convolutions
-from heatmask.networks.global_pooling import check_size
+from heatmask.networks.global_pooling import check_size, pool_top
 from heatmask.networks.pretrained import CHANNELS, STRIDE, PretrainedEncoder
+
+POOLED = (0.01, 0.04, 0.16)
+"""Shares of a map whose means are averaged to a logit."""
 
 
 class SelfTrainedNet(nn.Module):
@@ -24,7 +27,9 @@ class SelfTrainedNet(nn.Module):
     num_classes
         Class logits K (K = 1: present or absent, with a sigmoid).
     side
-        Pixels that the longer side of an image is scaled to inside, a multiple of 32.
+        Pixels that the longer side of an image is scaled to inside, a multiple of 32. More than
+        the training had (`heatmask.training.self_training`): what augmentation cuts out of an image
+        looks larger in training than the same thing looks later.
     width, picture_width
         Channels of the decoder, for the features and for the picture itself.
 
@@ -32,31 +37,36 @@ class SelfTrainedNet(nn.Module):
     -----
     Images are (B, 3, X, Y) in [0, 1] and in RAS order: a grey picture three times, or a slice
     between its neighbours. Inside they are shown upright in the middle of a black square. A
-    heatmap value is a logit: above 0 the decoder says that the class is there.
+    heatmap value is a logit. Those of an image are the mean of two: a linear layer's on the pooled
+    features, and the hottest values of the heatmap.
     """
 
     def __init__(
-        self, num_classes: int = 1, side: int = 192, width: int = 32, picture_width: int = 16
+        self, num_classes: int = 1, side: int = 256, width: int = 32, picture_width: int = 16
     ) -> None:
         super().__init__()
         if side < STRIDE or side % STRIDE:
             raise OptionError(f"side must be a multiple of {STRIDE}, got {side}.")
-        self.side = side
+        self.side, self.num_classes = side, num_classes
         self.encoder = PretrainedEncoder()
         self.classifier = PooledClassifier(num_classes)
         self.decoder = Decoder(num_classes, width, picture_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, 3, X, Y)."""
-        return self.classifier(self.encoder(show_upright(x, self.side)))
+        linear, maps = self.forward_upright(show_upright(x, self.side))
+        return (linear + pool_hottest(maps)) / 2
 
     def forward_heatmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, K) and the heatmap (B, K, X, Y)."""
-        logits, maps = self.forward_upright(show_upright(x, self.side))
-        return logits, turn_back(maps, list(x.shape[2:]))
+        linear, maps = self.forward_upright(show_upright(x, self.side))
+        return (linear + pool_hottest(maps)) / 2, turn_back(maps, list(x.shape[2:]))
 
     def forward_upright(self, square: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and maps (B, K, side / 2, side / 2) of what `show_upright` returns."""
+        """Return the linear layer's logits (B, K) and the maps (B, K, side / 2, side / 2).
+
+        Of what `show_upright` returns, of any side that is a multiple of 32.
+        """
         features = self.encoder(square)
         return self.classifier(features), self.decoder(features, square)
 
@@ -107,6 +117,11 @@ class Decoder(nn.Module):
         coarse = self.mix(F.relu(self.norm(coarse)))
         fine = enlarge(coarse, stages[0]) + stages[0]
         return self.out(self.join(torch.cat([fine, self.picture(image)], dim=1)))
+
+
+def pool_hottest(maps: Tensor) -> Tensor:
+    """Return the logits (B, K) of maps (B, K, H, W): the mean over `POOLED` of their hottest."""
+    return torch.stack([pool_top(maps, share) for share in POOLED]).mean(0)
 
 
 def enlarge(coarse: Tensor, fine: Tensor) -> Tensor:

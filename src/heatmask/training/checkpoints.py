@@ -201,6 +201,12 @@ def export_best(
     return report
 
 
+def load_best(best: str | Path, network: nn.Module) -> nn.Module:
+    """Fill a network with the best checkpoint of its run, and return it."""
+    network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["model"])
+    return network
+
+
 def save_whole(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint first beside its place, then in place."""
     with write_atomically(path) as draft:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heatmask.networks.global_pooling import pool_top
 from heatmask.networks.pretrained import CHANNELS
+from heatmask.networks.self_trained import pool_hottest
 from heatmask.training.features import STAGES, FeatureDataset, View
 from heatmask.training.metrics import SliceScore
 from heatmask.training.position import (
@@ -33,8 +33,6 @@ from heatmask.training.trainer import Objective, ResumableTrainer, get_predictio
 
 Maps = NDArray[np.float32]
 
-POOLED = (0.01, 0.04, 0.16)
-"""Shares of a map, the hottest, whose means are averaged to a logit."""
 NOWHERE = -12.0
 """Logit of what lies beyond the picture."""
 _BATCH = 64
@@ -71,11 +69,11 @@ class Head(nn.Module):
 
 
 class HottestPooling(nn.Module):
-    """The mean of the hottest `POOLED` shares of maps: (B, K, h, w) to logits (B, K)."""
+    """`heatmask.networks.self_trained.pool_hottest` as a layer."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return the logits."""
-        return torch.stack([pool_top(maps, share) for share in POOLED]).mean(0)
+        """Return the logits (B, K) of maps (B, K, h, w)."""
+        return pool_hottest(maps)
 
 
 def train_heads(

@@ -24,16 +24,14 @@ class PictureAugmentation:
     ----------
     side
         Pixels of the square that comes out; masks come out half as large.
-    marks
-        Whether calipers and text are drawn.
 
     Notes
     -----
     Drawn from torch's global generator.
     """
 
-    def __init__(self, side: int, marks: bool) -> None:
-        self.side, self.marks = side, marks
+    def __init__(self, side: int) -> None:
+        self.side = side
 
     def __call__(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Return images (B, C, side, side) and masks (B, K, side / 2, side / 2)."""
@@ -41,9 +39,8 @@ class PictureAugmentation:
         images, masks = _move(images, moves, self.side), _move(masks, moves, self.side // 2)
         gamma, gain = (_normal(images, spread).exp() for spread in (_GAMMA, _GAIN))
         changed = gain * images.clamp(0, 1) ** gamma + _normal(images, _OFFSET) * (images > 0)
-        if self.marks:
-            for image in changed:
-                draw_marks(image)
+        for image in changed:
+            draw_marks(image)
         strength = _NOISE * torch.rand(len(images), 1, 1, 1)
         noisy = changed + strength * torch.randn_like(changed)
         blurred = F.avg_pool2d(noisy, 3, 1, 1)

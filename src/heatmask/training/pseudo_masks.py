@@ -1,6 +1,6 @@
 """Pseudo-masks of the training images, from the teacher's maps and the labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from heatmask.masks.level_sets import average_level_sets, find_warm_level, selec
 from heatmask.training.features import FeatureDataset
 
 Maps = NDArray[np.float32]
+Masks = NDArray[np.bool_]
 
 _JUDGED = 60
 """How many images say whether a finding is bright or dark."""
@@ -36,10 +37,10 @@ def learn_polarity(maps: Maps, data: FeatureDataset, seed: int = 0) -> str:
     return "bright" if np.mean(contrasts) >= 0 else "dark"
 
 
-def draw_pseudo_masks(
+def draw_borders(
     maps: Maps, data: FeatureDataset, polarity: str, warm_level: float, path: Path
-) -> NDArray[np.bool_]:
-    """Return pseudo-masks (N, K, side / 2, side / 2), bool, kept at `path`.
+) -> Masks:
+    """Return pseudo-masks (N, K, side / 2, side / 2) whose border the picture draws.
 
     Slices of one volume are taken as a stack. Only those that show a class by their label have a
     mask of it; all others are empty.
@@ -47,14 +48,35 @@ def draw_pseudo_masks(
     Parameters
     ----------
     maps
-        (N, K, h, w), the teacher's.
+        (N, K, h, w).
     data
         The images.
     polarity, warm_level
         As of `heatmask.masks.level_sets.draw_level_sets`.
     path
-        A file that is read where it is there.
+        Where the masks are kept; a file that is there is read.
     """
+
+    def draw(heat: Maps, picture: Maps, level: float) -> Masks:
+        return average_level_sets(heat, picture, level, polarity) > 0.5
+
+    return _draw_stacks(maps, data, warm_level, draw, path)
+
+
+def take_warm_parts(maps: Maps, data: FeatureDataset, warm_level: float, path: Path) -> Masks:
+    """Return the warm parts themselves; otherwise as `draw_borders`."""
+    return _draw_stacks(
+        maps, data, warm_level, lambda heat, _, level: select_warm(heat, level), path
+    )
+
+
+def _draw_stacks(
+    maps: Maps,
+    data: FeatureDataset,
+    warm_level: float,
+    draw: Callable[[Maps, Maps, float], Masks],
+    path: Path,
+) -> Masks:
     if path.is_file():
         return np.load(path)["masks"]
     masks = np.zeros((len(data), maps.shape[1], *data.pictures.shape[1:]), bool)
@@ -63,7 +85,7 @@ def draw_pseudo_masks(
         heat, inside = read_stack(maps[members, class_idx], data, members)
         level = find_warm_level(heat[inside], warm_level)
         picture = data.pictures[members].astype(np.float32)
-        masks[members, class_idx] = average_level_sets(heat, picture, level, polarity) > 0.5
+        masks[members, class_idx] = draw(heat, picture, level) & inside
     with write_atomically(path) as draft:
         np.savez_compressed(draft, masks=masks)
     return masks

@@ -22,7 +22,7 @@ from heatmask.networks.relevance_net import RelevanceNet
 from heatmask.options import check_options, option, take_part
 from heatmask.parts import Options
 from heatmask.training.blocks import BlockDataset
-from heatmask.training.checkpoints import save_whole
+from heatmask.training.checkpoints import load_best, save_whole
 from heatmask.training.trainer import Objective, ResumableTrainer
 
 TISSUE = 1.0
@@ -168,9 +168,3 @@ def train_localiser(
     path = trainer.folder / "relevance.pt"
     save_whole({**best, "model": network.state_dict()}, path)
     return path
-
-
-def load_best(best: str | Path, network: nn.Module) -> nn.Module:
-    """Fill a network with the best checkpoint of its run, and return it."""
-    network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["model"])
-    return network

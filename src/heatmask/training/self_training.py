@@ -4,6 +4,7 @@
 2. Heads on them, which classify; their mean map is the teacher.
 3. Pseudo-masks of the training images: the picture draws the border in the warm part of the map.
 4. The network itself, on labels and pseudo-masks at once.
+5. That again from its first weights, on the masks that it gave the training images.
 
 What was completed is found again when a run goes on. No mask is read.
 """
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -25,16 +27,16 @@ from heatmask.networks.self_trained import SelfTrainedNet
 from heatmask.options import check_options, option, take_part
 from heatmask.parts import Options
 from heatmask.training.calibrate import list_explainers
-from heatmask.training.checkpoints import export_best
+from heatmask.training.checkpoints import export_best, load_best
 from heatmask.training.curve import draw_curves
 from heatmask.training.engine import draw_or_copy_weights
 from heatmask.training.features import FeatureDataset, FeatureExtractor
 from heatmask.training.heads import choose_heads, join_maps, train_heads
 from heatmask.training.parts import describe_run
-from heatmask.training.pseudo_masks import draw_pseudo_masks, learn_polarity
+from heatmask.training.pseudo_masks import draw_borders, learn_polarity, take_warm_parts
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset
-from heatmask.training.student import PseudoMaskDataset, train_student
+from heatmask.training.student import PseudoMaskDataset, map_findings, train_student
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,10 @@ class SelfTrainingSettings:
         0.05, "How far a head's validation loss may lie above the lowest.", low=0.0
     )
     pseudo_level: float = option(0.35, "As `warm_level`, of pseudo-masks.", low=0.0, high=1.0)
+    rounds: int = option(2, "How often the network is trained, each time on new masks.", low=1)
+    round_level: float = option(0.35, "As `pseudo_level`, of later rounds.", low=0.0, high=1.0)
     epoch_steps: int = option(100, "Steps of an epoch of the network itself.", low=1)
+    train_side: int = option(192, "Pixels of the squares that it is trained on.", low=32)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -72,18 +77,26 @@ def run_self_training(
     """
     folder, device = Path(options["output_dir"]), resolve_device(options["device"])
     settings, own = take_part(TrainSettings, options), take_part(SelfTrainingSettings, options)
-    polarity, masks = teach(options, network, data, validation, folder, device)
-    draw_first_weights(network, settings, own)
     side = take_part(LabelSettings, options).image_size[0]
-    best = train_student(
-        network.to(device),
-        PseudoMaskDataset(data, masks, side),
-        validation,
-        settings,
-        own.epoch_steps,
-        folder / "student",
-        describe_run(options, settings) | asdict(own),
-    )
+    views, polarity, masks = teach(options, network, data, validation, folder, device)
+    record, best = describe_run(options, settings) | asdict(own), folder
+    for number in range(1, own.rounds + 1):
+        place = folder / f"round{number}"
+        if number > 1:
+            maps = map_findings(network, data, side)
+            masks = take_warm_parts(maps, views, own.round_level, place / "pseudo_masks.npz")
+        draw_first_weights(network, settings, own)
+        best = train_student(
+            network.to(device),
+            PseudoMaskDataset(data, masks, side),
+            validation,
+            settings,
+            own.epoch_steps,
+            own.train_side,
+            place,
+            record,
+        )
+        load_best(best, network)
     return ship(options, best, network, data, folder, {"polarity": polarity})
 
 
@@ -94,8 +107,8 @@ def teach(
     validation: SliceDataset,
     folder: Path,
     device: torch.device,
-) -> tuple[str, NDArray[Any]]:
-    """Train the teacher; return the polarity of findings and the images' pseudo-masks."""
+) -> tuple[FeatureDataset, str, NDArray[np.bool_]]:
+    """Train the teacher; return the features, the polarity of findings and the pseudo-masks."""
     settings, own = take_part(TrainSettings, options), take_part(SelfTrainingSettings, options)
     side = take_part(LabelSettings, options).image_size[0]
     encoder = PretrainedEncoder()
@@ -115,9 +128,8 @@ def teach(
         label_smoothing=0.0,
     )
     record = describe_run(options, learning) | {"pretrained": own.pretrained}
-    classes = network.classifier.fc.out_features
     heads, losses = train_heads(
-        views, others, own.heads, classes, learning, folder / "heads", record, device
+        views, others, own.heads, network.num_classes, learning, folder / "heads", record, device
     )
     chosen = choose_heads(losses, own.head_tolerance)
     logger.info(
@@ -126,8 +138,8 @@ def teach(
     )  # fmt: skip
     (maps,) = join_maps([heads[number] for number in chosen], views)
     polarity = learn_polarity(maps, views, settings.seed)
-    masks = draw_pseudo_masks(maps, views, polarity, own.pseudo_level, folder / "pseudo_masks.npz")
-    return polarity, masks
+    masks = draw_borders(maps, views, polarity, own.pseudo_level, folder / "pseudo_masks.npz")
+    return views, polarity, masks
 
 
 def draw_first_weights(
@@ -158,6 +170,6 @@ def ship(
         best, options["weights"], network.cpu(), data, list_explainers(["inherent"]),
         folder=folder, **facts,
     )  # fmt: skip
-    draw_curves([folder / "student"], folder / "training.png")
+    draw_curves(sorted(folder.glob("round*")), folder / "training.png")
     logger.info("What the bundle's config is to say: %s.", report["options"])
     return Path(options["weights"])

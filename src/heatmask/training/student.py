@@ -10,12 +10,13 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, WeightedRandomSampler
 
 from heatmask.device import autocast_bfloat16
-from heatmask.networks.self_trained import SelfTrainedNet, show_upright
+from heatmask.networks.self_trained import SelfTrainedNet, pool_hottest, show_upright
 from heatmask.training.engine import PrepareSlices
 from heatmask.training.metrics import SliceScore
 from heatmask.training.picture_augment import PictureAugmentation
@@ -26,6 +27,7 @@ from heatmask.training.trainer import Objective, ResumableTrainer, get_predictio
 
 _ENCODER_SHARE = 0.1
 """Of the learning rate, for the encoder."""
+_BATCH = 16
 _SMALL = 20.0
 """Pixels that keep the Dice loss of small masks calm."""
 
@@ -78,7 +80,7 @@ class PrepareStudent:
 
 
 class StudentLoss(nn.Module):
-    """Cross-entropy of the labels, and of the maps against the masks, and half their Dice loss.
+    """Cross-entropy of the labels, by either logit, and of the maps, and half their Dice loss.
 
     Parameters
     ----------
@@ -92,14 +94,14 @@ class StudentLoss(nn.Module):
 
     def forward(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean loss of logits and maps; an empty mask has no Dice loss."""
-        (logits, maps), (labels, masks) = output, target
-        maps = maps.float()
+        (linear, maps), (labels, masks) = output, target
         pixels = F.binary_cross_entropy_with_logits(maps, masks)
         shares, axes = maps.sigmoid(), (2, 3)
         overlap, total = (shares * masks).sum(axes), (shares + masks).sum(axes)
         dice = 1 - (2 * overlap + _SMALL) / (total + _SMALL)
         drawn = masks.flatten(2).any(2)
-        return self.of_labels(logits, labels) + pixels + 0.5 * (dice * drawn).mean()
+        classes = self.of_labels(linear, labels) + self.of_labels(pool_hottest(maps), labels)
+        return classes + pixels + 0.5 * (dice * drawn).mean()
 
 
 class UprightInferer(Inferer):
@@ -108,8 +110,8 @@ class UprightInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the network's float32 outputs."""
         with autocast_bfloat16(inputs.device):
-            logits, maps = network.forward_upright(inputs)
-        return logits.float(), maps.float()
+            linear, maps = network.forward_upright(inputs)
+        return linear.float(), maps.float()
 
 
 class ClipGradients:
@@ -133,20 +135,21 @@ def train_student(
     validation: SliceDataset,
     settings: TrainSettings,
     epoch_steps: int,
+    side: int,
     folder: Path,
     record: Mapping[str, Any],
 ) -> Path:
     """Train a network that has its first weights; return its last checkpoint.
 
-    Every label is drawn equally often. The images of validation have no masks: they say how well
-    the labels are learnt, and choose nothing.
+    Images are augmented to squares of `side` pixels. Every label is drawn equally often. The images
+    of validation have no masks: they say how well the labels are learnt, and choose nothing.
     """
     classes, negatives, slices = data.masks.shape[1], settings.negatives, data.slices
     prior = None
     if settings.position_offset:
         prior = make_prior(slices.positions, slices.labels, classes, negatives)
     of_labels = PositionOffsetLoss(None, negatives, settings.label_smoothing)
-    augmentation = PictureAugmentation(network.side, marks=prior is None)
+    augmentation = PictureAugmentation(side)
     scores = {
         f"val_{name}": SliceScore(name, negatives, get_prediction) for name in ("auroc", "macro_f1")
     }
@@ -172,3 +175,17 @@ def train_student(
         keep_last=True,
     ).run()
     return folder / "best.pt"
+
+
+@torch.no_grad()
+def map_findings(network: SelfTrainedNet, slices: SliceDataset, side: int) -> NDArray[np.float32]:
+    """Return the maps (N, K, side / 2, side / 2), the mean of both views; 0 without a finding."""
+    network.eval()
+    device = next(network.parameters()).device
+    found = slices.labels.nonzero().flatten()
+    maps = np.zeros((len(slices), network.num_classes, side // 2, side // 2), np.float32)
+    for part in track(found.split(_BATCH), "Mapping findings"):
+        square = show_upright(slices.images[part].float(), side).to(device)
+        seen, mirror = (network.forward_upright(view)[1] for view in (square, square.flip(3)))
+        maps[part.numpy()] = ((seen + mirror.flip(3)) / 2).float().cpu().numpy()
+    return maps

@@ -19,11 +19,12 @@ from heatmask.data.readers.dicom_series import (
     sort_slices,
 )
 from heatmask.data.readers.raw import RawScan, check_affine
+from heatmask.data.readers.ultrasound import is_ultrasound, read_ultrasound
 from heatmask.errors import InputError
 
 
 def read_dicom(path: Path) -> RawScan:
-    """Read the only series of a folder, or one slice, rescaled to intensities.
+    """Read the only series of a folder, a slice or an ultrasound image, rescaled to intensities.
 
     Raises
     ------
@@ -31,6 +32,8 @@ def read_dicom(path: Path) -> RawScan:
         Files are damaged, cannot be decoded, or make no regular grid.
     """
     series = read_only_series(path) if path.is_dir() else read_only_slice(path)
+    if is_ultrasound(series):
+        return read_ultrasound(series)
     slices = sort_slices(series)
     if series.slices[0].frame is not None:
         array, affine = read_frames(slices), measure_frames(slices)

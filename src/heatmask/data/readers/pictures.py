@@ -65,7 +65,7 @@ def read_picture(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     pixels, directions, is_turned = _open_picture(path)
     to_stored = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(directions))
-    array = _to_grey(pixels).T[:, :, None]
+    array = to_grey(pixels).T[:, :, None]
     array = apply_orientation(array, to_stored) if is_turned else array
     pixel_mm = NOMINAL_WIDTH_MM / max(array.shape)
     to_ras = np.diag([-pixel_mm, -pixel_mm, 1.0, 1.0])
@@ -95,7 +95,7 @@ def _open_picture(path: str | Path) -> tuple[np.ndarray, str, bool]:
     return pixels, _DIRECTIONS.get(orientation, "LPS"), is_turned
 
 
-def _to_grey(pixels: np.ndarray) -> np.ndarray:
+def to_grey(pixels: np.ndarray) -> np.ndarray:
     """Brightness (rows, columns) of grey, grey and alpha, RGB or RGBA pixels."""
     from skimage.color import rgb2gray
 
