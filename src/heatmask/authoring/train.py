@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.data.tables.label_rows import SPLITS
+from heatmask.errors import InputError
 from heatmask.parts import list_all_options
 from heatmask.training.metrics import score_slices
 from heatmask.training.slices import SliceDataset
@@ -87,6 +88,7 @@ def train_own_bundle(data: OwnData) -> Path:
     task = describe_task(table, parser["sequences"], "sequences" in options, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
     adapt_training(parser, task, split_seed, patient_column)
+    task = _merge_classes(task, parser)
     train_config = {n: v for n, v in copy.deepcopy(parser.get()).items() if n != "_meta_"} | _PLACES
     run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
     parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
@@ -102,6 +104,20 @@ def train_own_bundle(data: OwnData) -> Path:
         curve=run_dir / "training.png",
     )
     return write_bundle(output, made)
+
+
+def _merge_classes(task: OwnTask, parser: "ConfigParser") -> OwnTask:
+    """Return the task of a network with one segment for all classes, where that is wanted."""
+    segment = parser.get("segment")
+    if not segment or len(task.class_names) == 1:
+        return task
+    if not task.negatives:
+        raise InputError(
+            f"With one segment '{segment}' for {', '.join(task.class_names)} there must be images "
+            "without any of them, and the table has none."
+        )
+    parser["network_def#num_classes"] = 1
+    return replace(task, class_names=(str(segment),))
 
 
 def _point_to(
@@ -141,6 +157,8 @@ def _describe_training(
     scores = dict(found["validation"])
     if test is not None:
         network = parser.get_parsed_content("network_def")
+        if len(task.class_names) == 1:
+            test.labels = test.labels.clamp(max=1)
         measured = score_slices(network, test, task.negatives)
         scores |= {f"test_{name}": value for name, value in measured.items()}
     counts = {split: table.count_labels(split) for split in SPLITS}

@@ -37,9 +37,12 @@ class SelfTrainedNet(nn.Module):
     -----
     Images are (B, 3, X, Y) in [0, 1] and in RAS order: a grey picture three times, or a slice
     between its neighbours. Inside they are shown upright in the middle of a black square. A
-    heatmap value is a logit. Those of an image are the mean of two: a linear layer's on the pooled
-    features, and the hottest values of the heatmap.
+    heatmap value is a logit. Those of an image are the mean of two, a linear layer's on the pooled
+    features and the hottest values of the heatmap, less `offset`: so that 0 is where training found
+    that images are best told apart.
     """
+
+    offset: Tensor
 
     def __init__(
         self, num_classes: int = 1, side: int = 256, width: int = 32, picture_width: int = 16
@@ -49,18 +52,20 @@ class SelfTrainedNet(nn.Module):
             raise OptionError(f"side must be a multiple of {STRIDE}, got {side}.")
         self.side, self.num_classes = side, num_classes
         self.encoder = PretrainedEncoder()
+        self.register_buffer("offset", torch.zeros(num_classes))
         self.classifier = PooledClassifier(num_classes)
         self.decoder = Decoder(num_classes, width, picture_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, 3, X, Y)."""
         linear, maps = self.forward_upright(show_upright(x, self.side))
-        return (linear + pool_hottest(maps)) / 2
+        return (linear + pool_hottest(maps)) / 2 - self.offset
 
     def forward_heatmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, K) and the heatmap (B, K, X, Y)."""
         linear, maps = self.forward_upright(show_upright(x, self.side))
-        return (linear + pool_hottest(maps)) / 2, turn_back(maps, list(x.shape[2:]))
+        logits = (linear + pool_hottest(maps)) / 2 - self.offset
+        return logits, turn_back(maps, list(x.shape[2:]))
 
     def forward_upright(self, square: Tensor) -> tuple[Tensor, Tensor]:
         """Return the linear layer's logits (B, K) and the maps (B, K, side / 2, side / 2).

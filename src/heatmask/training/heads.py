@@ -146,18 +146,17 @@ class PrepareFeatures:
         return convert_tensor(batch["image"], device, non_blocking), targets.to(device)
 
 
-def join_maps(heads: Sequence[Head], data: FeatureDataset, *others: FeatureDataset) -> list[Maps]:
-    """Return the mean of the heads' maps (N, K, h, w) on each data set.
+def join_maps(heads: Sequence[Head], data: FeatureDataset, merge: bool = False) -> Maps:
+    """Return the mean of the heads' maps (N, K, h, w), each over its standard deviation.
 
-    Each head's are first divided by their standard deviation on the first data set, so that all
-    have a say.
+    With `merge` the classes become one (N, 1, h, w): the logarithm of the sum of their odds.
     """
-    sums: list[Any] = [0.0] * (1 + len(others))
+    joined: Any = 0.0
     for head in heads:
-        maps = [run_head(head, images) for images in (data, *others)]
-        scale = float(maps[0].std()) * len(heads)
-        sums = [total + part / scale for total, part in zip(sums, maps, strict=True)]
-    return sums
+        maps = run_head(head, data)
+        maps = np.logaddexp.reduce(maps, axis=1, keepdims=True) if merge else maps
+        joined = joined + maps / (maps.std() * len(heads))
+    return joined
 
 
 @torch.no_grad()

@@ -45,7 +45,6 @@ class SliceScore(EpochMetric):
         super().__init__(compute, output_transform, check_compute_fn=False)
 
 
-@torch.no_grad()
 def score_slices(
     network: nn.Module, slices: SliceDataset, negatives: bool = True, batch_size: int = 32
 ) -> dict[str, float]:
@@ -53,14 +52,28 @@ def score_slices(
 
     The network is used as it is, on the device where it is; its mode is left in evaluation.
     """
+    logits = classify_slices(network, slices, "Scoring test images", batch_size)
+    return score_logits(logits, slices.labels, negatives)
+
+
+def classify_slices(
+    network: nn.Module, slices: SliceDataset, title: str, batch_size: int = 32
+) -> Tensor:
+    """Return a classifier's logits (N, K) of slices; see `score_slices`."""
     network.eval()
     device = next(network.parameters()).device
     batches = DataLoader(slices, batch_size=batch_size)
-    logits = [
-        network(batch["image"].to(device)).float().cpu()
-        for batch in track(batches, "Scoring test images", total=len(batches))
-    ]
-    found = torch.cat(logits), slices.labels[:, None]
+    with torch.no_grad():
+        logits = [
+            network(batch["image"].to(device)).float().cpu()
+            for batch in track(batches, title, total=len(batches))
+        ]
+    return torch.cat(logits)
+
+
+def score_logits(logits: Tensor, labels: Tensor, negatives: bool = True) -> dict[str, float]:
+    """Return every score of logits (N, K) against labels (N), by name."""
+    found = logits, labels[:, None]
     return {name: _score(score, negatives, *found) for name, score in _SCORES.items()}
 
 

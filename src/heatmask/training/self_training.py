@@ -27,11 +27,12 @@ from heatmask.networks.self_trained import SelfTrainedNet
 from heatmask.options import check_options, option, take_part
 from heatmask.parts import Options
 from heatmask.training.calibrate import list_explainers
-from heatmask.training.checkpoints import export_best, load_best
+from heatmask.training.checkpoints import export_best, load_best, save_whole
 from heatmask.training.curve import draw_curves
 from heatmask.training.engine import draw_or_copy_weights
 from heatmask.training.features import FeatureDataset, FeatureExtractor
 from heatmask.training.heads import choose_heads, join_maps, train_heads
+from heatmask.training.metrics import classify_slices, score_logits
 from heatmask.training.parts import describe_run
 from heatmask.training.pseudo_masks import draw_borders, learn_polarity, take_warm_parts
 from heatmask.training.settings import LabelSettings, TrainSettings
@@ -55,6 +56,9 @@ class SelfTrainingSettings:
         0.05, "How far a head's validation loss may lie above the lowest.", low=0.0
     )
     pseudo_level: float = option(0.35, "As `warm_level`, of pseudo-masks.", low=0.0, high=1.0)
+    segment: str = option(
+        "", "Name of one segment for all classes; these then teach the heads only."
+    )
     rounds: int = option(2, "How often the network is trained, each time on new masks.", low=1)
     round_level: float = option(0.35, "As `pseudo_level`, of later rounds.", low=0.0, high=1.0)
     epoch_steps: int = option(100, "Steps of an epoch of the network itself.", low=1)
@@ -97,7 +101,8 @@ def run_self_training(
             record,
         )
         load_best(best, network)
-    return ship(options, best, network, data, folder, {"polarity": polarity})
+    whole = join(network, best, validation, settings.negatives, folder / "whole.pt")
+    return ship(options, whole, network, data, folder, {"polarity": polarity})
 
 
 def teach(
@@ -128,15 +133,19 @@ def teach(
         label_smoothing=0.0,
     )
     record = describe_run(options, learning) | {"pretrained": own.pretrained}
+    classes = len(options.get("class_names", "1"))
     heads, losses = train_heads(
-        views, others, own.heads, network.num_classes, learning, folder / "heads", record, device
+        views, others, own.heads, classes, learning, folder / "heads", record, device
     )
     chosen = choose_heads(losses, own.head_tolerance)
     logger.info(
         "Validation losses of the heads: %s; averaged are %s.",
         ", ".join(f"{loss:.3f}" for loss in losses), ", ".join(map(str, chosen)),
     )  # fmt: skip
-    (maps,) = join_maps([heads[number] for number in chosen], views)
+    merge = bool(own.segment)
+    maps = join_maps([heads[number] for number in chosen], views, merge)
+    for images in (data, validation, views) if merge else ():
+        images.labels = (images.labels > 0).float()
     polarity = learn_polarity(maps, views, settings.seed)
     masks = draw_borders(maps, views, polarity, own.pseudo_level, folder / "pseudo_masks.npz")
     return views, polarity, masks
@@ -153,6 +162,36 @@ def draw_first_weights(
         load_imagenet_weights(network.encoder)
     nn.init.zeros_(network.classifier.fc.weight)
     nn.init.constant_(network.decoder.out.bias, -2.0)
+
+
+def join(
+    network: SelfTrainedNet, best: Path, validation: SliceDataset, negatives: bool, path: Path
+) -> Path:
+    """Let 0 be where validation images are best told apart; write the checkpoint and return it."""
+    logits = classify_slices(network, validation, "Classifying validation images")
+    if network.num_classes == 1:
+        offset = find_threshold(logits[:, 0].numpy(), validation.labels.numpy() > 0)
+        network.offset.fill_(offset)
+        logits = logits - offset
+    content = torch.load(best, map_location="cpu", weights_only=True)
+    scores = score_logits(logits, validation.labels, negatives)
+    metrics = content["metrics"] | {f"val_{name}": value for name, value in scores.items()}
+    save_whole({**content, "model": network.state_dict(), "metrics": metrics}, path)
+    return path
+
+
+def find_threshold(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
+    """Return the logit with the fewest wrong images, half way between two of them.
+
+    Of several the middle one.
+    """
+    ordered = np.sort(np.unique(logits))
+    between = (ordered[1:] + ordered[:-1]) / 2
+    if between.size == 0:
+        return float(ordered[0])
+    wrong = np.array([((logits > threshold) != present).sum() for threshold in between])
+    best = between[wrong == wrong.min()]
+    return float(best[len(best) // 2])
 
 
 def ship(
