@@ -29,7 +29,6 @@ class OwnBundle:
     task : what it was trained for
     training : how, and what came out
     train_config : its training config as adapted, without paths of this machine
-    learnt : options of the inference config that training has found
     weights : the checkpoint; the calibration lies beside it
     curve : picture of the training curve
     """
@@ -38,7 +37,6 @@ class OwnBundle:
     task: OwnTask
     training: Training
     train_config: Mapping[str, Any]
-    learnt: Mapping[str, Any]
     weights: Path
     curve: Path
 
@@ -125,7 +123,7 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
         out["method"] = methods[0]
     if task.none_logit:
         out["none_logit"] = True
-    return out | made.learnt
+    return out | dict(made.training.learnt)
 
 
 def adapt_metadata(metadata: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The model card of a bundle that somebody trained for a task of their own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from heatmask.authoring.task import OwnTask
 from heatmask.files import render
@@ -21,6 +22,7 @@ class Training:
     command : what was typed, with names in place of paths
     fine_tuned : whether training began from the source's weights
     scores : name to value; ``val_...`` of validation, ``test_...`` of the test split
+    learnt : options that training has found; empty unless the network learnt from its own masks
     """
 
     source: str
@@ -33,6 +35,7 @@ class Training:
     command: str
     fine_tuned: bool
     scores: Mapping[str, float]
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe_data(training: Training) -> str:

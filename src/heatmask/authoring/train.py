@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from heatmask.authoring.bundle import OwnBundle, check_output, write_bundle
 from heatmask.authoring.config import adapt_training, choose_methods
+from heatmask.authoring.lookalikes import warn_of_lookalikes
 from heatmask.authoring.model_card import Training
 from heatmask.authoring.task import OwnTask, describe_task
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
@@ -99,7 +100,6 @@ def train_own_bundle(data: OwnData) -> Path:
         task=task,
         training=_describe_training(data, table, task, parser, test),
         train_config=train_config,
-        learnt=_read_report(parser).get("options", {}),
         weights=run_dir / "model.pt",
         curve=run_dir / "training.png",
     )
@@ -141,7 +141,8 @@ def _read_ahead(table: LabelTable, task: OwnTask, parser: "ConfigParser") -> Sli
     """
     preprocessing, size = parser.get_parsed_content("preprocessing"), parser["image_size"]
     if task.pictures:
-        SliceDataset(table.select(*SPLITS), preprocessing, size)
+        everything = SliceDataset(table.select(*SPLITS), preprocessing, size)
+        warn_of_lookalikes(table, everything.images)
     test = table.select("test")
     return SliceDataset(test, preprocessing, size) if test else None
 
@@ -153,7 +154,8 @@ def _describe_training(
     parser: "ConfigParser",
     test: SliceDataset | None,
 ) -> Training:
-    found = _read_report(parser)
+    report = Path(parser["output_dir"], "training.json").read_text(encoding="utf-8")
+    found = json.loads(report)
     scores = dict(found["validation"])
     if test is not None:
         network = parser.get_parsed_content("network_def")
@@ -173,11 +175,8 @@ def _describe_training(
         command=_format_command(data, task),
         fine_tuned=data.fine_tune,
         scores={name: round(v, 4) for name, v in scores.items() if not math.isnan(v)},
+        learnt=found.get("options", {}),
     )
-
-
-def _read_report(parser: "ConfigParser") -> dict[str, Any]:
-    return json.loads(Path(parser["output_dir"], "training.json").read_text(encoding="utf-8"))
 
 
 def _format_command(data: OwnData, task: OwnTask) -> str:

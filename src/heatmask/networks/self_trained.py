@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from heatmask.errors import OptionError
 from heatmask.networks.blocks import make_norm, stack_convolutions
-from heatmask.networks.global_pooling import check_size, pool_top
+from heatmask.networks.global_pooling import pool_top
 from heatmask.networks.pretrained import CHANNELS, STRIDE, PretrainedEncoder
 
 POOLED = (0.01, 0.04, 0.16)
@@ -140,8 +140,6 @@ def show_upright(images: Tensor, side: int) -> Tensor:
     Rows run down and columns to the patient's left, as in the photographs that the encoder has
     seen. The longer side of the image fills the square, the shorter one lies in its middle.
     """
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        check_size(images, [2, 2])
     upright = images.flip(2, 3).transpose(2, 3)
     longest = max(upright.shape[2:])
     size = [max(1, round(length * side / longest)) for length in upright.shape[2:]]

@@ -159,7 +159,6 @@ def export_best(
     network: nn.Module,
     slices: SliceDataset | BlockDataset,
     explainers: Mapping[str, Explainer],
-    folder: Path | None = None,
     **facts: Any,
 ) -> Mapping[str, Any]:
     """Ship the best checkpoint of a run, and what belongs to it.
@@ -175,8 +174,6 @@ def export_best(
         Training slices, for the heatmaps' ranges.
     explainers
         The methods whose heatmap's range is measured, by name.
-    folder
-        The run's; None for that of `best`.
     facts
         What else goes into ``training.json`` in the run's folder: seed, epochs, ...
     """
@@ -195,7 +192,7 @@ def export_best(
         "calibration": {name: list(ends) for name, ends in ranges.items()},
     }
     text = json.dumps(report, indent=2) + "\n"
-    with write_atomically((folder or best.parent) / "training.json") as draft:
+    with write_atomically(best.with_name("training.json")) as draft:
         draft.write_text(text, encoding="utf-8")
     print(f"{text}Weights: {weights}")
     return report

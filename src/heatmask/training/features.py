@@ -1,7 +1,7 @@
 """Features of a frozen encoder, computed once for all images and their mirror images.
 
 What is trained on a frozen encoder sees the same features in every epoch. They lie on disk,
-280 kB an image, and are read as they are needed.
+460 kB an image, and are read as they are needed.
 """
 
 import json
@@ -22,8 +22,8 @@ from heatmask.networks.pretrained import CHANNELS, PretrainedEncoder
 from heatmask.networks.self_trained import show_upright
 from heatmask.training.slices import SliceDataset
 
-STAGES = (2, 3)
-"""Of the encoder, at the strides 8 and 16."""
+STRIDES = (4, 8, 16, 32)
+"""Of the encoder's stages that are kept, all but the finest; the first is averaged to stride 8."""
 GRID = 8
 """Stride of `View.inside`, and of the maps that are made from features."""
 
@@ -97,10 +97,10 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         )
         self.inside = _open_array(folder / "inside.npy", (count, side // GRID, side // GRID), bool)
         self.stages = []
-        for stage in STAGES:
-            grid = side // 2 ** (stage + 1)
-            shape = (2, count, CHANNELS[stage], grid, grid)
-            self.stages.append(_open_array(folder / f"stage{stage}.npy", shape, np.float16))
+        for stride, channels in zip(STRIDES, CHANNELS[1:], strict=True):
+            grid = side // max(stride, GRID)
+            shape = (2, count, channels, grid, grid)
+            self.stages.append(_open_array(folder / f"stride{stride}.npy", shape, np.float16))
 
     @torch.no_grad()
     def _compute(self, square: Tensor, extractor: "FeatureExtractor", place: slice) -> None:
@@ -133,12 +133,12 @@ class FeatureDataset(Dataset[dict[str, Any]]):
 
 
 class FeatureExtractor(nn.Module):
-    """An encoder's features at `STAGES`, standardised and clipped at 8 standard deviations."""
+    """An encoder's features at `STRIDES`, standardised and clipped at 8 standard deviations."""
 
     def __init__(self, encoder: PretrainedEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.standardise = nn.ModuleList(nn.BatchNorm2d(CHANNELS[s], affine=False) for s in STAGES)
+        self.standardise = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in CHANNELS[1:])
         self.eval()
 
     def forward(self, square: Tensor) -> list[Tensor]:
@@ -160,8 +160,8 @@ class FeatureExtractor(nn.Module):
             layer.running_var.copy_(variance)
 
     def _extract(self, square: Tensor) -> list[Tensor]:
-        features = self.encoder(square)
-        return [features[stage] for stage in STAGES]
+        _, finest, *others = self.encoder(square)
+        return [F.avg_pool2d(finest, GRID // STRIDES[0]), *others]
 
 
 def find_inside(square: Tensor) -> Tensor:

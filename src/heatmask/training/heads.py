@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from heatmask.networks.pretrained import CHANNELS
 from heatmask.networks.self_trained import pool_hottest
-from heatmask.training.features import STAGES, FeatureDataset, View
+from heatmask.training.features import STRIDES, FeatureDataset, View
 from heatmask.training.metrics import SliceScore
 from heatmask.training.position import (
     PositionOffsetLoss,
@@ -39,19 +39,23 @@ _BATCH = 64
 
 
 class Head(nn.Module):
-    """1x1 convolutions of the features, summed at stride 8, ReLU and one map for each class.
+    """1x1 convolutions of some stages, summed at stride 8, ReLU and one map for each class.
 
     Parameters
     ----------
     num_classes
         Maps K.
+    strides
+        Of the stages, among `heatmask.training.features.STRIDES`.
     width
         Channels before the last convolution.
     """
 
-    def __init__(self, num_classes: int, width: int = 64) -> None:
+    def __init__(self, num_classes: int, strides: Sequence[int], width: int = 64) -> None:
         super().__init__()
-        self.project = nn.ModuleList(nn.Conv2d(CHANNELS[stage], width, 1) for stage in STAGES)
+        self.stages = [STRIDES.index(stride) for stride in strides]
+        channels = [CHANNELS[1 + stage] for stage in self.stages]
+        self.project = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.drop, self.norm = nn.Dropout2d(0.2), nn.BatchNorm2d(width)
         self.out = nn.Conv2d(width, num_classes, 1)
         nn.init.zeros_(self.out.weight)  # a flat map that says no
@@ -61,8 +65,8 @@ class Head(nn.Module):
         """Return the maps (B, K, h, w), `NOWHERE` where it is not inside."""
         size = view.inside.shape[2:]
         parts = [
-            F.interpolate(project(self.drop(stage)), size=size, mode="bilinear")
-            for project, stage in zip(self.project, view.features, strict=True)
+            F.interpolate(project(self.drop(view.features[stage])), size=size, mode="bilinear")
+            for project, stage in zip(self.project, self.stages, strict=True)
         ]
         maps = self.out(F.relu(self.norm(torch.stack(parts).sum(0))))
         return torch.where(view.inside, maps, NOWHERE)
@@ -79,19 +83,19 @@ class HottestPooling(nn.Module):
 def train_heads(
     data: FeatureDataset,
     validation: FeatureDataset,
-    count: int,
+    strides: Sequence[Sequence[int]],
     classes: int,
     settings: TrainSettings,
     folder: Path,
     record: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[list[Head], list[float]]:
-    """Train heads that differ in their seeds alone; return them with their validation losses."""
+    """Train heads on stages of these strides; return them with their validation losses."""
     objective, heads, losses = make_objective(data, settings, classes), [], []
-    for number in range(count):
+    for number, own_strides in enumerate(strides):
         own = replace(settings, seed=100 * settings.seed + number)
         torch.manual_seed(own.seed)
-        head, place = Head(classes), folder / f"head{number}"
+        head, place = Head(classes, own_strides), folder / f"head{number}"
         classifier = nn.Sequential(head, HottestPooling()).to(device)
         ResumableTrainer(
             classifier, data, validation, objective, own, place, record, SimpleInferer()
@@ -104,11 +108,12 @@ def train_heads(
 
 
 def choose_heads(losses: Sequence[float], tolerance: float) -> list[int]:
-    """Return the heads whose validation loss is at most so much above the lowest.
+    """Return the heads whose validation loss is at most so much above the median.
 
     A head may fail altogether and point elsewhere; its classification loss tells.
     """
-    return [number for number, loss in enumerate(losses) if loss <= min(losses) + tolerance]
+    most = float(np.median(losses)) + tolerance
+    return [number for number, loss in enumerate(losses) if loss <= most]
 
 
 def make_objective(data: FeatureDataset, settings: TrainSettings, classes: int) -> Objective:

