@@ -13,6 +13,7 @@ from heatmask.options import Option, list_options
 from heatmask.parts import ExplainSettings, ReadSettings
 from heatmask.training.gate import GateSettings
 from heatmask.training.relevance import LocaliserSettings
+from heatmask.training.self_training import SelfTrainingSettings
 from heatmask.training.settings import LabelSettings, TrainSettings
 
 PAGE = Path(__file__).parent / "reference" / "options.md"
@@ -50,6 +51,7 @@ def write_page() -> str:
         "Training": list_options(TrainSettings),
         "Training a gate (bundle of tumour types)": list_options(GateSettings),
         "Training a relevance map (bundle in 3D)": list_options(LocaliserSettings),
+        "Self-training (the default for your own data)": list_options(SelfTrainingSettings),
     }
     lines = [line for title, options in parts.items() for line in describe_part(title, options)]
     return "\n".join([HEAD.rstrip(), *lines]) + "\n"

@@ -38,8 +38,8 @@ class SelfTrainedNet(nn.Module):
     Images are (B, 3, X, Y) in [0, 1] and in RAS order: a grey picture three times, or a slice
     between its neighbours. Inside they are shown upright in the middle of a black square. A
     heatmap value is a logit. Those of an image are the mean of two, a linear layer's on the pooled
-    features and the hottest values of the heatmap, less `offset`: so that 0 is where training found
-    that images are best told apart.
+    features and the hottest values of the heatmap, less `offset`: so that 0 is where images with
+    and without the class are best separated.
     """
 
     offset: Tensor

@@ -181,7 +181,7 @@ class SelfTrainer:
         load_best(place / "best.pt", self.network)
 
     def join(self, best: Path) -> Path:
-        """Let 0 be where validation images are best told apart; write the checkpoint, return it."""
+        """Let 0 be where validation images are best separated; write the checkpoint, return it."""
         network, labels = self.network, self.validation.labels
         logits = classify_slices(network, self.validation, "Classifying validation images")
         if network.num_classes == 1:
