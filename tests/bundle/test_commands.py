@@ -19,7 +19,11 @@ from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 TYPES = "brain_t1ce_tumour_type_segmentation"
-TYPE_NAMES = ("meningioma", "glioma", "pituitary")
+LABELS = {
+    TYPES: ("meningioma", "glioma", "pituitary"),
+    "breast_us_lesion_segmentation": ("lesion", "none", "lesion"),
+}
+"""Of pictures, for the bundles that take them."""
 
 
 @pytest.fixture(scope="module", params=BUNDLES, ids=lambda folder: folder.name)
@@ -49,11 +53,13 @@ def study(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slices(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slices(bundle: Path, phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Slices with the lesion as pictures, in the layout that `evaluate` reads."""
     root = tmp_path_factory.mktemp("slices")
     rows = []
-    for label, number in zip(TYPE_NAMES, np.flatnonzero(phantom.slice_labels), strict=False):
+    for label, number in zip(
+        LABELS.get(bundle.name, ()), np.flatnonzero(phantom.slice_labels), strict=False
+    ):
         scan = phantom.image[:, :, number].T / phantom.image.max()
         lesion = phantom.lesion[:, :, number].T
         for turns, split in enumerate(("test", "train", "val")):  # each picture in one split
@@ -61,7 +67,8 @@ def slices(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, pixels in zip(names, (scan, lesion), strict=True):
                 picture = (255 * np.rot90(pixels, turns)).astype(np.uint8)
                 Image.fromarray(picture).save(root / name)
-            rows.append((*names, label, split, f"{split} {number}"))
+            mask = names[1] if label != "none" else ""
+            rows.append((names[0], mask, label, split, f"{split} {number}"))
     write_csv(root / "labels.csv", ("image", "mask", "label", "split", "group"), rows)
     return root
 
@@ -108,7 +115,7 @@ def test_check(bundle: Path) -> None:
 
 
 def test_evaluate(bundle: Path, study: Path, slices: Path, tmp_path: Path) -> None:
-    data = slices if bundle.name == TYPES else study
+    data = slices if bundle.name in LABELS else study
     run("evaluate", data, "--bundle", bundle, "-o", tmp_path, "--device", "cpu")
     (table,) = tmp_path.glob("per_*.csv")
     with table.open(encoding="utf-8") as file:

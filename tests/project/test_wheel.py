@@ -65,7 +65,7 @@ def test_the_wheel_is_what_is_imported(installed: Path) -> None:
 
 def test_bundles_come_with_it(installed: Path) -> None:
     words = call([installed / "env/bin/heatmask", "bundles"], installed)
-    shipped = {path.name for path in PROJECT.glob("bundles/brain_*")}
+    shipped = {path.name for path in PROJECT.glob("bundles/*")}
     assert shipped <= set(words.split())
     where = call([installed / "env/bin/heatmask", "bundles", "--where", NAME], installed)
     assert Path(where.strip()).is_relative_to(installed / "env")
@@ -95,5 +95,5 @@ def test_the_server_serves_the_bundles_of_the_wheel(installed: Path) -> None:
     python = installed / "env/bin/python"
     with run_server(studies, None, installed, python=python) as server:
         models = list(server.client.info()["models"])
-    assert set(models) == {path.name for path in PROJECT.glob("bundles/brain_*")}
+    assert set(models) == {path.name for path in PROJECT.glob("bundles/*")}
     assert models[0] == "brain_mri_gp_shuffle_unet_segmentation"

@@ -1,8 +1,8 @@
-"""Let the scan draw the border inside the warm part of a heatmap.
+"""Let the scan help to draw the border inside the warm part of a heatmap.
 
 The heatmap says about where the lesion is, the scan where it ends: as brightness falls, or rises,
 the region that is brighter than a threshold grows. Of many such regions those count that separate
-the heatmap best, and their average is the mask.
+the heatmap best, and their average is the scan's vote.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import expit
 from torch.nn import functional as F
 
 from heatmask.masks.clean import crop_to_mask
@@ -27,19 +28,23 @@ _QUANTILES = np.linspace(0.02, 0.95, 20)
 _AVERAGED = 36
 _ROUNDING = 0.2
 _PEAK = 99.95
+# Chosen on validation masks, one pair for LGG and ultrasound (docs/explanation/mask-quality.md).
+_STEEPNESS, _MIDDLE = 16.0, 0.55
 
 
 def draw_level_sets(
     heatmap: Floats, scan: Floats, slice_axis: int, warm_level: float, polarity: str
 ) -> Mask:
-    """Return the mask (X, Y, Z) of one object, by the level sets of the scan in the warm part.
+    """Return the mask (X, Y, Z) of one object, on whose border heatmap and scan vote.
 
     The warm part is the connected part of the heatmap above `warm_level` with the most heat. In it
     the scan, smoothed at three scales, is cut at twenty thresholds. Of each cut the connected
     region stays that separates the heatmap best (Otsu's criterion), opened by a disc of a fifth of
-    its own radius, its holes filled. They are averaged, weighted by the square of that criterion;
-    one half is the border. All in pixels of a grid of 128 along a slice's longer side, so that
-    neither pixel size nor matrix matter, and connected in three dimensions.
+    its own radius, its holes filled. Their average, weighted by the square of that criterion, is
+    the scan's vote; the heatmap's is the sigmoid of how far it lies above the middle between
+    median and peak. The mask is where the mean of both is above one half. All on a grid of 128
+    pixels along a slice's longer side, so that neither pixel size nor matrix matter, and connected
+    in three dimensions.
 
     Parameters
     ----------
@@ -57,14 +62,18 @@ def draw_level_sets(
     numpy.ndarray
         bool; a part of what lies above `warm_level`. Empty for a flat heatmap.
     """
+    median, peak = find_ends(heatmap)
+    if peak <= median:
+        return np.zeros(heatmap.shape, bool)
     slices, images = (np.moveaxis(volume, slice_axis, 0) for volume in (heatmap, scan))
     size = slices.shape[1:]
     share = min(1.0, _SIDE / max(size))
     grid = tuple(max(1, round(length * share)) for length in size)
-    level = find_warm_level(heatmap, warm_level)
+    level = median + warm_level * (peak - median)
     average = average_level_sets(_resize(slices, grid), _resize(images, grid), level, polarity)
-    drawn = _resize(average, size) > 0.5
-    return np.moveaxis(drawn, 0, slice_axis) & (heatmap > level)
+    place = (slices - median) / (peak - median)
+    votes = _resize(average, size) + expit(_STEEPNESS * (place - _MIDDLE))
+    return np.moveaxis((votes > 1) & (place > warm_level), 0, slice_axis)
 
 
 def average_level_sets(heat: Floats, image: Floats, level: float, polarity: str) -> Floats:
@@ -96,8 +105,13 @@ def average_level_sets(heat: Floats, image: Floats, level: float, polarity: str)
 
 def find_warm_level(heat: Floats, warm_level: float) -> float:
     """Return the heat at `warm_level` of the way from the median (0) to the peak (1)."""
-    median = float(np.median(heat))
-    return median + warm_level * (find_percentile(heat.ravel(), _PEAK) - median)
+    median, peak = find_ends(heat)
+    return median + warm_level * (peak - median)
+
+
+def find_ends(heat: Floats) -> tuple[float, float]:
+    """Return the median of a heatmap and its peak, the 99.95th percentile."""
+    return float(np.median(heat)), find_percentile(heat.ravel(), _PEAK)
 
 
 def select_warm(heat: Floats, level: float) -> Mask:

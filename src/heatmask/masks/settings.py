@@ -28,8 +28,8 @@ class MaskSettings:
     )
     threshold_rule: str = option(
         "otsu",
-        "otsu, multi_otsu (stricter), level, warm (all above warm_level), or level_sets: the scan "
-        "draws the border inside the warm part, and nothing is snapped or smoothed after that.",
+        "otsu, multi_otsu (stricter), level, warm (all above warm_level), or level_sets: heatmap "
+        "and scan vote on the border of the warm part; nothing is snapped or smoothed after that.",
         choices=THRESHOLD_RULES,
         in_panel=True,
     )

@@ -1,6 +1,6 @@
 """Pseudo-masks of the training images, from the teacher's maps and the labels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def learn_polarity(maps: Maps, data: FeatureDataset, seed: int = 0) -> str:
     return "bright" if np.mean(contrasts) >= 0 else "dark"
 
 
-def draw_borders(
+def draw_pseudo_masks(
     maps: Maps, data: FeatureDataset, polarity: str, warm_level: float, path: Path
 ) -> Masks:
     """Return pseudo-masks (N, K, side / 2, side / 2) whose border the picture draws.
@@ -48,7 +48,7 @@ def draw_borders(
     Parameters
     ----------
     maps
-        (N, K, h, w).
+        (N, K, h, w), the teacher's.
     data
         The images.
     polarity, warm_level
@@ -56,36 +56,15 @@ def draw_borders(
     path
         Where the masks are kept; a file that is there is read.
     """
-
-    def draw(heat: Maps, picture: Maps, level: float) -> Masks:
-        return average_level_sets(heat, picture, level, polarity) > 0.5
-
-    return _draw_stacks(maps, data, warm_level, draw, path)
-
-
-def take_warm_parts(maps: Maps, data: FeatureDataset, warm_level: float, path: Path) -> Masks:
-    """Return the warm parts themselves; otherwise as `draw_borders`."""
-    return _draw_stacks(
-        maps, data, warm_level, lambda heat, _, level: select_warm(heat, level), path
-    )
-
-
-def _draw_stacks(
-    maps: Maps,
-    data: FeatureDataset,
-    warm_level: float,
-    draw: Callable[[Maps, Maps, float], Masks],
-    path: Path,
-) -> Masks:
     if path.is_file():
         return np.load(path)["masks"]
     masks = np.zeros((len(data), maps.shape[1], *data.pictures.shape[1:]), bool)
-    stacks = list(list_stacks(data))
-    for class_idx, members in track(stacks, "Drawing pseudo-masks"):
+    for class_idx, members in track(list(list_stacks(data)), "Drawing pseudo-masks"):
         heat, inside = read_stack(maps[members, class_idx], data, members)
         level = find_warm_level(heat[inside], warm_level)
         picture = data.pictures[members].astype(np.float32)
-        masks[members, class_idx] = draw(heat, picture, level) & inside
+        average = average_level_sets(heat, picture, level, polarity)
+        masks[members, class_idx] = (average > 0.5) & inside
     with write_atomically(path) as draft:
         np.savez_compressed(draft, masks=masks)
     return masks

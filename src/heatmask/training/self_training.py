@@ -4,7 +4,6 @@
 2. Heads on them, which classify; their mean map is the teacher.
 3. Pseudo-masks of the training images: the picture draws the border in the warm part of the map.
 4. The network itself, on labels and pseudo-masks at once.
-5. That again from its first weights, on the masks that it gave the training images.
 
 What was completed is found again when a run goes on. No mask is read.
 """
@@ -35,15 +34,17 @@ from heatmask.training.features import FeatureDataset, FeatureExtractor
 from heatmask.training.heads import choose_heads, join_maps, train_heads
 from heatmask.training.metrics import classify_slices, score_logits
 from heatmask.training.parts import describe_run
-from heatmask.training.pseudo_masks import Masks, draw_borders, learn_polarity, take_warm_parts
+from heatmask.training.pseudo_masks import Masks, draw_pseudo_masks, learn_polarity
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset
-from heatmask.training.student import PseudoMaskDataset, map_findings, train_student
+from heatmask.training.student import PseudoMaskDataset, train_student
 
 logger = logging.getLogger(__name__)
 
 HEADS = ((8, 16), (16, 32), (4, 8, 16, 32))
 """Strides of the stages that a head looks at: fine ones draw small masks, coarse ones large."""
+SPARED = 0.995
+"""Share of the validation slices without a finding that must not be let through."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,6 @@ class SelfTrainingSettings:
     segment: str = option(
         "", "Name of one segment for all classes; these then teach the heads only."
     )
-    rounds: int = option(2, "How often the network is trained, each time on new masks.", low=1)
-    round_level: float = option(0.35, "As `pseudo_level`, of later rounds.", low=0.0, high=1.0)
     epoch_steps: int = option(100, "Steps of an epoch of the network itself.", low=1)
     train_side: int = option(192, "Pixels of the squares that it is trained on.", low=32)
 
@@ -86,7 +85,7 @@ class SelfTrainer:
     inferer
         Of the training steps.
     max_epochs
-        Of each round.
+        Of the network itself.
     """
 
     def __init__(
@@ -112,19 +111,13 @@ class SelfTrainer:
         The report says under ``options`` what the bundle's inference config is to say: what was
         learnt beside the weights.
         """
-        views, polarity, masks = self.teach()
-        for number in range(1, self.own.rounds + 1):
-            place = self.folder / f"round{number}"
-            if number > 1:
-                maps = map_findings(self.network, self.data, self.side)
-                level = self.own.round_level
-                masks = take_warm_parts(maps, views, level, place / "pseudo_masks.npz")
-            self.train(masks, place)
-        whole = self.join(place / "best.pt")
+        polarity, masks = self.teach()
+        self.train(masks, self.folder / "student")
+        whole = self.join(self.folder / "student" / "best.pt")
         self.ship(whole, {"polarity": polarity})
 
-    def teach(self) -> tuple[FeatureDataset, str, Masks]:
-        """Train the teacher; return the features, the polarity of findings and the pseudo-masks."""
+    def teach(self) -> tuple[str, Masks]:
+        """Train the teacher; return the polarity of findings and the pseudo-masks."""
         own = self.own
         encoder = PretrainedEncoder()
         if own.pretrained:
@@ -150,7 +143,7 @@ class SelfTrainer:
             images.labels = (images.labels > 0).float()
         polarity = learn_polarity(maps, views, self.settings.seed)
         path = self.folder / "pseudo_masks.npz"
-        return views, polarity, draw_borders(maps, views, polarity, own.pseudo_level, path)
+        return polarity, draw_pseudo_masks(maps, views, polarity, own.pseudo_level, path)
 
     def _plan_heads(self) -> TrainSettings:
         own, count = self.own, len(self.data)
@@ -181,11 +174,19 @@ class SelfTrainer:
         load_best(place / "best.pt", self.network)
 
     def join(self, best: Path) -> Path:
-        """Let 0 be where validation images are best separated; write the checkpoint, return it."""
+        """Let 0 be where validation images are best separated; write the checkpoint, return it.
+
+        A volume is let through by a single one of its slices, and so hardly any slice without the
+        finding may pass. Pictures: as few wrong as can be.
+        """
         network, labels = self.network, self.validation.labels
         logits = classify_slices(network, self.validation, "Classifying validation images")
         if network.num_classes == 1:
-            offset = find_threshold(logits[:, 0].numpy(), labels.numpy() > 0)
+            values, present = logits[:, 0].numpy(), labels.numpy() > 0
+            if self.settings.position_offset:
+                offset = float(np.quantile(values[~present], SPARED))
+            else:
+                offset = find_threshold(values, present)
             network.offset.fill_(offset)
             logits = logits - offset
         content = torch.load(best, map_location="cpu", weights_only=True)
@@ -202,7 +203,7 @@ class SelfTrainer:
             whole, self.options["weights"], self.network.cpu(), self.data,
             list_explainers(["inherent"]), **facts, options=dict(learnt),
         )  # fmt: skip
-        draw_curves(sorted(self.folder.glob("round*")), self.folder / "training.png")
+        draw_curves([self.folder / "student"], self.folder / "training.png")
         logger.info("What the bundle's config is to say: %s.", report["options"])
 
 

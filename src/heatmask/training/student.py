@@ -10,7 +10,6 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, WeightedRandomSampler
@@ -27,7 +26,6 @@ from heatmask.training.trainer import Objective, ResumableTrainer, get_predictio
 
 _ENCODER_SHARE = 0.1
 """Of the learning rate, for the encoder."""
-_BATCH = 16
 _SMALL = 20.0
 """Pixels that keep the Dice loss of small masks calm."""
 
@@ -175,17 +173,3 @@ def train_student(
         {_ENCODER_SHARE: network.encoder},
         keep_last=True,
     ).run()
-
-
-@torch.no_grad()
-def map_findings(network: SelfTrainedNet, slices: SliceDataset, side: int) -> NDArray[np.float32]:
-    """Return the maps (N, K, side / 2, side / 2), the mean of both views; 0 without a finding."""
-    network.eval()
-    device = next(network.parameters()).device
-    found = slices.labels.nonzero().flatten()
-    maps = np.zeros((len(slices), network.num_classes, side // 2, side // 2), np.float32)
-    for part in track(found.split(_BATCH), "Mapping findings"):
-        square = show_upright(slices.images[part].float(), side).to(device)
-        seen, mirror = (network.forward_upright(view)[1] for view in (square, square.flip(3)))
-        maps[part.numpy()] = ((seen + mirror.flip(3)) / 2).float().cpu().numpy()
-    return maps
