@@ -220,6 +220,20 @@ def test_the_gate_asks_for_its_probability() -> None:
         assert torch.equal((result["heatmap"][0, 0] != -9).all(0).all(0), expected)
 
 
+def test_one_slice_lets_a_whole_volume_through() -> None:
+    logits = torch.tensor([[-2.0, -1, 1.5, -3], [-2, -1, -1, -3]])
+    volumes = (logits - 5).view(2, 1, 1, 1, 4).expand(2, 1, 4, 5, 4)
+    network = PlantedClassifier((1.0,), (5.0,))
+    inferer = HeatmapInferer(gate_scope="volume", gate_probability=0.8, empty_value=-9)
+    result = inferer(volumes, network)
+    assert result["shown"][..., 0].all(dim=1).tolist() == [True, False]
+    assert result["shown"][..., 0].any(dim=1).tolist() == [True, False]
+    assert result["predicted"][0, :, 0].tolist() == [False, False, True, False]
+    torch.testing.assert_close(result["slice_probabilities"][..., 0], torch.sigmoid(logits))
+    with pytest.raises(OptionError, match="gate_scope must be one of slice, volume"):
+        HeatmapInferer(gate_scope="patient")
+
+
 def test_several_classes_share_a_softmax_and_show_the_largest() -> None:
     volume = torch.full((1, 1, 4, 5, 2), 1.0)
     volume[..., 1] = 3.0

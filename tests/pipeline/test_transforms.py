@@ -19,11 +19,14 @@ from heatmask.networks.gp_unet import GPUNet
 from heatmask.pipeline import Pipeline
 from heatmask.transforms import (
     CalibrateHeatmapd,
+    FitInPlaned,
     HeatmapToMaskd,
     NormalizeHeadd,
     ResampleInPlaned,
     ResizeInPlaned,
+    ScaleByPercentilesd,
     SmoothHeatmapd,
+    StackNeighboursd,
     find_array_axis,
     order_as_stored,
 )
@@ -511,3 +514,66 @@ def test_no_smoothing_leaves_the_heatmap_alone() -> None:
     torch.testing.assert_close(smooth.as_tensor(), volume.as_tensor())
     with pytest.raises(OptionError, match="blur_mm must be at least 0, got -1"):
         SmoothHeatmapd("heatmap", -1)
+
+
+# --- images of anything --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_the_longer_side_of_a_slice_is_fitted_and_keeps_its_place(slice_axis: int) -> None:
+    volume = make_stored("RAS")
+    step = FitInPlaned("image", 40, slice_axis)
+    out = step({"image": volume})["image"]
+    in_plane = [n for axis, n in enumerate(out.shape[1:]) if axis != slice_axis]
+    assert max(in_plane) == 40
+    assert out.shape[slice_axis + 1] == SHAPE[slice_axis]
+    edges = [float(e) for axis, e in enumerate(out.pixdim) if axis != slice_axis]
+    assert edges[0] == pytest.approx(edges[1], rel=0.05), "pixels are square"
+    expected = draw_waves(np.asarray(out.affine), tuple(out.shape[1:]))
+    inner = (slice(2, -2),) * 3
+    np.testing.assert_allclose(out[0].numpy()[inner], expected[inner], atol=0.1)
+    back = step.inverse({"image": out})["image"]
+    assert back.shape == volume.shape
+    np.testing.assert_allclose(back.affine, volume.affine, atol=1e-6)
+
+
+def test_percentiles_become_zero_and_one() -> None:
+    volume = make_stored("RAS")
+    out = ScaleByPercentilesd("image")({"image": volume})["image"]
+    low, high = np.percentile(volume.numpy(), [1, 99.5])
+    np.testing.assert_allclose(
+        out.numpy(), ((volume.numpy() - low) / (high - low)).clip(0, 1), atol=1e-5
+    )
+    np.testing.assert_allclose(out.affine, volume.affine)
+    other = ScaleByPercentilesd("image")({"image": volume * 300 - 50})["image"]
+    torch.testing.assert_close(other.as_tensor(), out.as_tensor(), rtol=0, atol=1e-4)
+
+
+def test_a_few_bright_voxels_beside_nothing_become_one() -> None:
+    volume = MetaTensor(torch.zeros(1, 40, 40, 2))
+    volume[0, 5, 5, 0] = 1000.0
+    out = ScaleByPercentilesd("image")({"image": volume})["image"]
+    assert float(out.max()) == 1
+    assert out.sum() == 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_comes_between_its_neighbours(axis: int) -> None:
+    volume = make_stored("RAS")
+    out = StackNeighboursd("image", axis)({"image": volume})["image"]
+    before, own, after = out.movedim(axis + 1, 1)
+    plain = volume[0].movedim(axis, 0)
+    assert torch.equal(own, plain)
+    assert torch.equal(before[1:], plain[:-1])
+    assert torch.equal(after[:-1], plain[1:])
+    assert torch.equal(before[0], plain[0])
+    assert torch.equal(after[-1], plain[-1])
+    np.testing.assert_allclose(out.affine, volume.affine)
+
+
+def test_a_picture_is_its_own_neighbour_and_two_sequences_are_refused() -> None:
+    picture = MetaTensor(torch.rand(1, 8, 9, 1))
+    out = StackNeighboursd("image")({"image": picture})["image"]
+    assert torch.equal(out.as_tensor(), picture.as_tensor().expand(3, -1, -1, -1))
+    with pytest.raises(InputError, match="takes one sequence, got 2"):
+        StackNeighboursd("image")({"image": MetaTensor(torch.rand(2, 8, 9, 3))})
