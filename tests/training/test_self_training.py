@@ -94,9 +94,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of one class from twelve pictures."""
+    """A bundle of one segment for two classes, from fifteen pictures."""
     folder = tmp_path_factory.mktemp("pictures")
-    return train(folder, write_pictures(folder / "data", ("none", "disc"), 12))
+    labels = write_pictures(folder / "data", ("none", "disc", "bar"), 15)
+    return train(folder, labels, segment="lesion")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_the_bundle_is_whole_and_passes_monais_verifiers(
 
 
 def test_what_was_learnt_stands_in_the_config(pictures: Path, volumes: Path) -> None:
-    for bundle, names in ((pictures, ["disc"]), (volumes, ["bar", "disc"])):
+    for bundle, names in ((pictures, ["lesion"]), (volumes, ["bar", "disc"])):
         config = read_json(bundle / "configs" / "inference.json")
         assert config["polarity"] == "dark"
         assert config["class_names"] == names
@@ -171,7 +172,7 @@ def test_a_run_that_was_stopped_goes_on(pictures: Path, tmp_path: Path, caplog) 
     weights = (pictures / "models" / "model.pt").read_bytes()
     pictures.rename(tmp_path / "moved")
     try:
-        again = train(folder, folder / "data" / "labels.csv")
+        again = train(folder, folder / "data" / "labels.csv", segment="lesion")
         assert (again / "models" / "model.pt").read_bytes() == weights
         assert [path.stat().st_mtime_ns for path in kept] == before
     finally:
@@ -180,19 +181,17 @@ def test_a_run_that_was_stopped_goes_on(pictures: Path, tmp_path: Path, caplog) 
     (folder / "run").rename(tmp_path / "run")
     try:
         with pytest.raises(OptionError, match=r"other settings .*head_steps: 3 there, 4 now"):
-            train(tmp_path, folder / "data" / "labels.csv", head_steps=4)
+            train(tmp_path, folder / "data" / "labels.csv", head_steps=4, segment="lesion")
     finally:
         (tmp_path / "run").rename(folder / "run")
 
 
-def test_several_classes_may_teach_one_segment(tmp_path: Path) -> None:
-    labels = write_pictures(tmp_path / "data", ("none", "disc", "bar"), 15)
-    bundle = train(tmp_path, labels, segment="lesion")
-    config = read_json(bundle / "configs" / "inference.json")
-    assert config["class_names"] == ["lesion"]
+def test_several_classes_may_teach_one_segment(pictures: Path) -> None:
+    config = read_json(pictures / "configs" / "inference.json")
     assert config["network_def"]["num_classes"] == 1
     assert "none_logit" not in config
-    head = torch.load(tmp_path / "run/heads/head0/best.pt", weights_only=True)["model"]
+    best = pictures.parents[1] / "run" / "heads" / "head0" / "best.pt"
+    head = torch.load(best, weights_only=True)["model"]
     assert head["0.out.weight"].shape[0] == 2, "disc and bar"
 
 
