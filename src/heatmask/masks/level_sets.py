@@ -6,6 +6,7 @@ the heatmap best, and their average is the scan's vote.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ class _Separation:
         inside = np.array([region.sum()]), np.array([heat[region].sum(dtype=np.float64)])
         return float(self.compare(*inside)[0])
 
-    def compare(self, counts: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def compare(self, counts: NDArray[Any], sums: NDArray[Any]) -> NDArray[np.float64]:
         """Return the criterion of regions with so many pixels and so much heat."""
         outside = np.maximum(self.count - counts, 1)
         step = sums / np.maximum(counts, 1) - (self.total - sums) / outside

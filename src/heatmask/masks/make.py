@@ -96,8 +96,8 @@ def _make_level_set_mask(
     mask = np.zeros(heatmap.shape, bool)
     if not shown.any():
         return mask
-    looked_at = (volume.compress(shown, slice_axis) for volume in (heatmap, scan))
-    drawn = draw_level_sets(*looked_at, slice_axis, settings.warm_level, settings.polarity)
+    heat, image = (volume.compress(shown, slice_axis) for volume in (heatmap, scan))
+    drawn = draw_level_sets(heat, image, slice_axis, settings.warm_level, settings.polarity)
     np.moveaxis(mask, slice_axis, 0)[shown] = np.moveaxis(drawn, slice_axis, 0)
     voxel_mm3 = float(np.prod(spacing_mm))
     evidence = heatmap - heatmap.min()

@@ -32,6 +32,9 @@ class PretrainedEncoder(nn.Module):
         convolution is not either.
     """
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, frozen_blocks: int = 3) -> None:
         super().__init__()
         import timm  # takes seconds

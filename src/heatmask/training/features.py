@@ -156,8 +156,7 @@ class FeatureExtractor(nn.Module):
         stages = zip(*(self._extract(square) for square in squares), strict=True)
         for layer, found in zip(self.standardise, stages, strict=True):
             variance, mean = torch.var_mean(torch.cat(found), dim=(0, 2, 3))
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(variance)
+            layer.load_state_dict({"running_mean": mean, "running_var": variance}, strict=False)
 
     def _extract(self, square: Tensor) -> list[Tensor]:
         _, finest, *others = self.encoder(square)

@@ -58,8 +58,8 @@ class Head(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.drop, self.norm = nn.Dropout2d(0.2), nn.BatchNorm2d(width)
         self.out = nn.Conv2d(width, num_classes, 1)
-        nn.init.zeros_(self.out.weight)  # a flat map that says no
-        nn.init.constant_(self.out.bias, -2.0)
+        for parameter, value in zip(self.out.parameters(), (0.0, -2.0), strict=True):
+            nn.init.constant_(parameter, value)  # a flat map that says no
 
     def forward(self, view: View) -> Tensor:
         """Return the maps (B, K, h, w), `NOWHERE` where it is not inside."""

@@ -215,7 +215,8 @@ def draw_first_weights(network: SelfTrainedNet, settings: TrainSettings, pretrai
     if pretrained:
         load_imagenet_weights(network.encoder)
     nn.init.zeros_(network.classifier.fc.weight)
-    nn.init.constant_(network.decoder.out.bias, -2.0)
+    _, bias = network.decoder.out.parameters()
+    nn.init.constant_(bias, -2.0)
 
 
 def find_threshold(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
