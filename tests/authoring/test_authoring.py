@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -479,9 +480,8 @@ def offer(methods: Any, layers: tuple[str, ...] = (), source: str = MANY) -> dic
     parser = read_bundle(folder, ("train",))
     config = read_json(folder / "configs" / "inference.json")
     choose_methods(parser, config.get("method", "inherent"), methods, layers)
-    made = OwnBundle(
-        folder, OwnTask(("x",), True, False, ("FLAIR",)), None, parser.get(), folder, folder
-    )
+    task, training = OwnTask(("x",), True, False, ("FLAIR",)), SimpleNamespace(learnt={})
+    made = OwnBundle(folder, task, training, parser.get(), folder, folder)
     adapted = adapt_inference(config, made)
     if "calibrated_methods" not in parser:
         return offer_options(folder, adapted)

@@ -28,8 +28,9 @@ def test_panel_shows_the_bundles_own_defaults_first(panel):
         "gate_probability": 0.5,
         "amp": False,
         "preset": ["default", "paper"],
-        "threshold_rule": ["multi_otsu", "otsu", "level"],
+        "threshold_rule": ["multi_otsu", "otsu", "level", "warm", "level_sets"],
         "threshold_level": 0.0,
+        "warm_level": 0.35,
         "min_volume_mm3": 100.0,
         "snap": True,
     }
