@@ -1,48 +1,21 @@
 """Ultrasound as DICOM: one picture, grey or in colour, with or without a pixel size."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from heatmask.data.finding.scans import find_scans
 from heatmask.data.readers.read import read_scan
 from heatmask.errors import InputError
+from helpers.scan_files import write_us
 
 
 def draw(rows: int = 40, columns: int = 60) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (rows, columns), dtype=np.uint8)
-
-
-def write(path: Path, pixels: np.ndarray, frames: int = 1, **attributes: Any) -> Path:
-    """Write pixels ([frames,] rows, columns [, 3]) as an ultrasound image without a place."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, generate_uid()
-    file.SeriesInstanceUID, file.PatientID = attributes.pop("uid", generate_uid()), "P"
-    file.Modality, file.ImageType = "US", ["ORIGINAL", "PRIMARY"]
-    has_colours = pixels.shape[-1] == 3
-    file.Rows, file.Columns = pixels.shape[frames > 1 :][:2]
-    file.SamplesPerPixel = 3 if has_colours else 1
-    file.PhotometricInterpretation = "RGB" if has_colours else "MONOCHROME2"
-    if has_colours:
-        file.PlanarConfiguration = 0
-    if frames > 1:
-        file.NumberOfFrames = frames
-    file.BitsAllocated = file.BitsStored = 8
-    file.HighBit, file.PixelRepresentation = 7, 0
-    for name, value in attributes.items():
-        setattr(file, name, value)
-    file.PixelData = pixels.tobytes()
-    file.save_as(path, enforce_file_format=True)
-    return path
 
 
 def make_region(edge_cm: float, down_cm: float | None = None, unit: int = 3) -> Dataset:
@@ -55,7 +28,10 @@ def make_region(edge_cm: float, down_cm: float | None = None, unit: int = 3) -> 
 def test_it_lies_as_the_same_picture_does(tmp_path: Path) -> None:
     pixels = draw()
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    picture, dicom = read_scan(tmp_path / "one.png"), read_scan(write(tmp_path / "a.dcm", pixels))
+    picture, dicom = (
+        read_scan(tmp_path / "one.png"),
+        read_scan(write_us(tmp_path / "a.dcm", pixels)),
+    )
     np.testing.assert_array_equal(dicom.array, picture.array)
     np.testing.assert_allclose(dicom.affine, picture.affine)
     assert "counts as 256 mm wide" in dicom.warnings[0]
@@ -63,11 +39,11 @@ def test_it_lies_as_the_same_picture_does(tmp_path: Path) -> None:
 
 def test_colours_become_their_brightness(tmp_path: Path) -> None:
     grey = draw()
-    scan = read_scan(write(tmp_path / "a.dcm", np.stack([grey] * 3, -1)))
+    scan = read_scan(write_us(tmp_path / "a.dcm", np.stack([grey] * 3, -1)))
     np.testing.assert_allclose(scan.array[..., 0], grey.T, atol=0.01)
     red = np.zeros((*grey.shape, 3), np.uint8)
     red[..., 0] = 200
-    assert read_scan(write(tmp_path / "b.dcm", red)).array.max() == pytest.approx(42.5, abs=0.5)
+    assert read_scan(write_us(tmp_path / "b.dcm", red)).array.max() == pytest.approx(42.5, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -82,32 +58,32 @@ def test_colours_become_their_brightness(tmp_path: Path) -> None:
 )
 def test_the_pixel_size_is_that_of_all_regions(tmp_path: Path, regions, edge_mm) -> None:
     sequence = [make_region(*region) for region in regions]
-    scan = read_scan(write(tmp_path / "a.dcm", draw(), SequenceOfUltrasoundRegions=sequence))
+    scan = read_scan(write_us(tmp_path / "a.dcm", draw(), SequenceOfUltrasoundRegions=sequence))
     expected = edge_mm or 256 / 60
     np.testing.assert_allclose(np.diag(scan.affine), [-expected, -expected, 1, 1])
     assert bool(scan.warnings) == (edge_mm is None)
 
 
 def test_clips_and_several_images_are_refused(tmp_path: Path) -> None:
-    clip = write(tmp_path / "clip.dcm", np.stack([draw()] * 4), frames=4)
+    clip = write_us(tmp_path / "clip.dcm", np.stack([draw()] * 4), frames=4)
     with pytest.raises(InputError, match=r"clip\.dcm' is a clip of 4 frames\. Export the frame"):
         read_scan(clip)
     folder, uid = tmp_path / "two", generate_uid()
     folder.mkdir()
     for name in ("a.dcm", "b.dcm"):
-        write(folder / name, draw(), uid=uid)
+        write_us(folder / name, draw(), uid=uid)
     with pytest.raises(InputError, match=r"holds 2 ultrasound images, which make no volume"):
         read_scan(folder)
 
 
 def test_pixels_that_cannot_be_decoded(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.dcm", draw(), PhotometricInterpretation="PALETTE COLOR", Rows=41)
+    path = write_us(tmp_path / "a.dcm", draw(), PhotometricInterpretation="PALETTE COLOR", Rows=41)
     with pytest.raises(InputError, match=r"a\.dcm"):
         read_scan(path)
 
 
 def test_it_is_found_by_its_path_and_as_the_only_file_of_a_folder(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.dcm", draw())
+    path = write_us(tmp_path / "a.dcm", draw())
     for place in (path, tmp_path):
         (scan,) = find_scans(place).scans
         assert read_scan(scan.path).array.shape == (60, 40, 1)

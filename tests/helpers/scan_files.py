@@ -8,7 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
@@ -152,3 +152,30 @@ def _add_macro(group: Dataset, name: str, **attributes: Any) -> None:
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     setattr(group, name, [item])
+
+
+def write_us(path: Path, pixels: np.ndarray, frames: int = 1, **attributes: Any) -> Path:
+    """Write pixels ([frames,] rows, columns [, 3]) as an ultrasound image without a place."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, generate_uid()
+    file.SeriesInstanceUID, file.PatientID = attributes.pop("uid", generate_uid()), "P"
+    file.Modality, file.ImageType = "US", ["ORIGINAL", "PRIMARY"]
+    has_colours = pixels.shape[-1] == 3
+    file.Rows, file.Columns = pixels.shape[frames > 1 :][:2]
+    file.SamplesPerPixel = 3 if has_colours else 1
+    file.PhotometricInterpretation = "RGB" if has_colours else "MONOCHROME2"
+    if has_colours:
+        file.PlanarConfiguration = 0
+    if frames > 1:
+        file.NumberOfFrames = frames
+    file.BitsAllocated = file.BitsStored = 8
+    file.HighBit, file.PixelRepresentation = 7, 0
+    for name, value in attributes.items():
+        setattr(file, name, value)
+    file.PixelData = pixels.tobytes()
+    file.save_as(path, enforce_file_format=True)
+    return path
