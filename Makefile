@@ -105,6 +105,9 @@ train-all: $(READY)  ## train every shipped bundle anew and replace its weights;
 	@set -e; for bundle in $(SHIPPED); do \
 	  case $$bundle in \
 	    *_type_*) set -- "$(TYPES)" --set "gate_dir=$(DATA)" ;; \
+	    *_selftrained_*) \
+	      test -d runs/joined || PYTHONPATH=benchmarks $(BIN)/python benchmarks/join_heads.py "$(DATA)" runs/joined; \
+	      set -- runs/joined ;; \
 	    *) set -- "$(DATA)" ;; \
 	  esac; \
 	  $(BIN)/heatmask train "$$@" --bundle $$bundle --seed 0 \

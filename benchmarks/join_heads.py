@@ -45,7 +45,9 @@ def main(
     labels = pd.read_csv(data / "slice_labels.csv")
     output.mkdir(parents=True)
     for patient in patients.patient:
-        (output / patient).symlink_to((data / patient).resolve())
+        (output / patient).mkdir()  # a folder that is a link would be passed over
+        for file in (data / patient).iterdir():
+            (output / patient / file.name).symlink_to(file.resolve())
     for number in track(range(healthy + ill), "Drawing heads"):
         name, lesion = f"synthetic-{FIRST + number}", number >= healthy
         head = make_phantom(FIRST + number, SHAPE, lesion=lesion)
