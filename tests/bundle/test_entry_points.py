@@ -343,7 +343,7 @@ def test_one_bad_scan_stops_no_other(bundle_dir, phantom_scan, tmp_path):
 def test_weights_of_another_network_are_refused(bundle_dir, phantom_scan, tmp_path):
     options = {"input": str(phantom_scan), "output_dir": str(tmp_path)}
     parser = read_bundle(bundle_dir, options=options)
-    other = {"features": 4, "depth": 10}
+    other = {"features": 4, "depth": 10, "num_classes": 5}
     option = next(name for name in other if name in parser["network_def"])
     several = isinstance(parser["network_def"][option], list)
     parser[f"network_def::{option}"] = [other[option]] * 2 if several else other[option]
@@ -366,7 +366,7 @@ def test_options_that_monai_would_evaluate_are_refused(bundle_dir):
         with pytest.raises(OptionError, match=f"got '{name}'"):
             read_bundle(bundle_dir, options={name: 3})
     for name, right in {
-        "network_def#in_chanels": "in_channels",
+        "network_def#num_clases": "num_classes",
         "inferer#chec": "check",
     }.items():
         with pytest.raises(OptionError, match=f"got '{name}'. Try: .*{right}"):
@@ -421,12 +421,12 @@ def test_a_text_is_no_switch(name, item):
 def test_options_below_an_item_reach_it(bundle_dir):
     """Also arguments that the config leaves at their default, and elements of a list."""
     options = {
-        "network_def#in_channels": 3,
+        "network_def#num_classes": 3,
         "inferer#check": False,
         "sequences#0": "T1-Gd",
     }
     parser = read_bundle(bundle_dir, options=options)
-    widths = {p.shape[1] for p in run_bundle(parser, "network_def").parameters() if p.ndim > 3}
+    widths = {p.shape[0] for p in run_bundle(parser, "network_def").parameters() if p.ndim > 1}
     assert 3 in widths
     assert run_bundle(parser, "inferer").check is False
     assert parser["sequences"][0] == "T1-Gd"
