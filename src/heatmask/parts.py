@@ -70,7 +70,7 @@ class ReadSettings:
         check_options(self)
 
 
-QUALITIES = ("fast", "best")
+EFFORTS = ("fast", "best")
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class ExplainSettings:
     target_layer: str | Sequence[str] = option(
         "auto", "Layer that the method looks at; auto for the method's own.", in_panel=True
     )
-    quality: str = option(
+    effort: str = option(
         "fast",
         "fast: one look at each slice; best: the mean with its mirror image, in twice the time.",
-        choices=QUALITIES,
+        choices=EFFORTS,
         in_panel=True,
     )
     blur_mm: float = option(
@@ -124,7 +124,7 @@ def offer_options(folder: str | Path, config: Options) -> dict[str, Option]:
     """Return the options of a bundle that a viewer offers, by name.
 
     The methods are those with a known range (`heatmask.attribution.calibration`). The preset is for
-    networks that explain themselves and are explained by nothing else. The quality is offered where
+    networks that explain themselves and are explained by nothing else. The effort is offered where
     the config sets it.
 
     Parameters
@@ -139,7 +139,7 @@ def offer_options(folder: str | Path, config: Options) -> dict[str, Option]:
     explained = set(methods) - {"inherent"}
     left_out = ["preset"] if explained else ["method", "target_layer", "blur_mm"]
     left_out += ["slice_axis"] if config.get("image_size") else []
-    left_out += [] if "quality" in config else ["quality"]
+    left_out += [] if "effort" in config else ["effort"]
     choices = {"method": methods, "target_layer": ["auto", *layers]}
     return {
         name: replace(o, choices=tuple(choices.get(name, o.choices)))
@@ -210,7 +210,7 @@ def make_inferer(
         Further arguments of the inferer.
     """
     explain = take_part(ExplainSettings, options)
-    flips = {"flips": (0,)} if explain.quality == "best" else {}
+    flips = {"flips": (0,)} if explain.effort == "best" else {}
     method = {"method": explain.method, "target_layer": explain.layer, **flips, **(explainer or {})}
     inferer = BlockInferer if "block_slices" in options else HeatmapInferer
     given = {"empty_value": find_calibration(options)[0], **take_options(options, inferer)}

@@ -47,13 +47,13 @@ def test_a_picture_and_the_same_as_dicom_give_one_mask(lesion, tmp_path: Path) -
         assert not [w for w in result.warnings if "Expected" in w], "it is what the network takes"
 
 
-def test_the_panel_offers_the_quality_and_no_slice_axis() -> None:
+def test_the_panel_offers_the_effort_and_no_slice_axis() -> None:
     from heatmask.bundle import read_bundle
     from heatmask.parts import offer_options
 
     offered = offer_options(BUNDLE, read_bundle(BUNDLE).get())
-    assert offered["quality"].choices == ("fast", "best")
-    assert offered["quality"].default == "best"
+    assert offered["effort"].choices == ("fast", "best")
+    assert offered["effort"].default == "best"
     assert "slice_axis" not in offered
 
 
