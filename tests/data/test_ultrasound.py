@@ -66,7 +66,7 @@ def test_the_pixel_size_is_that_of_all_regions(tmp_path: Path, regions, edge_mm)
 
 def test_clips_and_several_images_are_refused(tmp_path: Path) -> None:
     clip = write_us(tmp_path / "clip.dcm", np.stack([draw()] * 4), frames=4)
-    with pytest.raises(InputError, match=r"clip\.dcm' is a clip of 4 frames\. Export the frame"):
+    with pytest.raises(InputError, match=r"clip\.dcm' holds 4 frames and does not say"):
         read_scan(clip)
     folder, uid = tmp_path / "two", generate_uid()
     folder.mkdir()

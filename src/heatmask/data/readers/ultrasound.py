@@ -29,7 +29,7 @@ def read_ultrasound(series: DicomSeries) -> RawScan:
     Raises
     ------
     InputError
-        There are several, or a clip of frames, or the pixels cannot be decoded.
+        There are several, or the pixels cannot be decoded.
     """
     from pydicom import dcmread
     from pydicom.pixels import pixel_array
@@ -41,9 +41,6 @@ def read_ultrasound(series: DicomSeries) -> RawScan:
             "Give one of the files."
         )
     header = dcmread(path)
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise InputError(f"'{path}' is a clip of {frames} frames. Export the frame that is meant.")
     try:
         pixels = pixel_array(header)
     except Exception as error:  # the decoders raise whatever the bytes lead to
