@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from heatmask import __version__
 from heatmask.cli.bundles import bundles, export
 from heatmask.cli.labels import labels
+from heatmask.cli.learning import learn, learned
 from heatmask.cli.methods import check, methods
 from heatmask.cli.scans import demo, prelabel, segment, serve
 from heatmask.cli.training import derive_labels, train
@@ -44,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (
-    demo, segment, serve, prelabel, labels, bundles, export,
+    demo, segment, serve, prelabel, labels, learn, learned, bundles, export,
     evaluate, compare, retrain, simulate, train, derive_labels, methods, check,
 ):  # fmt: skip
     app.command()(command)

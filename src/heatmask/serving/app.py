@@ -13,11 +13,13 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from heatmask import __version__
 from heatmask.bundle import BundleInfo, list_bundles
 from heatmask.device import resolve_device
-from heatmask.errors import Failures, InputError, list_reasons
-from heatmask.serving.bundle import find_bundles
+from heatmask.errors import Failures, HeatmaskError, InputError, list_reasons
+from heatmask.learning.versions import LearnedVersions, name_bundle
+from heatmask.serving.bundle import ServedBundle, find_bundles
 from heatmask.serving.corrections import Corrections
 from heatmask.serving.explained import Explanations
 from heatmask.serving.interactive import ClicksTask, CorrectionTask, ScribblesTask
+from heatmask.serving.learning import find_learned
 from heatmask.serving.store import Store
 from heatmask.serving.strategies import list_strategies
 from heatmask.serving.task import HeatmapInferTask, warm_up
@@ -70,6 +72,7 @@ class HeatmaskApp(MONAILabelApp):
         self._given_store = store
         self.explanations = explanations or Explanations()
         self.corrections = Corrections()
+        self._failed: dict[str, Path] = {}
         self.evidence = {bundle.name: bundle for bundle in bundles}
         super().__init__(
             app_dir=app_dir,
@@ -112,6 +115,38 @@ class HeatmaskApp(MONAILabelApp):
             for n, task in self._infers.items()
             if gone not in (task, getattr(task, "base", None))
         }
+
+    def list_learners(self) -> dict[str, Path]:
+        """Return the folders of the bundles that can learn from corrected masks, by name.
+
+        A learnt one is left out: it is learnt anew from the bundle that it began with.
+        """
+        learned = {name_bundle(name) for name in self.models}
+        return {
+            name: task.folder
+            for name, task in self.models.items()
+            if name not in learned and task.can_learn
+        }
+
+    def refresh_learned(self) -> None:
+        """Serve what was learnt since, and the version that counts now, before its bundle."""
+        versions = LearnedVersions(find_learned(Path(self.studies)))
+        for name in versions.list_names():
+            folder, served = versions.find_current(name), self.models.get(name)
+            known = served is not None and served.folder == folder
+            if folder is None or known or self._failed.get(name) == folder:
+                continue
+            try:
+                device = self.conf.get("device", "auto")
+                task = HeatmapInferTask(ServedBundle(folder), device, self.explanations)
+                task.load()
+            except (HeatmaskError, OSError, ValueError, KeyError) as error:
+                logger.error("%s is not served: %s", name, error)
+                self._failed[name] = folder
+                continue
+            bundles = insert_learned(self.models, name, task)
+            self._infers = {**bundles, **make_correction_tasks(bundles, self.corrections)}
+            self.loading.ready.add(name)
 
     def init_infers(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
         """Read the bundles; their networks are loaded by `loading`, or when first needed."""
@@ -179,6 +214,19 @@ class Loading:
                 "%d models are served; these are not:%s",
                 len(self.ready), list_reasons(failures.reasons),
             )  # fmt: skip
+
+
+def insert_learned(
+    tasks: dict[str, HeatmapInferTask], name: str, task: HeatmapInferTask
+) -> dict[str, HeatmapInferTask]:
+    """Return the models with a learnt one before the bundle that it was learnt from."""
+    found: dict[str, HeatmapInferTask] = {}
+    for other, served in tasks.items():
+        if name_bundle(other) == name:
+            found[name] = task
+        if other != name:
+            found[other] = served
+    return {**found, name: task}
 
 
 def make_tasks(

@@ -12,6 +12,7 @@ from heatmask.attribution.calibration import FILE_NAME
 from heatmask.bundle import read_bundle, read_metadata, run_bundle
 from heatmask.device import place_network
 from heatmask.errors import Failures, InputError
+from heatmask.learning.bundle import find_obstacle
 from heatmask.options import Option
 from heatmask.parts import offer_options
 from heatmask.pipeline import Pipeline
@@ -45,6 +46,8 @@ class ServedBundle:
         Names and values of the mask's labels, 1 to N, without the background.
     panel : dict of str to Option
         The options a request may set.
+    can_learn : bool
+        Whether corrected masks can be learnt with it.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class ServedBundle:
         config = read_bundle(folder).get()
         check_class_names(self.labels, config.get("class_names", list(self.labels)))
         self.panel: dict[str, Option] = build_panel(offer_options(folder, config))
+        self.can_learn = find_obstacle(config) is None
         self._networks: dict[torch.device, tuple[int, nn.Module]] = {}
 
     @property

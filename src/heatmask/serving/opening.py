@@ -8,7 +8,7 @@ from pathlib import Path
 from heatmask.bundle import BundleInfo, list_sequences, order_bundles
 from heatmask.bundle.choose import count_kinds, keep_taken
 from heatmask.pacs import Pacs, PacsStudies, is_address
-from heatmask.serving.studies import find_pacs_index, index_pacs, index_studies
+from heatmask.serving.studies import LABELS, find_pacs_index, index_pacs, index_studies
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class OpenedStudies:
     def store(self) -> Path:
         """The folder of their store."""
         return self.index / "store"
+
+    @property
+    def labels(self) -> Path | None:
+        """The table of image-level labels in the folder of studies, None if there is none."""
+        table = Path(self.name).expanduser().absolute() / LABELS
+        return table if self.source is None and table.is_file() else None
 
     def configure(self, device: str) -> dict[str, str]:
         """Return the app's ``conf``."""

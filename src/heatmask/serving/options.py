@@ -73,10 +73,12 @@ def parse_option(option: Option, value: Any) -> Value:
         else:
             with suppress(ValueError):
                 value = float(value)
+    if isinstance(option.default, int) and isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(option.default, bool) and not isinstance(value, bool):
         value = str(value)  # 1 is no switch
     option.check(value)
-    return value if isinstance(value, bool | str) else float(value)
+    return value if isinstance(value, type(option.default)) else float(value)
 
 
 def read_options(

@@ -122,7 +122,10 @@ def make_serving(
         str(find_shipped("apps/heatmask")), str(opened.index), opened.configure(device), store,
         opened.bundles, Explanations(opened.store / "explanations"),
     )  # fmt: skip
-    serving = Serving(app, store, access, audit, access.settings, opened.store, port)
+    app.refresh_learned()
+    serving = Serving(
+        app, store, access, audit, access.settings, opened.store, port, labels=opened.labels
+    )
     if opened.source is not None and send_seg:
         serving.outbox = Outbox(
             store, opened.source.pacs, opened.store / "outbox",

@@ -30,6 +30,10 @@ from heatmask.serving.store.lock import STORE, lock_folder
 logger = logging.getLogger(__name__)
 
 
+LABELS = "slice_labels.csv"
+"""Name of the table of image-level labels in a folder of studies, which training reads."""
+
+
 def index_studies(
     studies: Path,
     workdir: Path,

@@ -88,6 +88,16 @@ class HeatmapInferTask(InferTask):
         """What the weights may be used for."""
         return self._bundle.license_text
 
+    @property
+    def folder(self) -> Path:
+        """The bundle's folder."""
+        return self._bundle.folder
+
+    @property
+    def can_learn(self) -> bool:
+        """Whether corrected masks can be learnt with it."""
+        return self._bundle.can_learn
+
     def is_valid(self) -> bool:
         """Return True: an incomplete bundle does not get this far."""
         return True

@@ -1,6 +1,7 @@
 """Checkpoints of a run: resume after a kill, keep the best, ship it."""
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -206,5 +207,7 @@ def load_best(best: str | Path, network: nn.Module) -> nn.Module:
 
 def save_whole(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint first beside its place, then in place."""
+    written = io.BytesIO()  # torch.save reports a full disk as any RuntimeError, a file does not
+    torch.save(content, written)
     with write_atomically(path) as draft:
-        torch.save(content, draft)
+        draft.write_bytes(written.getbuffer())

@@ -117,7 +117,7 @@ def _read_volumes(
         try:
             with reveal_reason():
                 prepared = preprocessing({"image": volume.image})
-            labels = _orient_labels(volume, prepared["scan"])
+            labels = orient_labels(volume, prepared["scan"])
         except HeatmaskError as error:
             problems[number] = str(error)
             continue
@@ -155,8 +155,14 @@ def _join_runs(lines: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def _orient_labels(volume: Volume, scan: MetaTensor) -> Tensor:
-    """Return the slice labels in RAS order, NaN for none; refuse those that do not fit."""
+def orient_labels(volume: Volume, scan: MetaTensor) -> Tensor:
+    """Return the labels of a scan's slices (N,) in RAS order, NaN for none.
+
+    Raises
+    ------
+    InputError
+        The scan has another number of slices than labels, or its third axis is not axial.
+    """
     labels = volume.list_labels(scan.shape[-1])
     axes = nib.aff2axcodes(np.asarray(scan.affine))
     if axes[2] not in "SI":

@@ -22,6 +22,7 @@ from heatmask.serving.web.routes import (
     jobs,
     nninteractive,
     sessions,
+    train,
 )
 from heatmask.serving.web.serving import Serving
 
@@ -60,7 +61,7 @@ def create_app(serving: Serving) -> FastAPI:
     app.state.edits = CapacityLimiter(_EDITS_AT_ONCE)
     install(app, serving.access, serving.audit)
     install_errors(app)
-    for module in (info, datastore, infer, sessions, batch, jobs, health):
+    for module in (info, datastore, infer, sessions, batch, train, jobs, health):
         app.include_router(module.router)
     for prefix in ("/nninteractive", "/nninteractive/{model}"):
         app.include_router(nninteractive.router, prefix=prefix)

@@ -93,6 +93,15 @@ class BatchMessage(InferMessage):
         return {name: value for name, value in super().options.items() if name not in ours}
 
 
+class TrainMessage(Message):
+    """Beside the wish to train; the options are checked by the trainer."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What goes to the trainer."""
+        return {name: value for name, value in self.model_dump().items() if name != "client_id"}
+
+
 class NamedValue(BaseModel):
     """The name of a value of a label map."""
 

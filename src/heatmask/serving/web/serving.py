@@ -22,6 +22,7 @@ from heatmask.serving.web.limits import Limits
 from heatmask.serving.web.metrics import Metrics
 from heatmask.serving.web.nninteractive.leases import Leases
 from heatmask.serving.web.sessions import Sessions
+from heatmask.serving.web.training import Trainer
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Serving:
         Of requests and their work.
     outbox
         Sends submitted masks to the PACS that the studies are from; None if there is none.
+    labels
+        Table of image-level labels of the studies, for training.
     sampling
         Held while a sample is chosen, so that two people do not get the same.
     """
@@ -57,6 +60,7 @@ class Serving:
     port: int = 8000
     limits: Limits = field(default_factory=Limits)
     outbox: Outbox | None = None
+    labels: Path | None = None
 
     def __post_init__(self) -> None:
         """Make what belongs to these parts, and clear what a killed server left."""
@@ -68,6 +72,8 @@ class Serving:
         self.sessions = Sessions(self.store, self.limits.session_s)
         self.leases = Leases(self.limits)
         self.batch: Batch | None = None
+        device = self.app.conf.get("device", "auto")
+        self.trainer = Trainer(self.app, self.folder.parent, self.labels, device)
         self.sampling = threading.Lock()
 
     @property
@@ -99,6 +105,8 @@ class Serving:
         self.jobs.stop()
         if self.outbox is not None:
             self.outbox.stop()
+        if self.trainer.is_running:
+            self.trainer.stop()
 
     def close(self) -> bool:
         """Stop all work and delete what is half done; return whether the work came to its end."""

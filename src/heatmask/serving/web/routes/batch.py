@@ -1,4 +1,4 @@
-"""Batch inference and training, as MONAI Label's clients start and watch them."""
+"""Batch inference, as MONAI Label's clients start and watch it."""
 
 from typing import Annotated, Any
 
@@ -55,25 +55,3 @@ def stop_batch(serving: Served, person: Admin) -> dict[str, Any] | None:
     batch.stop()
     serving.audit.record(person, "stop batch", model=batch.model)
     return batch.describe()
-
-
-@router.get("/train/")
-@router.get("/train", include_in_schema=False)
-def show_training(
-    serving: Served, person: Annotator, all: bool = False, check_if_running: bool = False
-) -> None:
-    """Say that no training is running: the server has no trainers."""
-    raise NotFoundError("No training is running.")
-
-
-@router.post("/train/{model}")
-@router.post("/train/", include_in_schema=False)
-def start_training(serving: Served, person: Admin, model: str = "") -> None:
-    """Refuse to train."""
-    raise NotFoundError("This server has no trainers. Train with `heatmask train`.")
-
-
-@router.delete("/train/")
-@router.delete("/train", include_in_schema=False)
-def stop_training(serving: Served, person: Admin) -> None:
-    """Stop training, of which there is none."""

@@ -29,8 +29,13 @@ router = APIRouter()
 @router.get("/info/")
 @router.get("/info", include_in_schema=False)
 def show_info(serving: Served, person: Annotator) -> dict[str, Any]:
-    """Return models, strategies and how many studies are done."""
-    return serving.app.info()
+    """Return models, trainers, strategies and how many studies are done."""
+    serving.app.refresh_learned()
+    return {
+        **serving.app.info(),
+        "trainers": serving.trainer.describe(),
+        "train_stats": serving.trainer.describe_stats(),
+    }
 
 
 @router.post("/activelearning/{strategy}")
