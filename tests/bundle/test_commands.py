@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatmask.cli import app
+from heatmask.errors import InputError
 from heatmask.serving.bundle import ServedBundle
 from heatmask.serving.task import HeatmapInferTask
 from helpers.phantom import Phantom, make_phantom, write_phantom
@@ -116,6 +117,10 @@ def test_check(bundle: Path) -> None:
 
 def test_evaluate(bundle: Path, study: Path, slices: Path, tmp_path: Path) -> None:
     data = slices if bundle.name in LABELS else study
+    if bundle.name in LABELS and bundle.name != TYPES:
+        with pytest.raises(InputError, match="scored by class, and the bundle has lesion alone"):
+            run("evaluate", data, "--bundle", bundle, "-o", tmp_path, "--device", "cpu")
+        return
     run("evaluate", data, "--bundle", bundle, "-o", tmp_path, "--device", "cpu")
     (table,) = tmp_path.glob("per_*.csv")
     with table.open(encoding="utf-8") as file:

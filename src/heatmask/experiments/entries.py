@@ -108,9 +108,13 @@ def read_config(bundle: Path, name: str = "inference") -> Mapping[str, Any]:
 
 
 def list_label_words(bundle: Path) -> list[str]:
-    """Return what the tables that a bundle was trained on call its classes."""
+    """Return what tables of pictures call a bundle's classes: as the one that it was trained on.
+
+    Where one segment stands for several classes, a table has the segment's name.
+    """
     trained = (bundle / "configs" / "train.json").is_file()
-    words = read_config(bundle, "train").get("class_names") if trained else None
+    config = read_config(bundle, "train") if trained else {}
+    words = None if config.get("segment") else config.get("class_names")
     return list(words or read_config(bundle)["class_names"])
 
 
