@@ -1,5 +1,7 @@
 """A scan that was explained: masks are made from it without asking the network again."""
 
+import itertools
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,6 +113,26 @@ class Explained:
             seconds=seconds,
             provenance=replace(provenance, options={**provenance.options, **options}),
         )
+
+    def find_levels(self, options: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+        """Return where the thresholds lie between the ends of `calibration`, 0 and 1, by class.
+
+        Returns
+        -------
+        dict
+            ``used``, what these options lead to (see `make_mask`), and ``otsu``. None where no
+            voxel is above, and for ``used`` where there is none for the whole volume.
+        """
+        data, masker = self._list_volumes(), self._change_masker(options or {})
+        used = masker.find_thresholds(data) if masker.settings.has_threshold else ()
+        otsu = masker.change(threshold_rule="otsu").find_thresholds(data)
+        low, high = self.settings.calibration
+
+        def scale(raw: float) -> float | None:
+            return round((raw - low) / (high - low), 4) if math.isfinite(raw) else None
+
+        pairs = itertools.zip_longest(self.class_names, used, otsu, fillvalue=math.inf)
+        return {str(name): {"used": scale(one), "otsu": scale(two)} for name, one, two in pairs}
 
     def _list_volumes(self) -> dict[Hashable, Any]:
         names = ("scan", "heatmap", "probabilities", "slice_probabilities", "shown", "predicted")

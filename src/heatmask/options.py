@@ -33,6 +33,8 @@ class Option:
         Whether it may be None.
     in_panel : bool
         Whether a viewer offers it.
+    hint : str
+        What else to say where a value is refused, such as what an earlier one is now.
     """
 
     name: str
@@ -43,11 +45,13 @@ class Option:
     high: float = math.inf
     optional: bool = False
     in_panel: bool = False
+    hint: str = ""
 
     def check(self, value: Any) -> None:
         """Raise `OptionError` unless `value` may be given."""
         if not self._accepts(value):
-            raise OptionError(f"{self.name} must be {self.describe()}, got {value!r}.")
+            refusal = f"{self.name} must be {self.describe()}, got {value!r}. {self.hint}"
+            raise OptionError(refusal.rstrip())
 
     def _accepts(self, value: Any) -> bool:
         if value is None:

@@ -25,7 +25,7 @@ from heatmask.geometry import (
     find_slice_axis,
     order_as_stored,
 )
-from heatmask.masks.make import make_label_map
+from heatmask.masks.make import find_threshold, make_label_map
 from heatmask.masks.settings import MaskSettings
 from heatmask.percentile import find_percentile
 
@@ -306,12 +306,23 @@ class HeatmapToMaskd(MapTransform):
         """Add the mask to the dictionary."""
         out = dict(data)
         for key in self.key_iterator(out):
-            out["mask"] = self._make_label_map(out[key], out["scan"], np.asarray(out["shown"]))
+            heatmaps, scan, spacing, axis, shown = self._read(out, key)
+            labels = make_label_map(heatmaps, scan, spacing, axis, shown, self.settings)
+            out["mask"] = convert_to_dst_type(labels[None], out[key], dtype=torch.uint8)[0]
         return out
 
-    def _make_label_map(
-        self, heatmap: MetaTensor, scan: MetaTensor, shown: np.ndarray
-    ) -> MetaTensor:
+    def find_thresholds(self, data: Mapping[Hashable, Any]) -> list[float]:
+        """Return the threshold on the raw heatmap of each class, inf where no voxel is above."""
+        (key,) = self.keys
+        heatmaps, _, _, axis, shown = self._read(data, key)
+        return [
+            find_threshold(heatmap, axis, by_class, self.settings)
+            for heatmap, by_class in zip(heatmaps, shown.T, strict=True)
+        ]
+
+    def _read(self, data: Mapping[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
+        """Return heatmaps, scan, spacing, the array's slice axis and what is shown, as stored."""
+        heatmap, scan, shown = data[key], data["scan"], np.asarray(data["shown"])
         if heatmap.shape[1:] != scan.shape[1:]:
             raise InputError(
                 f"Heatmap and scan must share a grid, got {tuple(heatmap.shape[1:])} and "
@@ -322,10 +333,8 @@ class HeatmapToMaskd(MapTransform):
         axis = find_array_axis(affine, ras_axis)
         shown = order_as_stored(shown, affine, ras_axis)
         # Rounded: a rotated 1 mm grid gives 0.9999999 mm, and a reach of 2 mm would lose a voxel.
-        spacing: Any = tuple(round(float(s), 4) for s in scan.pixdim)
-        image, maps = scan[0].numpy(force=True), heatmap.numpy(force=True)
-        labels = make_label_map(maps, image, spacing, axis, shown, self.settings)
-        return convert_to_dst_type(labels[None], heatmap, dtype=torch.uint8)[0]
+        spacing = tuple(round(float(s), 4) for s in scan.pixdim)
+        return heatmap.numpy(force=True), scan[0].numpy(force=True), spacing, axis, shown
 
 
 class CalibrateHeatmapd(MapTransform):

@@ -77,11 +77,11 @@ def test_help_does_not_import_torch():
 
 def test_segment_takes_the_options_of_the_bundle(scan, tmp_path):
     words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--no-gate", "--no-snap"]
-    words += ["--threshold-rule", "level", "--threshold-level", "1.5", "--set", "batch_size=4"]
+    words += ["--threshold-rule", "fixed", "--threshold-level", "0.25", "--set", "batch_size=4"]
     done = runner.invoke(app, words)
     assert done.exit_code == 0, done.exception
     report = json.loads((tmp_path / "out" / "head_flair" / "report.json").read_text())
-    expected = {"gate": False, "snap": False, "threshold_rule": "level", "threshold_level": 1.5}
+    expected = {"gate": False, "snap": False, "threshold_rule": "fixed", "threshold_level": 0.25}
     assert report["parameters"].items() >= {**expected, "batch_size": 4}.items()
     assert report["finding"] in done.output.replace("\n", " ")
 

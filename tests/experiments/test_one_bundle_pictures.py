@@ -100,8 +100,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "transforms": [
                     {
                         "_target_": "heatmask.transforms.HeatmapToMaskd",
-                        "keys": "heatmap", "calibration": [0, 200], "threshold_rule": "level",
-                        "threshold_level": 55, "min_volume_mm3": 0, "smooth_mm": 0,
+                        "keys": "heatmap", "calibration": [0, 200], "threshold_rule": "fixed",
+                        "threshold_level": 0.275, "min_volume_mm3": 0, "smooth_mm": 0,
                     }
                 ],
             },

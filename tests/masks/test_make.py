@@ -59,8 +59,9 @@ def test_values_beyond_the_calibration_count_as_its_ends() -> None:
     assert abs(threshold_otsu(extreme)) > 100, "without clipping a few extremes would decide"
 
 
-def test_the_level_is_taken_at_its_word() -> None:
-    assert threshold_heatmap(draw_heatmap(), "level", CALIBRATION, level=-1.25) == -1.25
+@pytest.mark.parametrize(("level", "value"), [(0.0, -6.0), (0.475, -1.25), (1.0, 4.0)])
+def test_a_fixed_level_is_a_share_of_the_calibration(level: float, value: float) -> None:
+    assert threshold_heatmap(draw_heatmap(), "fixed", CALIBRATION, level) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("rule", ["otsu", "multi_otsu"])
@@ -87,7 +88,7 @@ def test_plateaus_are_told_apart(low: float, gap: float, rule: str) -> None:
 
 
 @pytest.mark.parametrize("calibration", [(4.0, -6.0), (1.0, 1.0), (np.nan, 1.0)])
-@pytest.mark.parametrize("rule", ["otsu", "level"])
+@pytest.mark.parametrize("rule", ["otsu", "fixed"])
 def test_a_calibration_the_wrong_way_round(calibration: tuple[float, float], rule: str) -> None:
     with pytest.raises(OptionError, match=r"calibration must be \(low, high\) with low < high"):
         threshold_heatmap(draw_heatmap(), rule, calibration)
@@ -349,11 +350,11 @@ def make_rules(**options: object) -> MaskSettings:
 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])
-@pytest.mark.parametrize("rule", ["otsu", "level"])
+@pytest.mark.parametrize("rule", ["otsu", "fixed"])
 def test_the_whole_way_along_every_axis(slice_axis: int, rule: str) -> None:
     heatmap, scan, lesion = make_case()
     shown = np.ones(SHAPE[slice_axis], bool)
-    rules = make_rules(threshold_rule=rule, min_volume_mm3=50)
+    rules = make_rules(threshold_rule=rule, threshold_level=0.6, min_volume_mm3=50)
     mask = make_mask(heatmap, scan, SPACING, slice_axis, shown, rules)
     others = tuple(a for a in range(3) if a != slice_axis)
     held = np.moveaxis(mask, slice_axis, 0)
@@ -383,7 +384,7 @@ def test_slices_that_are_not_shown_neither_decide_nor_appear() -> None:
     assert make_mask(wild, scan, SPACING, 2, ALL, rules)[..., 3].any()
 
 
-@pytest.mark.parametrize("rule", ["otsu", "multi_otsu", "level"])
+@pytest.mark.parametrize("rule", ["otsu", "multi_otsu", "fixed"])
 def test_no_shown_slice_gives_an_empty_mask(rule: str) -> None:
     heatmap, scan, _ = make_case()
     rules = make_rules(threshold_rule=rule)
@@ -427,7 +428,7 @@ def test_a_wide_faint_object_does_not_win_over_a_hot_one() -> None:
             SPACING,
             2,
             ALL,
-            make_rules(keep=keep, snap=False, threshold_rule="level"),
+            make_rules(keep=keep, snap=False, threshold_rule="fixed", threshold_level=0.6),
         )
         for keep in KEEP
     }
@@ -485,7 +486,10 @@ def test_smoothing_comes_after_snapping() -> None:
         ({"snap_distance_mm": -0.1}, "snap_distance_mm must be at least 0, got -0.1"),
         ({"smooth_mm": -1.0}, "smooth_mm must be at least 0, got -1.0"),
         ({"calibration": (4.0, -6.0)}, r"calibration must be \(low, high\) with low < high"),
-        ({"threshold_level": float("nan")}, "threshold_level must be a number, got nan"),
+        (
+            {"threshold_level": float("nan")},
+            "threshold_level must be a number from 0 to 1",
+        ),
     ],
 )
 def test_bad_settings(options: dict[str, object], message: str) -> None:

@@ -115,6 +115,37 @@ def test_masks_are_made_of_what_was_explained(folder, study):
         explained.make_mask({"gate": False})
 
 
+def test_the_answer_says_where_the_threshold_and_otsu_lie(folder, study, tmp_path):
+    task = make_task(folder)
+
+    def ask(image: Path = study, **options) -> dict[str, float | None]:
+        return task({"image": str(image), **options})[1]["threshold_levels"]["tumour"]
+
+    otsu = ask()["otsu"]
+    assert 0.2 < otsu < 0.9
+    assert ask() == {"used": otsu, "otsu": otsu}
+    fixed = {"threshold_rule": "fixed", "threshold_level": 0.25}
+    assert ask(**fixed) == {"used": 0.25, "otsu": otsu}
+    assert ask(preset="paper") == {"used": None, "otsu": otsu}
+    write_scan(tmp_path / "well_flair.nii.gz", lesion=False)
+    assert ask(tmp_path / "well_flair.nii.gz") == {"used": None, "otsu": None}
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 0.75])
+def test_a_fixed_level_cuts_the_heatmap_that_is_shown(folder, study, level):
+    explained = make_task(folder).explain({"image": str(study)})
+    options = {
+        "threshold_rule": "fixed", "threshold_level": level,
+        "min_volume_mm3": 0, "keep": "all", "smooth_mm": 0, "snap": False,
+    }  # fmt: skip
+    result = explained.make_result(options)
+    above = result.display > level
+    assert above.any()
+    assert not (above & (result.mask == 0)).any()
+    holes = result.mask.bool() & ~above
+    assert holes.sum() < 0.05 * above.sum(), "filled"
+
+
 def test_a_replaced_scan_is_another(folder, study, asked):
     """Also one of the same size and time as the one before."""
     task = make_task(folder)

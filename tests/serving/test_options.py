@@ -28,8 +28,8 @@ def test_panel_shows_the_bundles_own_defaults_first(panel):
         "gate_probability": 0.5,
         "amp": False,
         "preset": ["default", "paper"],
-        "threshold_rule": ["multi_otsu", "otsu", "level", "warm", "level_sets"],
-        "threshold_level": 0.0,
+        "threshold_rule": ["multi_otsu", "otsu", "fixed", "warm", "level_sets"],
+        "threshold_level": 0.5,
         "warm_level": 0.35,
         "min_volume_mm3": 100.0,
         "snap": True,
@@ -81,7 +81,7 @@ def test_panel_sent_back_as_it_came_means_the_defaults(panel):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("threshold_rule", "level", "level"),
+        ("threshold_rule", "fixed", "fixed"),
         ("min_volume_mm3", "12.5", 12.5),
         ("min_volume_mm3", 0, 0.0),
         ("gate", False, False),
@@ -98,9 +98,9 @@ def test_values_arrive_in_the_options_type(panel, name, value, expected):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("threshold_rule", "magic", "must be one of multi_otsu, otsu, level"),
-        ("threshold_rule", ["magic"], "must be one of multi_otsu, otsu, level"),
-        ("threshold_rule", 3, "must be one of multi_otsu, otsu, level"),
+        ("threshold_rule", "magic", "must be one of multi_otsu, otsu, fixed"),
+        ("threshold_rule", ["magic"], "must be one of multi_otsu, otsu, fixed"),
+        ("threshold_rule", 3, "must be one of multi_otsu, otsu, fixed"),
         ("min_volume_mm3", -1, "must be at least 0, got -1"),
         ("min_volume_mm3", "much", "must be at least 0, got 'much'"),
         ("min_volume_mm3", float("nan"), "must be at least 0"),
@@ -109,7 +109,13 @@ def test_values_arrive_in_the_options_type(panel, name, value, expected):
         ("min_volume_mm3", None, "must be at least 0"),
         ("min_volume_mm3", [], "must be at least 0"),
         ("gate_probability", 1.5, "must be a number from 0 to 1"),
-        ("threshold_level", "inf", "must be a number, got inf"),
+        ("threshold_level", "inf", "must be a number from 0 to 1, got inf"),
+        ("threshold_level", -2.5, "must be a number from 0 to 1, got -2.5"),
+        (
+            "threshold_rule",
+            "level",
+            "The rule level, in the heatmap's own unit, is now",
+        ),
         ("gate", 1, "true or false"),
         ("gate", "yes", "true or false"),
         ("slice_axis", 2, "one of coronal, axial, sagittal"),

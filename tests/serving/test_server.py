@@ -97,10 +97,10 @@ def test_infer_says_when_there_is_no_tumour(server):
 
 
 def test_options_reach_the_model(server):
-    options = {"threshold_rule": "level", "threshold_level": "50", "slice_axis": "coronal"}
+    options = {"threshold_level": "0.25", "min_volume_mm3": 1e6, "slice_axis": "coronal"}
     data, _, params = server.infer("p1-flair", options=options)
     assert not data.any()
-    assert params["options"]["threshold_level"] == 50.0
+    assert params["options"]["threshold_level"] == 0.25
     assert params["slices"]["count"] == 52
 
 

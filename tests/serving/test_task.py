@@ -171,11 +171,13 @@ def test_info_shows_a_segmentation_with_its_label_and_options(task):
 
 def test_options_change_the_mask_and_do_not_stay(task, scan):
     before = run(task, scan[0])[0]
-    none = run(task, scan[0], threshold_rule="level", threshold_level=50)[0]
+    low, high = (
+        run(task, scan[0], threshold_rule="fixed", threshold_level=level)[0] for level in (0.1, 0.9)
+    )
     large = run(task, scan[0], min_volume_mm3=1e6)[0]
     after = run(task, scan[0])[0]
     assert before.any()
-    assert not none.any()
+    assert low.sum() > high.sum() > 0
     assert not large.any()
     np.testing.assert_array_equal(before, after)
 
@@ -270,17 +272,17 @@ def test_threads_get_their_own_answers(task, tmp_path):
     ill, healthy = tmp_path / "ill-flair.nii.gz", tmp_path / "well-flair.nii.gz"
     write_scan(ill)
     write_scan(healthy, lesion=False)
-    jobs = [(ill, 0.0), (healthy, 0.0), (ill, 50.0)]
-    expected = [run(task, path, threshold_rule="level", threshold_level=v)[0] for path, v in jobs]
+    jobs = [(ill, 0.0), (healthy, 0.0), (ill, 1e6)]
+    expected = [run(task, path, min_volume_mm3=volume)[0] for path, volume in jobs]
     assert [mask.any() for mask in expected] == [True, False, False]
     wrong = []
 
     def work(offset: int) -> None:
         for call in range(15):
             k = (call + offset) % 3
-            path, level = jobs[k]
+            path, volume = jobs[k]
             try:
-                mask = run(task, path, threshold_rule="level", threshold_level=level)[0]
+                mask = run(task, path, min_volume_mm3=volume)[0]
                 if not np.array_equal(mask, expected[k]):
                     wrong.append((k, "other mask"))
             except Exception as error:  # noqa: BLE001 - reported below, from this thread

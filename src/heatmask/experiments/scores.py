@@ -77,7 +77,8 @@ class Scoring(Kept[Case]):
             lesion; of trained weights ``levels``: the Dice at each level.
         """
         data, heatmap = self.explanations.prepare(item), self.explanations.explain(item)
-        masker, low, high = self._prepare_masker()
+        masker = self._prepare_masker()
+        low, _ = masker.settings.calibration
         filled = heatmap.fill(data["image"], self.explanations.slice_axis, low)
         data |= {"heatmap": filled, "shown": heatmap.shown}
         result = self.explanations.pipeline.bring_to_scan(data)
@@ -99,38 +100,31 @@ class Scoring(Kept[Case]):
             scores["heatmap"] = score_heatmap(highest, reference, low)
             scores["slice_dice"] = {r: score_slices(m, reference, axis) for r, m in masks.items()}
         if not self.brief and not self.control:
-            levels = make_levels(result, masker, low, high)
+            levels = make_levels(result, masker)
             scores["levels"] = [score_dice(mask > 0, reference) for mask in levels]
         return scores
 
-    def _prepare_masker(self) -> tuple[HeatmapToMaskd, float, float]:
-        """Return the bundle's step from heatmap to mask, and the range that it works with."""
+    def _prepare_masker(self) -> HeatmapToMaskd:
+        """Return the bundle's step from heatmap to mask."""
         masker = self.explanations.pipeline.masker
         if self.control:
             every = (self.explanations.explain(case) for case in self.cases.cases)
             self._range = self._range or measure_range(list(every))
             masker.settings = replace(masker.settings, calibration=self._range)
-        return masker, *masker.settings.calibration
+        return masker
 
 
 def make_mask(result: Mapping[str, Any], masker: HeatmapToMaskd, **changes: Any) -> NDArray:
     """Return the label map (X, Y, Z) of a heatmap with some settings changed."""
-    settings = masker.settings
-    try:
-        masker.settings = replace(settings, **changes)
-        data: Any = dict(result)  # whose keys are words
-        return np.asarray(masker(data)["mask"][0])
-    finally:
-        masker.settings = settings
+    data: Any = dict(result)  # whose keys are words
+    return np.asarray(masker.change(**changes)(data)["mask"][0])
 
 
-def make_levels(
-    result: Mapping[str, Any], masker: HeatmapToMaskd, low: float, high: float
-) -> Iterator[NDArray]:
-    """Yield the masks at `N_LEVELS` levels above `low`, up to just below `high`."""
+def make_levels(result: Mapping[str, Any], masker: HeatmapToMaskd) -> Iterator[NDArray]:
+    """Yield the masks at `N_LEVELS` levels of the heatmap's range."""
     for step in range(N_LEVELS):
-        level = low + (high - low) * (step + 0.5) / N_LEVELS
-        yield make_mask(result, masker, threshold_rule="level", threshold_level=level)
+        level = (step + 0.5) / N_LEVELS
+        yield make_mask(result, masker, threshold_rule="fixed", threshold_level=level)
 
 
 def score_whole(

@@ -12,7 +12,7 @@ from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
 
-__all__ = ["MaskSettings", "make_label_map", "make_mask"]
+__all__ = ["MaskSettings", "find_threshold", "make_label_map", "make_mask"]
 
 
 def make_label_map(
@@ -58,7 +58,7 @@ def make_mask(
         return make_paper_mask(heatmap, slice_axis, shown, settings.otsu_offset)
     if settings.threshold_rule == "level_sets":
         return _make_level_set_mask(heatmap, scan, spacing_mm, slice_axis, shown, settings)
-    threshold = _find_threshold(heatmap, slice_axis, shown, settings)
+    threshold = find_threshold(heatmap, slice_axis, shown, settings)
     mask = heatmap > threshold
     slices_last = np.moveaxis(mask, slice_axis, -1)
     slices_last &= shown
@@ -104,13 +104,17 @@ def _make_level_set_mask(
     return clean_mask(mask, evidence, voxel_mm3, settings.min_volume_mm3, settings.keep)
 
 
-def _find_threshold(
+def find_threshold(
     heatmap: NDArray[np.float32], slice_axis: int, shown: NDArray[np.bool_], settings: MaskSettings
 ) -> float:
+    """Return the value of a raw heatmap above which the mask begins, inf if nowhere.
+
+    The parameters are those of `make_mask`.
+    """
     if not shown.any():
         return math.inf
     seen = heatmap if shown.all() else np.compress(shown, heatmap, slice_axis)
-    if settings.threshold_rule == "warm":
+    if settings.threshold_rule in ("warm", "level_sets"):
         return find_warm_level(seen, settings.warm_level)
     return threshold_heatmap(
         seen,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from heatmask.errors import OptionError
 from heatmask.options import check_options, option
 
-THRESHOLD_RULES = ("otsu", "multi_otsu", "level", "warm", "level_sets")
+THRESHOLD_RULES = ("otsu", "multi_otsu", "fixed", "warm", "level_sets")
 POLARITIES = ("bright", "dark")
 KEEP = ("strongest", "largest", "all")
 PRESETS = ("default", "paper")
@@ -28,14 +28,17 @@ class MaskSettings:
     )
     threshold_rule: str = option(
         "otsu",
-        "otsu, multi_otsu (stricter), level, warm (all above warm_level), or level_sets: heatmap "
+        "otsu, multi_otsu (stricter), fixed, warm (all above warm_level), or level_sets: heatmap "
         "and scan vote on the border of the warm part; nothing is snapped or smoothed after that.",
         choices=THRESHOLD_RULES,
         in_panel=True,
+        hint="The rule level, in the heatmap's own unit, is now fixed, with a level from 0 to 1.",
     )
     threshold_level: float = option(
-        0.0,
-        "Heatmap value for the rule level; of GP networks in logits: 0 is even odds.",
+        0.5,
+        "Threshold of the rule fixed: 0 is what nothing looks like, 1 the highest on a finding.",
+        low=0.0,
+        high=1.0,
         in_panel=True,
     )
     warm_level: float = option(
@@ -69,6 +72,11 @@ class MaskSettings:
     def __post_init__(self) -> None:
         check_options(self)
         check_calibration(self.calibration)
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the mask begins with one threshold for the whole volume."""
+        return self.preset != "paper"
 
 
 def check_calibration(calibration: tuple[float, float]) -> None:

@@ -18,7 +18,7 @@ def threshold_heatmap(
     heatmap: NDArray[np.float32],
     rule: str,
     calibration: tuple[float, float],
-    level: float = 0.0,
+    level: float = 0.5,
 ) -> float:
     """Return the value above which a voxel of `heatmap` (any shape, raw scale) is foreground.
 
@@ -27,12 +27,14 @@ def threshold_heatmap(
     rule
         ``"otsu"``: Otsu's two-class threshold of the values clipped to `calibration`;
         ``"multi_otsu"``: the upper threshold of three classes, stricter;
-        ``"level"``: the given `level`, in the heatmap's own unit (0 is even odds for the
-        logits of a GP network).
+        ``"fixed"``: the given `level`.
     calibration
         The bundle's fixed range (low, high) of the raw scale. Clipping to it keeps a few
         extreme values from deciding, and a heatmap that is constant inside it has no
         foreground: the answer is then ``inf``.
+    level
+        From 0, the low end of `calibration`, to 1, its high end: the scale of the heatmap that
+        people are shown. It means the same on every scan, and about the same of every bundle.
 
     Raises
     ------
@@ -41,8 +43,8 @@ def threshold_heatmap(
     """
     check_calibration(calibration)
     low, high = calibration
-    if rule == "level":
-        return float(level)
+    if rule == "fixed":
+        return float(low + level * (high - low))
     if rule not in THRESHOLD_RULES:
         raise OptionError(f"threshold_rule must be one of {THRESHOLD_RULES}, got {rule!r}.")
     counts, centers = _count_values(heatmap, low, high)

@@ -147,7 +147,8 @@ class HeatmapInferTask(InferTask):
         values, warnings = read_options(self._panel, request)
         extension, dtype = read_result_format(request)
         explained = self.explain(request, progress)
-        result = explained.make_result({n: v for n, v in values.items() if n in MASK_OPTIONS})
+        mask_options = {n: v for n, v in values.items() if n in MASK_OPTIONS}
+        result = explained.make_result(mask_options)
         summary = summarise_result(result)
         file = write_mask(result.mask, result.scan, extension, dtype, folder)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
@@ -155,6 +156,7 @@ class HeatmapInferTask(InferTask):
         return file, {
             **summary,
             "warnings": summary["warnings"] + warnings,
+            "threshold_levels": explained.find_levels(mask_options),
             "probabilities": {c["name"]: c["probability"] for c in summary["classes"]},
             "label_names": self._bundle.labels,
             "options": values,

@@ -181,7 +181,7 @@ def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
 def test_eight_clients_at_once_get_what_one_alone_gets(own_web: Web, tmp_path: Path) -> None:
     requests_ = [
         (MODEL, params, image)
-        for params in ("{}", '{"slice_axis": "coronal"}', '{"gate": false, "threshold_level": 1.5}')
+        for params in ("{}", '{"slice_axis": "coronal"}', '{"gate": false, "threshold_level": 0.7}')
         for image in ("p1-flair", "p2-flair")
     ] * 4
 
