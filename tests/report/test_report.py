@@ -22,7 +22,7 @@ from heatmask.errors import HeatmaskError, InputError, OutputError
 from heatmask.pipeline import Pipeline
 from heatmask.report import writer as writer_module
 from heatmask.report.overview import choose_slices, draw_overview, to_ras
-from heatmask.report.summary import describe_class, summarise_result
+from heatmask.report.summary import describe_class, describe_slices, summarise_result
 from heatmask.report.writer import CaseWriter
 from heatmask.result import Provenance, Result, describe_versions
 from heatmask.transforms import CalibrateHeatmapd, HeatmapToMaskd
@@ -188,6 +188,23 @@ def test_class_names_stay_as_they_were_written(name: str, begins: str) -> None:
     summary = summarise_result(make_result(class_names=(name,)))
     assert summary["finding"].startswith(f"{begins} predicted (p = 0.97)")
     assert summary["classes"][0]["name"] == name
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPI"])
+def test_the_suspicious_slices_are_named_as_they_are_stored(axcodes: str) -> None:
+    predicted = torch.from_numpy(PROBABILITIES)[:, None] >= 0.6
+    (tumour,) = summarise_result(make_result(axcodes, predicted=predicted))["classes"]
+    assert tumour["suspicious_slices"] == ([3, 4] if axcodes == "RAS" else [2, 3])
+    assert tumour["confidence"] == pytest.approx((0.55 + 0.97 + 0.6) / 3, abs=1e-6)
+    (none,) = summarise_result(make_result(tumour=False))["classes"]
+    assert (none["suspicious_slices"], none["confidence"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([4], "4"), ([0, 1, 2], "0-2"), ([1, 3, 4, 9], "1, 3-4, 9")]
+)
+def test_slices_are_named_in_ranges(numbers: list[int], text: str) -> None:
+    assert describe_slices(numbers) == text
 
 
 def test_no_warnings_from_a_data_loader() -> None:

@@ -26,7 +26,7 @@ from heatmask.pipeline import Pipeline
 from heatmask.serving.app import HeatmaskApp, make_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
-from heatmask.serving.task import HeatmapInferTask, hold_device, write_mask
+from heatmask.serving.task import HeatmapInferTask, hold_device, write_volume
 from helpers.phantom import make_phantom, write_phantom
 from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 
@@ -339,7 +339,7 @@ def test_a_device_is_held_by_one_under_any_name():
 def test_a_plain_tensor_has_no_place_and_is_not_written():
     plain = torch.zeros(1, 4, 5, 6, dtype=torch.uint8)
     with pytest.raises(TypeError, match="must be a MetaTensor"):
-        write_mask(plain, MetaTensor(plain), ".nrrd", "uint8")
+        write_volume(plain, MetaTensor(plain), ".nrrd", "uint8")
 
 
 @pytest.mark.fault("C")
@@ -353,12 +353,12 @@ def test_the_mask_lies_where_a_viewer_shows_a_scan_with_two_forms(tmp_path):
     nib.save(image, tmp_path / "flair.nii.gz")
     ((_, scan),) = load_scan(tmp_path / "flair.nii.gz")
     mask = MetaTensor(torch.zeros(1, 4, 5, 6, dtype=torch.uint8), affine=scan.affine)
-    _, header = nrrd.read(write_mask(mask, scan, ".nrrd", "uint8"))
+    _, header = nrrd.read(write_volume(mask, scan, ".nrrd", "uint8"))
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ qform
     np.testing.assert_allclose(header["space directions"], lps[:3, :3].T, atol=1e-4)
     np.testing.assert_allclose(header["space origin"], lps[:3, 3], atol=1e-4)
     for extension in (".nii.gz", ".nii"):
-        written = nib.load(write_mask(mask, scan, extension, "uint16"))
+        written = nib.load(write_volume(mask, scan, extension, "uint16"))
         assert written.get_data_dtype() == np.uint16
         np.testing.assert_allclose(written.get_sform(), sform, atol=1e-4)
         np.testing.assert_allclose(written.get_qform(), qform, atol=1e-4)

@@ -23,8 +23,12 @@ from heatmask.serving.learning import find_learned
 from heatmask.serving.store import Store
 from heatmask.serving.strategies import list_strategies
 from heatmask.serving.task import HeatmapInferTask, warm_up
+from heatmask.serving.views import HeatmapTask, LevelsTask, ViewTask
 
 logger = logging.getLogger(__name__)
+
+ServedTask = HeatmapInferTask | CorrectionTask | ViewTask
+"""A bundle, or what corrects its masks or shows its heatmap."""
 
 
 class HeatmaskApp(MONAILabelApp):
@@ -57,7 +61,7 @@ class HeatmaskApp(MONAILabelApp):
         Which networks are in memory.
     """
 
-    _infers: dict[str, HeatmapInferTask | CorrectionTask]
+    _infers: dict[str, ServedTask]
     _strategies: dict[str, Strategy]
 
     def __init__(
@@ -91,9 +95,14 @@ class HeatmaskApp(MONAILabelApp):
         return {n: task for n, task in self._infers.items() if isinstance(task, HeatmapInferTask)}
 
     @property
-    def tasks(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
-        """All that can be asked: the bundles, and the corrections of their masks."""
+    def tasks(self) -> dict[str, ServedTask]:
+        """All that can be asked: the bundles, what corrects their masks and shows heatmaps."""
         return self._infers
+
+    def info(self) -> dict[str, Any]:
+        """Describe the server to clients, which make an empty segment of each of its labels."""
+        labels = dict.fromkeys(label for task in self.models.values() for label in task.labels)
+        return {**super().info(), "labels": list(labels)}
 
     @property
     def strategies(self) -> dict[str, Strategy]:
@@ -145,16 +154,20 @@ class HeatmaskApp(MONAILabelApp):
                 self._failed[name] = folder
                 continue
             bundles = insert_learned(self.models, name, task)
-            self._infers = {**bundles, **make_correction_tasks(bundles, self.corrections)}
+            self._infers = self._add_others(bundles)
             self.loading.ready.add(name)
 
-    def init_infers(self) -> dict[str, HeatmapInferTask | CorrectionTask]:
+    def init_infers(self) -> dict[str, ServedTask]:
         """Read the bundles; their networks are loaded by `loading`, or when first needed."""
         given = self.conf.get("bundles")
         folders = given.split(os.pathsep) if given else [b.folder for b in list_bundles()]
         device = self.conf.get("device", "auto")
-        bundles = make_tasks(map(Path, folders), device, self.explanations)
-        return {**bundles, **make_correction_tasks(bundles, self.corrections)}
+        return self._add_others(make_tasks(map(Path, folders), device, self.explanations))
+
+    def _add_others(self, bundles: Mapping[str, HeatmapInferTask]) -> dict[str, ServedTask]:
+        """Return bundles, what corrects their masks, and what shows their heatmaps."""
+        corrections = make_correction_tasks(bundles, self.corrections)
+        return {**bundles, **corrections, **make_view_tasks(bundles)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the orders in which unlabelled samples come."""
@@ -264,6 +277,16 @@ def make_correction_tasks(
     kinds: dict[str, type[CorrectionTask]] = {"scribbles": ScribblesTask, "clicks": ClicksTask}
     return {
         f"{name}_{kind}": make(task, corrections)
+        for kind, make in kinds.items()
+        for name, task in bundles.items()
+    }
+
+
+def make_view_tasks(bundles: Mapping[str, HeatmapInferTask]) -> dict[str, ViewTask]:
+    """Return the tasks that show the heatmaps of bundles, by name."""
+    kinds: dict[str, type[ViewTask]] = {"levels": LevelsTask, "heatmap": HeatmapTask}
+    return {
+        f"{name}_{kind}": make(task)
         for kind, make in kinds.items()
         for name, task in bundles.items()
     }

@@ -29,7 +29,7 @@ from heatmask.serving.task import (
     find_shown_grid,
     read_image_path,
     read_result_format,
-    write_mask,
+    write_volume,
 )
 
 MAX_VOXELS = 64_000_000
@@ -110,7 +110,7 @@ class CorrectionTask(InferTask):
         answer = np.zeros(mask.shape, np.uint8)
         answer[roi] = mask[roi] == label
         volume, *_ = convert_to_dst_type(answer[None], explained.scan, dtype=torch.uint8)
-        file = write_mask(volume, explained.scan, extension, dtype, folder)
+        file = write_volume(volume, explained.scan, extension, dtype, folder)
         seconds = round(time.perf_counter() - start, 4)
         return file, {"label_names": {name: 1}, "seconds": {"total": seconds}}
 

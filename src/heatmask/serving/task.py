@@ -31,10 +31,11 @@ from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.explained import MASK_OPTIONS, Explained
 from heatmask.options import Option
 from heatmask.progress import Listener
-from heatmask.report.summary import summarise_result
 from heatmask.report.writer import save_volume
+from heatmask.result import Result
 from heatmask.serving.bundle import ServedBundle, measure_file
 from heatmask.serving.explained import Explanations, digest, digest_code, digest_scans, place
+from heatmask.serving.facts import gather_facts
 from heatmask.serving.options import read_options, show_option, to_config
 from heatmask.serving.store.links import find_scan, is_study, read_siblings
 
@@ -144,21 +145,31 @@ class HeatmapInferTask(InferTask):
             The scan, an option or the weights are not what they must be.
         """
         start = time.perf_counter()
-        values, warnings = read_options(self._panel, request)
         extension, dtype = read_result_format(request)
+        result, facts = self.answer(request, progress)
+        file = write_volume(result.mask, result.scan, extension, dtype, folder)
+        facts["seconds"]["total"] = round(time.perf_counter() - start, 4)
+        logger.info("%s: %s s", self._bundle.name, facts["seconds"])
+        return file, {**facts, "label_names": self._bundle.labels}
+
+    def answer(
+        self, request: Mapping[str, Any], progress: Listener | None = None
+    ) -> tuple[Result, dict[str, Any]]:
+        """Return what comes out of the scan at ``request["image"]``, and the facts about it.
+
+        Parameters
+        ----------
+        request, progress
+            As `__call__`, which see for the errors too.
+        """
+        values, warnings = read_options(self._panel, request)
         explained = self.explain(request, progress)
         mask_options = {n: v for n, v in values.items() if n in MASK_OPTIONS}
         result = explained.make_result(mask_options)
-        summary = summarise_result(result)
-        file = write_mask(result.mask, result.scan, extension, dtype, folder)
-        summary["seconds"]["total"] = round(time.perf_counter() - start, 4)
-        logger.info("%s: %s s", self._bundle.name, summary["seconds"])
-        return file, {
-            **summary,
-            "warnings": summary["warnings"] + warnings,
-            "threshold_levels": explained.find_levels(mask_options),
-            "probabilities": {c["name"]: c["probability"] for c in summary["classes"]},
-            "label_names": self._bundle.labels,
+        facts = gather_facts(explained, result, mask_options)
+        return result, {
+            **facts,
+            "warnings": facts["warnings"] + warnings,
             "options": values,
             "model": self._bundle.name,
             "version": self._bundle.version,
@@ -283,10 +294,10 @@ def list_scans(image: Path) -> tuple[str | dict[str, str], str, str | None]:
     return {**siblings, sequence: str(path)}, path.name, sequence
 
 
-def write_mask(
-    mask: Tensor, scan: MetaTensor, extension: str, dtype: str, folder: Path | None = None
+def write_volume(
+    volume: Tensor, scan: MetaTensor, extension: str, dtype: str, folder: Path | None = None
 ) -> str:
-    """Write a mask (1, X, Y, Z) to a new temporary file, compressed, and return its path.
+    """Write a volume (1, X, Y, Z) to a new temporary file, compressed, and return its path.
 
     It lies where the client's viewer shows the scan: a NIfTI carries the scan's own forms, an
     NRRD the affine that ITK takes for the scan.
@@ -294,19 +305,19 @@ def write_mask(
     Raises
     ------
     TypeError
-        The bundle made a plain tensor: without its affine it would land in a wrong place.
+        It is a plain tensor: without its affine it would land in a wrong place.
     OutputError
         The folder for temporary files cannot be written.
     """
-    if not isinstance(mask, MetaTensor):
-        raise TypeError(f"The mask must be a MetaTensor, got {type(mask).__name__}.")
+    if not isinstance(volume, MetaTensor):
+        raise TypeError(f"The volume must be a MetaTensor, got {type(volume).__name__}.")
     try:
         with tempfile.NamedTemporaryFile(suffix=extension, dir=folder, delete=False) as file:
             if extension == ".nrrd":
-                affine = find_shown_affine(scan, mask)
-                write_itk(mask[0].numpy(force=True), file.name, affine, np.dtype(dtype), True)
+                affine = find_shown_affine(scan, volume)
+                write_itk(volume[0].numpy(force=True), file.name, affine, np.dtype(dtype), True)
             else:
-                save_volume(mask, scan, Path(file.name), np.dtype(dtype))
+                save_volume(volume, scan, Path(file.name), np.dtype(dtype))
     except (OSError, RuntimeError) as error:  # ITK raises the latter
         raise OutputError(
             f"The folder '{folder or tempfile.gettempdir()}' must be writable, got: {error}. "
@@ -319,7 +330,7 @@ def warm_up() -> None:
     """Write and read a mask: ITK loads its parts when they are first used, which takes seconds."""
     mask = MetaTensor(torch.zeros(1, 2, 2, 2), torch.eye(4))
     for extension in RESULT_EXTENSIONS:
-        file = Path(write_mask(mask, mask, extension, RESULT_DTYPES[0]))
+        file = Path(write_volume(mask, mask, extension, RESULT_DTYPES[0]))
         read_itk_grid(file)
         file.unlink()
 

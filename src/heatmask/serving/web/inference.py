@@ -8,8 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from heatmask.errors import DeviceError, InputError, MethodError, OptionError
-from heatmask.serving.interactive import CorrectionTask
-from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.app import ServedTask
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.jobs import Job, JobError
 
@@ -34,7 +33,7 @@ class Inference:
         Where the mask is written.
     """
 
-    task: HeatmapInferTask | CorrectionTask
+    task: ServedTask
     scan: Path
     name: str
     options: dict[str, Any]

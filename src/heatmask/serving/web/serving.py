@@ -11,11 +11,9 @@ from fastapi import Depends, Request
 
 from heatmask.errors import NotFoundError
 from heatmask.serving.access import Access, AccessSettings, Audit, Person, Role, require
-from heatmask.serving.app import HeatmaskApp
-from heatmask.serving.interactive import CorrectionTask
+from heatmask.serving.app import HeatmaskApp, ServedTask
 from heatmask.serving.outbox import Outbox
 from heatmask.serving.store import Store
-from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.batch import Batch
 from heatmask.serving.web.jobs import Jobs
 from heatmask.serving.web.limits import Limits
@@ -83,8 +81,8 @@ class Serving:
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{scheme}://{host}:{self.port}"
 
-    def find_model(self, name: str) -> HeatmapInferTask | CorrectionTask:
-        """Return a model by its name, or what corrects its masks.
+    def find_model(self, name: str) -> ServedTask:
+        """Return a model by its name, or what corrects its masks or shows its heatmap.
 
         Raises
         ------

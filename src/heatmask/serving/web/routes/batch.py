@@ -7,9 +7,10 @@ from fastapi import Path as InPath
 from starlette.requests import Request
 
 from heatmask.errors import NotFoundError
+from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.batch import Batch
 from heatmask.serving.web.jobs import JobError
-from heatmask.serving.web.messages import BatchMessage, Chosen, read_message
+from heatmask.serving.web.messages import BatchMessage, Chosen, RequestError, read_message
 from heatmask.serving.web.serving import Admin, Annotator, Served
 from heatmask.serving.web.uploads import read_body
 
@@ -23,6 +24,8 @@ async def start_batch(
 ) -> dict[str, Any]:
     """Run a model on many images."""
     task = serving.find_model(model)
+    if not isinstance(task, HeatmapInferTask):
+        raise RequestError(f"{model[:80]} makes no whole mask. Choose another model.")
     message = read_message(await read_body(request, serving.limits), BatchMessage)
     if serving.batch is not None and serving.batch.is_running:
         raise JobError(429, "Batch inference is running already. Stop it first, or wait.", 30)

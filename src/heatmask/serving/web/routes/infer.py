@@ -35,6 +35,8 @@ async def infer(
     task = serving.find_model(model)
     async with receive_form(request, serving.tmp, serving.limits, ("file", "label")) as form:
         message = read_message(form.fields.get("params", ""), InferMessage)
+        if message.save_label and model not in serving.app.models:
+            raise RequestError(f"save_label must be false: {model[:80]} makes no whole mask.")
         client = name_client(person, message.client_id)
         image_id, scan, name = await run_sync(
             _find_scan, serving, form, person, client, image, session_id
