@@ -298,6 +298,7 @@ def test_several_classes_go_into_a_fourth_axis(tmp_path: Path, plain_picture: No
         display=torch.cat([one.display, 0.5 * one.display]),
         probabilities=torch.tensor([0.9, 0.1]),
         slice_probabilities=by_slice,
+        shown=by_slice >= 0.5,
         predicted=by_slice >= 0.5,
         class_names=("tumour", "oedema"),
     )

@@ -1,12 +1,18 @@
 """The heatmap as a volume and as segments, what is said beside them, and another mask at once."""
 
+import runpy
+import sys
+from unittest.mock import MagicMock
+
 import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+from monailabel.client import client
 from monailabel.client.client import MONAILabelClientException
 
 from heatmask.pipeline import Pipeline
+from helpers.project import PROJECT
 from helpers.server import MODEL, SLICER
 from helpers.serving_stub import tilt_affine
 from helpers.web import SLOW, Web
@@ -106,3 +112,21 @@ def test_a_rule_of_earlier_versions_is_refused_with_what_to_give(web):
     with pytest.raises(MONAILabelClientException) as failure:
         web.client.infer(MODEL, "p1-flair", {"threshold_rule": "level", "threshold_level": -1.5})
     assert "must be one of otsu, multi_otsu, fixed, got 'level'" in failure.value.msg
+
+
+def test_the_script_for_3d_slicer_lays_the_heatmap_over_the_scan(web, monkeypatch):
+    """With a stand-in for what it calls of 3D Slicer, which is not at hand."""
+    slicer = MagicMock()
+    monkeypatch.setitem(sys.modules, "slicer", slicer)
+    monkeypatch.setitem(sys.modules, "qt", MagicMock())
+    monkeypatch.setitem(sys.modules, "MONAILabelLib", client)
+    script = runpy.run_path(str(PROJECT / "apps/heatmask/slicer/show_heatmap.py"))
+    volume = script["show_heatmap"](MODEL, "p1-flair", web.url, lowest=0.2, gate=False)
+    (file, how), _ = slicer.util.loadVolume.call_args
+    assert nrrd.read(file)[0].dtype == np.float32
+    assert how == {"name": "p1-flair heatmap", "show": False}
+    volume.GetDisplayNode().SetThreshold.assert_called_once_with(0.2, 1.0)
+    slicer.util.setSliceViewerLayers.assert_called_once_with(
+        foreground=volume, foregroundOpacity=0.5
+    )
+    assert slicer.util.infoDisplay.call_args[0][0].startswith("Tumour predicted")
