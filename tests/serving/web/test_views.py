@@ -93,7 +93,7 @@ def test_the_list_of_models_stays_in_order_for_3d_slicer(web):
     )
     own, shown = (info["models"][name]["config"].keys() for name in (MODEL, HEATMAP))
     assert own - shown == {
-        "preset", "threshold_rule", "threshold_level", "min_volume_mm3", "snap",
+        "preset", "threshold_rule", "threshold_level", "warm_level", "min_volume_mm3", "snap",
     }  # fmt: skip
 
 
