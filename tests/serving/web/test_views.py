@@ -111,7 +111,8 @@ def test_what_is_no_mask_is_never_stored_as_one(web, model):
 def test_a_rule_of_earlier_versions_is_refused_with_what_to_give(web):
     with pytest.raises(MONAILabelClientException) as failure:
         web.client.infer(MODEL, "p1-flair", {"threshold_rule": "level", "threshold_level": -1.5})
-    assert "must be one of otsu, multi_otsu, fixed, got 'level'" in failure.value.msg
+    assert "must be one of otsu, multi_otsu, fixed" in failure.value.msg
+    assert "The rule level, in the heatmap's own unit, is now fixed" in failure.value.msg
 
 
 def test_the_script_for_3d_slicer_lays_the_heatmap_over_the_scan(web, monkeypatch):
