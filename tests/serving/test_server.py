@@ -65,7 +65,7 @@ def test_info_lists_the_model_for_slicer(server):
     assert model["type"] == "segmentation"
     assert model["labels"] == {"tumour": 1}
     assert list(model["config"]) == [
-        "preset", "threshold_rule", "threshold_level", "min_volume_mm3", "snap",
+        "preset", "threshold_rule", "threshold_level", "warm_level", "min_volume_mm3", "snap",
         "slice_axis", "gate", "gate_probability", "amp", "device",
     ]  # fmt: skip
     assert model["config"]["device"][0] == "cpu"

@@ -138,6 +138,7 @@ def find_studies(
     OptionError
         `sequences` or the pattern are not what they must be.
     """
+    check_sequences(sequences)  # before a folder is looked through
     scans, notes = _leave_out_unnamed_channels(*find_scans(path, pattern))
     return group_studies(scans, notes, path, pattern, sequences)
 

@@ -15,9 +15,6 @@ from heatmask.networks.blocks import make_norm, stack_convolutions
 from heatmask.networks.global_pooling import pool_top
 from heatmask.networks.pretrained import CHANNELS, STRIDE, PretrainedEncoder
 
-POOLED = (0.01, 0.04, 0.16)
-"""Shares of a map whose means are averaged to a logit."""
-
 
 class SelfTrainedNet(nn.Module):
     """EfficientNet-Lite0 with class logits and a heatmap.
@@ -86,8 +83,9 @@ class PooledClassifier(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return the logits (B, K) of the encoder's features."""
-        stages = [stage.flatten(2) for stage in features[3:]]
-        pooled = [part for stage in stages for part in (stage.mean(2), stage.amax(2))]
+        pooled: list[Tensor] = []
+        for stage in features[3:]:
+            pooled += [stage.mean((2, 3)), stage.amax((2, 3))]
         return self.fc(self.drop(torch.cat(pooled, dim=1)))
 
 
@@ -115,7 +113,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
         """Return the maps (B, K, H / 2, W / 2) of an image (B, 3, H, W)."""
-        stages = [project(stage) for project, stage in zip(self.project, features, strict=True)]
+        stages = [project(features[i]) for i, project in enumerate(self.project)]
         coarse = stages[4]
         for finer in stages[3:0:-1]:
             coarse = enlarge(coarse, finer) + finer
@@ -125,8 +123,8 @@ class Decoder(nn.Module):
 
 
 def pool_hottest(maps: Tensor) -> Tensor:
-    """Return the logits (B, K) of maps (B, K, H, W): the mean over `POOLED` of their hottest."""
-    return torch.stack([pool_top(maps, share) for share in POOLED]).mean(0)
+    """Return the logits (B, K) of maps (B, K, H, W): the mean of the hottest 1, 4 and 16 %."""
+    return torch.stack([pool_top(maps, share) for share in [0.01, 0.04, 0.16]]).mean(0)
 
 
 def enlarge(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -142,7 +140,7 @@ def show_upright(images: Tensor, side: int) -> Tensor:
     """
     upright = images.flip(2, 3).transpose(2, 3)
     longest = max(upright.shape[2:])
-    size = [max(1, round(length * side / longest)) for length in upright.shape[2:]]
+    size = [max(1, int(round(n * side / longest))) for n in upright.shape[2:]]  # noqa: RUF046 for TorchScript
     if longest != side:
         upright = F.interpolate(upright, size=size, mode="bilinear", antialias=longest > side)
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
