@@ -439,7 +439,11 @@ def test_the_picture_shows_what_radiologists_expect(axcodes: str, slice_axis: in
     """The planted lesion is right and in front: left in the picture, and in its upper half."""
     by_slice = torch.linspace(0.1, 0.97, SHAPE[slice_axis])[:, None]
     result = make_result(
-        axcodes, slice_axis=slice_axis, slice_probabilities=by_slice, predicted=by_slice >= 0.5
+        axcodes,
+        slice_axis=slice_axis,
+        slice_probabilities=by_slice,
+        predicted=by_slice >= 0.5,
+        shown=by_slice >= 0.5,
     )
     summary = summarise_result(result)
     figure = draw_overview(result, summary)
