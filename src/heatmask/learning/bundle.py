@@ -20,8 +20,8 @@ from heatmask.networks.weights import save_weights
 RANGE = (-4.0, 4.0)
 """Of the heatmap, which holds the logits of the mask: a probability of 0.02 to 0.98."""
 _MASK = {
-    "threshold_rule": "level",
-    "threshold_level": 0.0,
+    "threshold_rule": "fixed",
+    "threshold_level": 0.5,  # in the middle of `RANGE`: a logit of 0
     "snap": False,
     "smooth_mm": 0.0,
     "gate": False,
