@@ -1,5 +1,6 @@
 """`heatmask prelabel`: a mask of every study overnight, there at the next Next Sample."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from heatmask.networks.weights import save_weights
 from heatmask.serving.store import Store
 from heatmask.serving.store.labels import ORIGINAL
 from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.web.batch import Batch
 from helpers.dicom_studies import write_study
 from helpers.serving_stub import plant_network, write_bundle, write_scan
 
@@ -75,10 +77,13 @@ def test_it_goes_on_where_it_was_interrupted(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    infer, sleep = HeatmapInferTask.__call__, time.sleep
+    stopped = threading.Event()
+    infer, stop, sleep = HeatmapInferTask.__call__, Batch.stop, time.sleep
 
-    def note(self, request, progress=None, folder=None):
+    def wait_in_the_third(self, request, progress=None, folder=None):
         begun.append(Path(request["image"]).name.partition(".")[0])
+        if len(begun) == 3:
+            assert stopped.wait(60)
         return infer(self, request, progress, folder)
 
     def interrupt_in_the_third(seconds: float) -> None:
@@ -86,7 +91,12 @@ def test_it_goes_on_where_it_was_interrupted(
         if len(begun) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(HeatmapInferTask, "__call__", note)
+    def stop_and_go_on(self) -> None:
+        stop(self)
+        stopped.set()
+
+    monkeypatch.setattr(HeatmapInferTask, "__call__", wait_in_the_third)
+    monkeypatch.setattr(Batch, "stop", stop_and_go_on)
     with monkeypatch.context() as patch:
         patch.setattr("heatmask.serving.prelabel.time.sleep", interrupt_in_the_third)
         answer = run()
