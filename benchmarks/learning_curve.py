@@ -4,15 +4,18 @@ The validation masks of the LGG set play the corrections, in an order that the s
 that of the test patients, per volume, on the network's grid (2 mm pixels). All scans of the
 training and validation split are there with their slice labels, as uncorrected ones are in a
 store. What is computed is kept in OUT, and a run that was stopped goes on; ``--draw FIGURE`` draws
-what there is.
+what there is. With ``--order STRATEGY`` the corrections of the way joint come in the order in
+which a strategy of Next Sample would bring the validation patients, and not in a random one.
 """
 
 import argparse
 import csv
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +33,7 @@ from heatmask.masks.clean import clean_mask
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.networks.weights import load_weights
 from heatmask.pipeline import Pipeline
+from heatmask.report.score import measure_difference, score_scan
 
 BUNDLE = "brain_mri_gp_unet_segmentation"
 SIZES = (3, 10, 1, 5)
@@ -37,6 +41,12 @@ SIZE = (96, 112)
 """Pixels: holds every lesion of the set, and takes two thirds of the time of 128 x 128."""
 UNET_SLICES = 2048
 """Shown to the U-Net that is trained on the corrected masks alone."""
+ORDERED_SIZES = (3, 1, 5)
+JUDGES = (
+    BUNDLE, "brain_mri_gp_shuffle_unet_segmentation", "brain_mri_flair_selftrained_segmentation",
+)  # fmt: skip
+"""Whose results the strategies look at, the first choice first."""
+ORDERS = ("least_certain", "largest_lesion", "most_disagreement", "most_different")
 COLUMNS = ("method", "corrected", "seed", "patient", "dice", "cpu_s")
 NAMES = {
     "pseudo": "pseudo-masks alone",
@@ -45,6 +55,7 @@ NAMES = {
     "segmentation": "(b) segmentation",
     "segmentation_dea": "(b) with attribution augmentation",
     "joint_dea": "(a) with attribution augmentation",
+    **{f"joint:{order}": f"(a) by {order.replace('_', ' ')}" for order in ORDERS},
 }
 
 
@@ -99,6 +110,49 @@ class Curve:
                 predict = self.explain if method.startswith("joint") else self.predict
                 self.keep(method, count, seed, predict(network, test), spent)
 
+    def run_ordered(self, order: str, seeds: int) -> None:
+        """Compute the way joint with the patients in the order of a strategy."""
+        test, method = self.list_split("test"), f"joint:{order}"
+        chosen = self.sort(order)
+        print(order, *chosen, flush=True)
+        for seed in range(seeds):
+            for count in ORDERED_SIZES:
+                if not self.has(method, count, seed):
+                    begun = time.process_time()
+                    network = self.train(method, chosen[:count], seed)
+                    spent = time.process_time() - begun
+                    self.keep(method, count, seed, self.explain(network, test), spent)
+
+    def sort(self, order: str) -> list[str]:
+        """Return the validation patients in the order of a strategy; it sees no mask of a person.
+
+        Each is chosen as if those before it had been labelled.
+        """
+        scores = self.score()
+        left, labelled = list(scores), list[str]()
+        features = {patient: score["features"] for patient, score in scores.items()}
+        while left:
+            values = {
+                "least_certain": lambda p: 1 - (scores[p]["quality"] or 0),
+                "largest_lesion": lambda p: scores[p]["mask_ml"],
+                "most_disagreement": lambda p: scores[p]["disagreement"],
+                "most_different": measure_difference(features, labelled).__getitem__,
+            }
+            labelled.append(max(left, key=values[order]))
+            left.remove(labelled[-1])
+        return labelled
+
+    def score(self) -> dict[str, dict[str, Any]]:
+        """Return what the bundles say of the validation patients."""
+        path = self.out / "scores.json"
+        if not path.is_file():
+            judges = [Pipeline.from_bundle(name, device="cpu") for name in JUDGES]
+            images = {p: str(self.describe(p).image) for p in self.list_split("val")}
+            scores = {p: score_scan([judge(i, p) for judge in judges]) for p, i in images.items()}
+            path.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
     @staticmethod
     def plan(methods: list[str]) -> Iterator[tuple[str, int]]:
         """Return methods and sizes, what decides most first."""
@@ -114,7 +168,7 @@ class Curve:
             given = join_examples([self.masks[p] for p in corrected])
             epochs = max(1, UNET_SLICES // len(given))
             return train_unet(given.images, given.masks, epochs, seed)
-        way, _, augmented = method.partition("_")
+        way, _, augmented = method.partition(":")[0].partition("_")
         settings = LearnSettings(
             way=way, seed=seed, image_size=SIZE, max_epochs=2, start_epochs=2,
             attribution_augmentation=bool(augmented),
@@ -245,13 +299,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--methods", default="joint,segmentation,unet,segmentation_dea")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--order", choices=ORDERS, help="instead of --methods")
     parser.add_argument("--draw", type=Path)
     given = parser.parse_args()
     if given.draw:
         draw(given.out / "learning_curve.csv", given.draw)
         return
     torch.set_num_threads(1)
-    Curve(given.data, given.out).run(given.methods.split(","), given.seeds)
+    curve = Curve(given.data, given.out)
+    if given.order:
+        curve.run_ordered(given.order, given.seeds)
+    else:
+        curve.run(given.methods.split(","), given.seeds)
 
 
 if __name__ == "__main__":
