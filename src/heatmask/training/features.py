@@ -35,10 +35,11 @@ _FAR = 8.0
 
 
 class View(NamedTuple):
-    """What is known of images: their features, and where (B, 1, h, w) they are not black."""
+    """Features of images; where (B, 1, h, w) these are not black, and where heads are to look."""
 
     features: list[Tensor]
     inside: Tensor
+    searched: Tensor
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
@@ -66,7 +67,9 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         (N, side / 2, side / 2), uint8, upright: what borders are drawn by.
     inside : numpy.ndarray
         (N, side / 8, side / 8), bool: the box around what is not black.
-    labels, positions, places : Tensor
+    searched : numpy.ndarray
+        Likewise: the places that heads are to look at; all inside until `search` says which.
+    labels, positions, places, patients
         As of the slices.
     """
 
@@ -78,7 +81,8 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         side: int,
         mirror: bool = False,
     ) -> None:
-        self.labels, self.positions, self.places = slices.labels, slices.positions, slices.places
+        self.labels, self.positions = slices.labels, slices.positions
+        self.places, self.patients = slices.places, slices.patients
         self.side, self.mirror = side, mirror
         self._open(folder, len(slices))
         done = folder / "done.json"
@@ -89,6 +93,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
             self._compute(square, extractor, slice(start, start + len(square)))
             with write_atomically(done) as draft:
                 draft.write_text(str(start + len(square)), encoding="utf-8")
+        self.searched: NDArray[np.bool_] = self.inside
 
     def _open(self, folder: Path, count: int) -> None:
         side = self.side
@@ -112,6 +117,15 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         self.pictures[place] = (picture * 255).round().byte().numpy()
         self.inside[place] = find_inside(square)[:, 0].numpy()
 
+    def search(self, places: NDArray[np.bool_]) -> None:
+        """Let heads look at these places (N, side / 8, side / 8) alone."""
+        self.searched = places
+
+    @property
+    def searches(self) -> bool:
+        """Whether heads are to look at some places alone."""
+        return self.searched is not self.inside
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -126,10 +140,13 @@ class FeatureDataset(Dataset[dict[str, Any]]):
 
     def take(self, mirrored: int, index: Any) -> View:
         """Return what is known of an image or a slice of them, with 1 of their mirror images."""
-        inside = self.inside[index][..., None, :, :]
-        inside = inside[..., ::-1] if mirrored else inside
         features = [torch.from_numpy(np.array(stage[mirrored, index])) for stage in self.stages]
-        return View([stage.float() for stage in features], torch.from_numpy(np.array(inside)))
+        step = -1 if mirrored else 1
+        grids = (
+            torch.from_numpy(np.array(grid[index][..., None, :, ::step]))
+            for grid in (self.inside, self.searched)
+        )
+        return View([stage.float() for stage in features], *grids)
 
 
 class FeatureExtractor(nn.Module):

@@ -35,6 +35,8 @@ Maps = NDArray[np.float32]
 
 NOWHERE = -12.0
 """Logit of what lies beyond the picture."""
+_REST = 0.3
+"""Weight of what a head is taught where it is not to look."""
 _BATCH = 64
 
 
@@ -80,6 +82,47 @@ class HottestPooling(nn.Module):
         return pool_hottest(maps)
 
 
+class SearchingHead(nn.Module):
+    """A head that tells the classes apart by the places it searches alone.
+
+    Parameters
+    ----------
+    head
+        It makes the maps.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, view: View) -> Any:
+        """Return the logits (B, K); in training beside them the maps of all other places (n, K)."""
+        maps = self.head(view)
+        logits = pool_hottest(torch.where(view.searched, maps, NOWHERE))
+        if not self.training:
+            return logits
+        return logits, maps.movedim(1, 3)[(view.inside & ~view.searched)[:, 0]]
+
+
+class BinaryLoss(nn.Module):
+    """Binary cross-entropy of each class, targets as of `PositionOffsetLoss`."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, K)."""
+        labels = F.one_hot(target[:, 0].long(), logits.shape[1] + 1)[:, 1:].float()
+        offset = target[:, 1:] if target.shape[1] > 1 else 0.0
+        return F.binary_cross_entropy_with_logits(logits + offset, labels)
+
+
+class SearchLoss(BinaryLoss):
+    """The same of the places searched, and that all others show no class."""
+
+    def forward(self, output: Any, target: Tensor) -> Tensor:
+        """Return the mean loss of what `SearchingHead` gives in training."""
+        logits, rest = output
+        return super().forward(logits, target) + _REST * F.softplus(rest).mean()
+
+
 def train_heads(
     data: FeatureDataset,
     validation: FeatureDataset,
@@ -90,13 +133,17 @@ def train_heads(
     record: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[list[Head], list[float]]:
-    """Train heads on stages of these strides; return them with their validation losses."""
+    """Train heads on stages of these strides; return them with their validation losses.
+
+    Where the data say which places are to be searched, the heads look at these alone.
+    """
     objective, heads, losses = make_objective(data, settings, classes), [], []
     for number, own_strides in enumerate(strides):
         own = replace(settings, seed=100 * settings.seed + number)
         torch.manual_seed(own.seed)
         head, place = Head(classes, own_strides), folder / f"head{number}"
-        classifier = nn.Sequential(head, HottestPooling()).to(device)
+        whole = nn.Sequential(head, HottestPooling())
+        classifier = (SearchingHead(head) if data.searches else whole).to(device)
         ResumableTrainer(
             classifier, data, validation, objective, own, place, record, SimpleInferer()
         ).run()
@@ -121,11 +168,13 @@ def make_objective(data: FeatureDataset, settings: TrainSettings, classes: int) 
     negatives, prior = settings.negatives, None
     if settings.position_offset:
         prior = make_prior(data.positions, data.labels, classes, negatives)
-    weights = balance_classes(data.labels, classes, negatives)
     prepare = PrepareFeatures(prior)
     scores = {
         f"val_{name}": SliceScore(name, negatives, get_prediction) for name in ("auroc", "macro_f1")
     }
+    if data.searches:
+        return Objective(SearchLoss(), prepare, prepare, scores, BinaryLoss())
+    weights = balance_classes(data.labels, classes, negatives)
     return Objective(PositionOffsetLoss(weights, negatives), prepare, prepare, scores)
 
 

@@ -1,7 +1,8 @@
 """Train a `heatmask.networks.self_trained.SelfTrainedNet` from image-level labels, in stages.
 
 1. Features of the encoder as ImageNet left it, once.
-2. Heads on them, which classify; their mean map is the teacher.
+2. Heads on them, which classify; their mean map is the teacher. Where every image has a finding,
+   they look at the rarest places alone (`heatmask.training.rarity`).
 3. Pseudo-masks of the training images: the picture draws the border in the warm part of the map.
 4. The network itself, on labels and pseudo-masks at once.
 
@@ -10,10 +11,10 @@ What was completed is found again when a run goes on. No mask is read.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +32,15 @@ from heatmask.training.checkpoints import export_best, load_best, save_whole
 from heatmask.training.curve import draw_curves
 from heatmask.training.engine import draw_or_copy_weights
 from heatmask.training.features import FeatureDataset, FeatureExtractor
-from heatmask.training.heads import choose_heads, join_maps, train_heads
+from heatmask.training.heads import Head, Maps, choose_heads, join_maps, train_heads
 from heatmask.training.metrics import classify_slices, score_logits
 from heatmask.training.parts import describe_run
-from heatmask.training.pseudo_masks import Masks, draw_pseudo_masks, learn_polarity
+from heatmask.training.pseudo_masks import (
+    Masks,
+    draw_pseudo_masks,
+    learn_polarity,
+)
+from heatmask.training.rarity import RarityMeter, find_agreement, mark_rarest, weigh_maps
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset
 from heatmask.training.student import PseudoMaskDataset, train_student
@@ -43,6 +49,10 @@ logger = logging.getLogger(__name__)
 
 HEADS = ((8, 16), (16, 32), (4, 8, 16, 32))
 """Strides of the stages that a head looks at: fine ones draw small masks, coarse ones large."""
+RARE_HEAD = (8, 16, 32)
+"""Likewise, of heads that search the rarest places."""
+RARE_RULE = {"threshold_rule": "warm", "warm_level": 0.5}
+"""How the network that they teach makes its masks."""
 SPARED = 0.995
 """Share of the validation slices without a finding that must not be let through."""
 
@@ -69,6 +79,24 @@ class SelfTrainingSettings:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+class Taught(NamedTuple):
+    """What the teacher found.
+
+    Attributes
+    ----------
+    masks
+        (N, K, side / 2, side / 2), the pseudo-masks of the training images.
+    trusted
+        (N,), bool: which of them are to be learnt.
+    learnt
+        What the bundle's inference config is to say.
+    """
+
+    masks: Masks
+    trusted: NDArray[np.bool_]
+    learnt: dict[str, Any]
 
 
 class SelfTrainer:
@@ -111,13 +139,19 @@ class SelfTrainer:
         The report says under ``options`` what the bundle's inference config is to say: what was
         learnt beside the weights.
         """
-        polarity, masks = self.teach()
-        self.train(masks, self.folder / "student")
+        taught = self.teach()
+        self.train(taught, self.folder / "student")
         whole = self.join(self.folder / "student" / "best.pt")
-        self.ship(whole, {"polarity": polarity})
+        self.ship(whole, taught.learnt)
 
-    def teach(self) -> tuple[str, Masks]:
-        """Train the teacher; return the polarity of findings and the pseudo-masks."""
+    def teach(self) -> Taught:
+        """Train the teacher, and draw its pseudo-masks."""
+        views, others = self._extract_features()
+        if (self.data.labels == 0).any():
+            return self._teach_from_negatives(views, others)
+        return self._teach_from_rarity(views, others)
+
+    def _extract_features(self) -> tuple[FeatureDataset, FeatureDataset]:
         own = self.own
         encoder = PretrainedEncoder()
         if own.pretrained:
@@ -127,23 +161,66 @@ class SelfTrainer:
         place = self.folder / "features"
         views = FeatureDataset(self.data, extractor, place / "train", self.side, mirror=True)
         others = FeatureDataset(self.validation, extractor, place / "val", self.side)
-        classes = len(self.options.get("class_names", "1"))
+        return views, others
+
+    def _teach_from_negatives(self, views: FeatureDataset, others: FeatureDataset) -> Taught:
+        heads, merge = self._train_heads(views, others, HEADS, "heads"), bool(self.own.segment)
+        maps = join_maps(heads, views, merge)
+        for images in (self.data, self.validation, views) if merge else ():
+            images.labels = (images.labels > 0).float()
+        polarity = learn_polarity(maps, views, self.settings.seed)
+        masks = self._draw_masks(maps, views, polarity)
+        return Taught(masks, np.ones(len(masks), bool), {"polarity": polarity})
+
+    def _teach_from_rarity(self, views: FeatureDataset, others: FeatureDataset) -> Taught:
+        """Two teachers look; what the first finds is taken out of the second's memory.
+
+        Where they disagree, the first one's mask is not to be learnt.
+        """
+        meter, found = RarityMeter(views), []
+        shown = np.arange(len(views)), views.labels.long().numpy() - 1
+        for name in ("first", "second"):
+            rarity = meter.measure(views, self.folder / f"rarity_{name}.npy")
+            other = meter.measure(others, self.folder / f"rarity_{name}_val.npy")
+            views.search(mark_rarest(rarity, views.inside))
+            others.search(mark_rarest(other, others.inside))
+            heads = self._train_heads(views, others, [RARE_HEAD], f"heads_{name}")
+            found.append(weigh_maps(join_maps(heads, views), rarity))
+            meter.forget(found[-1][shown] > self.own.pseudo_level)
+        trusted = find_agreement(*(maps[shown] > self.own.pseudo_level for maps in found))
+        logger.info("Two teachers agree on %d of %d images.", trusted.sum(), len(trusted))
+        polarity = learn_polarity(found[0], views, self.settings.seed)
+        masks = self._draw_masks(found[0], views, polarity)
+        return Taught(masks, trusted, {"polarity": polarity, **RARE_RULE})
+
+    def _train_heads(
+        self,
+        views: FeatureDataset,
+        others: FeatureDataset,
+        strides: Sequence[Sequence[int]],
+        name: str,
+    ) -> list[Head]:
+        """Return the heads that learn the labels well enough."""
         heads, losses = train_heads(
-            views, others, own.head_seeds * HEADS, classes, self._plan_heads(),
-            self.folder / "heads", self.record, self.device,
-        )  # fmt: skip
-        chosen = choose_heads(losses, own.head_tolerance)
+            views,
+            others,
+            self.own.head_seeds * [*strides],
+            len(self.options.get("class_names", "1")),
+            self._plan_heads(),
+            self.folder / name,
+            self.record,
+            self.device,
+        )
+        chosen = choose_heads(losses, self.own.head_tolerance)
         logger.info(
             "Validation losses of the heads: %s; averaged are %s.",
             ", ".join(f"{loss:.3f}" for loss in losses), ", ".join(map(str, chosen)),
         )  # fmt: skip
-        merge = bool(own.segment)
-        maps = join_maps([heads[number] for number in chosen], views, merge)
-        for images in (self.data, self.validation, views) if merge else ():
-            images.labels = (images.labels > 0).float()
-        polarity = learn_polarity(maps, views, self.settings.seed)
+        return [heads[number] for number in chosen]
+
+    def _draw_masks(self, maps: Maps, views: FeatureDataset, polarity: str) -> Masks:
         path = self.folder / "pseudo_masks.npz"
-        return polarity, draw_pseudo_masks(maps, views, polarity, own.pseudo_level, path)
+        return draw_pseudo_masks(maps, views, polarity, self.own.pseudo_level, path)
 
     def _plan_heads(self) -> TrainSettings:
         own, count = self.own, len(self.data)
@@ -157,12 +234,12 @@ class SelfTrainer:
             label_smoothing=0.0,
         )
 
-    def train(self, masks: Masks, place: Path) -> None:
+    def train(self, taught: Taught, place: Path) -> None:
         """Train the network from its first weights on pseudo-masks, in place."""
         draw_first_weights(self.network, self.settings, self.own.pretrained)
         train_student(
             self.network.to(self.device),
-            PseudoMaskDataset(self.data, masks, self.side),
+            PseudoMaskDataset(self.data, taught.masks, taught.trusted, self.side),
             self.validation,
             self.settings,
             self.own.epoch_steps,

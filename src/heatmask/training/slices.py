@@ -51,6 +51,8 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         (N,).
     places : Tensor
         (N, 2), the volume's number and that of the slice in it.
+    patients : numpy.ndarray
+        (N,), names.
 
     Notes
     -----
@@ -71,6 +73,7 @@ class SliceDataset(Dataset[dict[str, Tensor]]):
         read = _read_pictures if pictures else _read_volumes
         size = (image_size[0], image_size[1])  # configs give a list
         self.images, self.labels, self.positions, self.places = read(volumes, preprocessing, size)
+        self.patients = np.array([volume.patient for volume in volumes])[self.places[:, 0]]
 
     def __len__(self) -> int:
         return len(self.images)

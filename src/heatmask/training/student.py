@@ -38,21 +38,30 @@ class PseudoMaskDataset(Dataset[dict[str, Any]]):
         The images.
     masks
         (N, K, n, n), bool, upright.
+    trusted
+        (N,), bool: whose masks are to be learnt; of the other images the label alone is.
     side
         Pixels of the square that an image is shown in.
     """
 
-    def __init__(self, slices: SliceDataset, masks: NDArray[np.bool_], side: int) -> None:
-        self.slices, self.masks, self.side = slices, masks, side
+    def __init__(
+        self,
+        slices: SliceDataset,
+        masks: NDArray[np.bool_],
+        trusted: NDArray[np.bool_],
+        side: int,
+    ) -> None:
+        self.slices, self.masks, self.trusted, self.side = slices, masks, trusted, side
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` (3, side, side), ``mask`` (K, n, n), label and position."""
+        """Return ``image`` (3, side, side), ``mask`` (K, n, n), trusted, label and position."""
         item = self.slices[index]
         square = show_upright(item["image"][None], self.side)[0]
-        return {**item, "image": square, "mask": torch.from_numpy(self.masks[index]).float()}
+        mask, trusted = torch.from_numpy(self.masks[index]).float(), bool(self.trusted[index])
+        return {**item, "image": square, "mask": mask, "trusted": trusted}
 
     def draw_evenly(self, count: int) -> WeightedRandomSampler:
         """Return what draws so many images, every label equally often."""
@@ -62,18 +71,18 @@ class PseudoMaskDataset(Dataset[dict[str, Any]]):
 
 
 class PrepareStudent:
-    """MONAI's `prepare_batch`: augmented images; as targets the labels' and the masks."""
+    """MONAI's `prepare_batch`: augmented images; as targets the labels', masks and trust."""
 
     def __init__(self, prior: PositionPrior | None, augmentation: PictureAugmentation) -> None:
         self.slices, self.augmentation = PrepareSlices(prior), augmentation
 
     def __call__(
         self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **how: Any
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return images (B, 3, n, n) and targets (B, 1 + K), (B, K, n / 2, n / 2)."""
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return images (B, 3, n, n) and targets (B, 1 + K), (B, K, n / 2, n / 2), (B,)."""
         images, masks = self.augmentation(batch["image"], batch["mask"])
         images, targets = self.slices({**batch, "image": images}, device, non_blocking, **how)
-        return images, (targets, masks.to(device))
+        return images, (targets, masks.to(device), batch["trusted"].to(device))
 
 
 class StudentLoss(nn.Module):
@@ -89,16 +98,20 @@ class StudentLoss(nn.Module):
         super().__init__()
         self.of_labels = of_labels
 
-    def forward(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the mean loss of logits and maps; an empty mask has no Dice loss."""
-        (linear, maps), (labels, masks) = output, target
-        pixels = F.binary_cross_entropy_with_logits(maps, masks)
+    def forward(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, ...]) -> Tensor:
+        """Return the mean loss of logits and maps, targets as of `PrepareStudent`.
+
+        An empty mask has no Dice loss; one that is not trusted teaches nothing.
+        """
+        (linear, maps), (labels, masks, trusted) = output, target
+        pixels = F.binary_cross_entropy_with_logits(maps, masks, reduction="none")
         shares, axes = maps.sigmoid(), (2, 3)
         overlap, total = (shares * masks).sum(axes), (shares + masks).sum(axes)
         dice = 1 - (2 * overlap + _SMALL) / (total + _SMALL)
         drawn = masks.flatten(2).any(2)
         classes = self.of_labels(linear, labels) + self.of_labels(pool_hottest(maps), labels)
-        return classes + pixels + 0.5 * (dice * drawn).mean()
+        of_masks = pixels.mean(axes) + 0.5 * dice * drawn
+        return classes + (of_masks * trusted[:, None]).mean()
 
 
 class UprightInferer(Inferer):
