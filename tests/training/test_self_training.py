@@ -195,6 +195,29 @@ def test_several_classes_may_teach_one_segment(pictures: Path) -> None:
     assert head["0.out.weight"].shape[0] == 2, "disc and bar"
 
 
+def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> None:
+    """From a table without "none": two teachers, and a rule of their own for the masks."""
+    labels = write_pictures(tmp_path / "data", ("disc", "bar"), 12)
+    bundle = train(tmp_path, labels)
+    config = read_json(bundle / "configs" / "inference.json")
+    assert (config["threshold_rule"], config["warm_level"]) == ("warm", 0.5)
+    assert config["network_def"]["num_classes"] == 2
+    assert "none_logit" not in config
+    run = tmp_path / "run"
+    count = len(np.load(run / "rarity_first.npy"))
+    assert np.load(run / "rarity_second.npy").shape == (count, 8, 8)
+    head = torch.load(run / "heads_second" / "head0" / "best.pt", weights_only=True)["model"]
+    assert head["head.out.weight"].shape[0] == 2
+    assert np.load(run / "pseudo_masks.npz")["masks"].any((2, 3)).sum(1).max() == 1
+    imsave(tmp_path / "one.png", draw("disc", 999, (90, 70)), check_contrast=False)
+    mask = np.asarray(segment(bundle, tmp_path / "one.png", tmp_path / "out").dataobj)
+    assert mask.any()
+    kept = {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint*.pt")}
+    bundle.rename(tmp_path / "moved")
+    train(tmp_path, labels)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint*.pt")} == kept
+
+
 def test_one_segment_needs_images_without_it(tmp_path: Path) -> None:
     labels = write_pictures(tmp_path / "data", ("disc", "bar"), 10)
     with pytest.raises(InputError, match=r"one segment 'lesion' .* there must be images without"):
@@ -303,7 +326,7 @@ def test_features_are_computed_once_and_go_on(tmp_path: Path) -> None:
     class Slices:
         images = torch.rand(20, 3, 40, 64)
         labels, positions = torch.zeros(20), torch.full((20,), 0.5)
-        places = torch.zeros(20, 2).long()
+        places, patients = torch.zeros(20, 2).long(), np.array(["P"] * 20)
 
         def __len__(self) -> int:
             return 20
@@ -354,7 +377,8 @@ def test_a_map_like_the_mask_has_no_loss() -> None:
     masks = torch.zeros(2, 1, 32, 32)
     masks[0, :, 8:24, 8:24] = 1
     label = torch.tensor([[1.0], [0.0]])
-    right = loss((20 * label - 10, 20 * masks - 10), (label, masks))
-    wrong = loss((20 * label - 10, 20 * masks.flip(0) - 10), (label, masks))
+    target = label, masks, torch.ones(2, dtype=torch.bool)
+    right = loss((20 * label - 10, 20 * masks - 10), target)
+    wrong = loss((20 * label - 10, 20 * masks.flip(0) - 10), target)
     assert right < 0.01
     assert wrong > 1
