@@ -50,6 +50,7 @@ class ReadSettings:
     needed: str | None = None
     required: str | None = None
     min_slices: int = 2
+    single_slices: bool = False
     size_mm: Sequence[float] | None = (70.0, 400.0)
     image_size: Sequence[int] | None = None
     pixel_spacing_mm: float = option(2.0, "Pixel size that the network was trained on.", low=0.01)
@@ -179,6 +180,7 @@ def make_preprocessing(options: Options) -> Compose:
         needed=read.needed,
         required=read.required,
         min_slices=read.min_slices,
+        single_slices=read.single_slices,
         size_mm=read.size_mm,
         zero_air=read.image_size is None,
     )

@@ -212,6 +212,10 @@ def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> No
     imsave(tmp_path / "one.png", draw("disc", 999, (90, 70)), check_contrast=False)
     mask = np.asarray(segment(bundle, tmp_path / "one.png", tmp_path / "out").dataobj)
     assert mask.any()
+    volume = np.stack([draw("disc", number, (64, 64)) for number in range(3)], -1)
+    scan = write_nifti(tmp_path / "volume.nii.gz", volume, make_affine((1, 1, 4), "RAS"))
+    with pytest.raises(InputError, match=r"a single slice .* each of the 3 slices"):
+        segment(bundle, scan, tmp_path / "out")
     kept = {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint*.pt")}
     bundle.rename(tmp_path / "moved")
     train(tmp_path, labels)

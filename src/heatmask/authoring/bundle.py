@@ -123,6 +123,8 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
         out["method"] = methods[0]
     if task.none_logit:
         out["none_logit"] = True
+    if task.pictures and not task.negatives:  # it would see a finding in every slice of a volume
+        out["single_slices"] = True
     return out | dict(made.training.learnt)
 
 

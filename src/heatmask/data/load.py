@@ -54,6 +54,8 @@ class LoadSequencesd(MapTransform):
         What the network takes, in the order of its channels; None for `sequences`.
     min_slices
         Least number of voxels along each axis.
+    single_slices
+        Refuse a scan of several slices: for networks that see a finding in every slice.
     needed
         A sequence without which the network is not to be trusted: there is a warning where it is
         absent.
@@ -87,9 +89,10 @@ class LoadSequencesd(MapTransform):
         size_mm: Sequence[float] | None = None,
         channels: Sequence[str] | None = None,
         zero_air: bool = False,
+        single_slices: bool = False,
     ) -> None:
         super().__init__(keys)
-        self.size_mm, self.zero_air = size_mm, zero_air
+        self.size_mm, self.zero_air, self.single_slices = size_mm, zero_air, single_slices
         self.required = required
         self.sequences, self.needed = check_sequences(sequences), needed
         self.channels = check_sequences(channels or sequences)
@@ -114,6 +117,13 @@ class LoadSequencesd(MapTransform):
         doubts = [doubt for v in zeroed.values() for doubt in check_plausible(v, self.size_mm)]
         volumes = zeroed if self.zero_air else {n: scan.volume for n, scan in loaded.items()}
         scan = volumes[roles.reference]
+        count = min(scan.shape[1:])
+        if self.single_slices and count > 1:
+            raise InputError(
+                "This network takes a single slice that shows a finding, and would see one in each "
+                f"of the {count} slices of this scan. Give one slice: a picture, a DICOM file or a "
+                "volume of one slice."
+            )
         scan.meta["warnings"] = list(dict.fromkeys([
             *(warning for volume in volumes.values() for warning in get_warnings(volume)),
             *doubts,
