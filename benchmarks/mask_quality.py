@@ -59,7 +59,7 @@ def main() -> None:
 
 def list_volumes(place: Place, bundle: Path) -> list[Case]:
     """Return the volumes of the split that have a reference mask."""
-    cases = list_cases(place, read_config(bundle)["sequences"], ["finding"], place.split)
+    cases = list_cases(place, read_config(bundle)["sequences"], {}, place.split)
     return list(cases.cases)
 
 

@@ -324,7 +324,7 @@ def test_tables_that_cannot_be_learnt_from(tmp_path: Path, text: str, message: s
     [
         ([], "got none"),
         (["cat", "Cat"], "differ in more than case"),
-        (["cat", "none"], "none of none, healthy, 0, background; got 'cat', 'none'"),
+        (["cat", "none"], "none of none, healthy, normal, 0, background; got 'cat', 'none'"),
         (["cat", "background"], "got 'cat', 'background'"),
         (["$print(1)"], "got '.print"),
         (["cat", ""], "got 'cat', ''"),

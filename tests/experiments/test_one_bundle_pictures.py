@@ -19,6 +19,8 @@ from heatmask.experiments.cases import Place, read_references
 from heatmask.experiments.one_bundle import evaluate_bundle
 from heatmask.experiments.one_bundle_page import write_evaluation
 from heatmask.experiments.results import Comparison
+from heatmask.experiments.scores import UNGATED
+from heatmask.experiments.simulation import simulate
 from helpers.planted import PlantedClassifier
 
 NAMES = ("dim", "bright")
@@ -134,7 +136,9 @@ def test_pictures_are_scored_on_their_own_grid(bundle: Path, archive: Path, tmp_
     assert get(found, "planted, not snapped, right class only") == [1, 1, 0, 1]
     assert get(found, "planted", "reference_size") == [77] * 4
     assert found.predictions[0].class_scores.confusion.tolist() == [[1, 0], [1, 2]]
-    assert found.notes == ["Groups are guessed from neighbouring slices and approximate patients."]
+    assert found.notes == [
+        "Groups are guessed from images that look alike and approximate patients."
+    ]
     write_evaluation(found, tmp_path / "scores")
     written = {path.name for path in (tmp_path / "scores").iterdir()}
     assert written == {"per_picture.csv", "summary.json", "evaluation.md", "evaluation.png"}
@@ -205,9 +209,103 @@ def test_where_nothing_can_be_scored_it_is_refused(bundle: Path, archive: Path, 
         run(bundle, archive, split=split)
 
 
-def test_a_bundle_of_one_class_is_not_scored_on_pictures(archive: Path, bundle_dir: Path) -> None:
-    with pytest.raises(InputError, match="by class, and the bundle has tumour alone"):
-        run(bundle_dir, archive)
+SEGMENT = {"class_names": list(NAMES), "segment": "lesion"}
+
+
+@pytest.fixture
+def finder(bundle: Path, tmp_path: Path) -> Path:
+    """One segment for both classes: what is brighter than the head, where its logit is above 0."""
+    folder = shutil.copytree(bundle, tmp_path / "finder_segmentation")
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["class_names"] = ["lesion"]
+    network = config["evaluator"]["network"]
+    network |= {"gains": [1.0], "offsets": [-120.0]}
+    masker = config["evaluator"]["postprocessing"]["transforms"][0]
+    masker |= {"calibration": [-60, 200], "threshold_rule": "otsu"}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    path.with_name("train.json").write_text(json.dumps(SEGMENT), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def mixed(archive: Path) -> Path:
+    """The archive with three test pictures of a head alone, one of them with something bright."""
+    with (archive / "labels.csv").open("a", encoding="utf-8") as table:
+        for number, level in enumerate((90, 90, 250)):
+            picture, _ = paint(number, level)
+            Image.fromarray(picture).save(archive / f"images/n{number}.png")
+            table.write(f"images/n{number}.png,,normal,test,{20 + number}\n")
+        for split in ("train", "val"):
+            shutil.copyfile(archive / "images/n0.png", archive / f"images/{split}.png")
+            table.write(f"images/{split}.png,,normal,{split},{split}\n")
+    return archive
+
+
+def test_pictures_with_a_finding_and_without_are_told_apart(
+    finder: Path, mixed: Path, tmp_path: Path
+) -> None:
+    found = run(finder, mixed)
+    assert [case.labels for case in found.cases.cases] == [(1,)] * 4 + [(0,)] * 3
+    assert found.cases.findings.tolist() == [True] * 4 + [False] * 3
+    gated, ungated = (
+        next(row for row in found.rows if row.name == name)
+        for name in ("planted", f"planted, {UNGATED}")
+    )
+    # What the head alone shows has no Dice, whatever is masked there.
+    assert np.isnan(gated.dice).tolist() == [False] * 4 + [True] * 3
+    assert (found.count_missed(gated), found.count_false(gated)) == (0, 1)
+    assert found.count_false(ungated) == 3
+    assert found.find_dice(gated).mean == pytest.approx(np.mean(gated.dice[:4]))
+    write_evaluation(found, tmp_path / "scores")
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["pictures"]["none"], summary["pictures"]["lesion"]) == (3, 4)
+    assert summary["pictures"]["auroc"] == pytest.approx((4 * 2 + 4 / 2) / 12)
+    own = summary["methods"][0]
+    assert (own["n_counted"], own["found_without_mask"], own["masked_without_finding"]) == (4, 0, 1)
+    text = (tmp_path / "scores" / "evaluation.md").read_text(encoding="utf-8")
+    assert "| without mask, of 4 | masked, of 3 without lesion |" in text
+    with (tmp_path / "scores" / "per_picture.csv").open(encoding="utf-8") as file:
+        last = next(row for row in csv.DictReader(file) if row["picture"] == "n2.png")
+    assert (last["lesion"], last["dice"]) == ("0", "")
+    assert float(last["probability"]) > 0.5
+
+
+def test_a_finding_without_mask_is_counted(finder: Path, mixed: Path) -> None:
+    picture, _ = paint(0, 90)
+    Image.fromarray(picture).save(mixed / "images/a/0.png")
+    found = run(finder, mixed)
+    missed, ungated = found.rows[0], found.rows[2]
+    assert ungated.name == f"planted, {UNGATED}"
+    assert (found.count_missed(missed), missed.dice[0]) == (1, 0)
+
+
+def test_the_table_may_call_a_finding_by_the_segment(finder: Path, mixed: Path) -> None:
+    table = mixed / "labels.csv"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace(",dim,", ",lesion,").replace(",bright,", ",lesion,"), "utf-8")
+    assert run(finder, mixed).cases.findings.sum() == 4
+    table.write_text(text.replace(",dim,", ",cyst,"), "utf-8")
+    with pytest.raises(InputError, match="label 'cyst' is none of bright"):
+        run(finder, mixed)
+
+
+@pytest.mark.fault("E")
+def test_a_mask_that_contradicts_its_label_is_left_out(finder: Path, mixed: Path) -> None:
+    change_table(mixed, "images/n0.png,", "images/n0.png,masks/a/0.png")
+    left_out = run(finder, mixed).cases.left_out
+    assert list(left_out) == ["n0.png"]
+    assert "By its label it shows nothing" in left_out["n0.png"]
+
+
+def test_a_simulated_user_corrects_what_shows_something(
+    finder: Path, mixed: Path, tmp_path: Path
+) -> None:
+    place = Place(str(mixed), str(tmp_path / "cache"), device="cpu")
+    cases, courses = simulate(finder, place, {}, 1)
+    assert [case.name for case in cases.cases] == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
+    assert {course.case for course in courses} == {case.name for case in cases.cases}
+    assert not cases.left_out
 
 
 def test_a_picture_without_a_class_is_left_out(bundle: Path, archive: Path) -> None:

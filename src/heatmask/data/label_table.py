@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -84,6 +84,11 @@ class LabelTable:
     def has_negatives(self) -> bool:
         """Whether some images show none of the classes; always so with one class."""
         return any(row.label == 0 for row in self.rows)
+
+    def join_classes(self, name: str) -> "LabelTable":
+        """Return the table with one class that stands for all of its own."""
+        rows = tuple(replace(row, label=min(row.label, 1)) for row in self.rows)
+        return replace(self, class_names=(name,), rows=rows)
 
     def select(self, *splits: str) -> tuple[LabelledImage, ...]:
         """Return the images of splits, in the order of the table."""

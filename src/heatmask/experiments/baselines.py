@@ -17,7 +17,7 @@ from heatmask.errors import InputError
 from heatmask.experiments.cases import Case, Cases, find_slices
 from heatmask.experiments.classifier_metrics import compute_relative_positions
 from heatmask.experiments.heatmaps import Explanations
-from heatmask.experiments.scores import Scores, score_whole
+from heatmask.experiments.scores import Scores, keep_sizes, score_whole
 from heatmask.experiments.store import Kept, digest, digest_code, digest_file
 from heatmask.geometry import measure_spacing_mm
 from heatmask.training.position import PositionPrior
@@ -220,7 +220,8 @@ class BaselineScoring(Kept[Case]):
 
         def score(mask: Mask, outline: bool = True) -> Scores:
             outline &= not self.brief
-            return score_whole(mask, reference, affine, axis, pictures, outline)
+            scores = score_whole(mask, reference, affine, axis, pictures, outline)
+            return keep_sizes(scores) if self.cases.shows_nothing(item) else scores
 
         found = score_baselines(image, affine, axis, pictures, score)
         if self.cases.training_labels and not self.brief:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,28 @@ class Case:
     image
         What the bundle's preprocessing takes.
     reference
-        File of the human's mask.
+        File of the human's mask; None for a picture that shows nothing.
     labels
-        Of a volume: 0 or 1 of each slice. Of a picture: its class, from 0, alone.
+        Of a volume: 0 or 1 of each slice. Of a picture alone: 0 or 1 where there is one class, else
+        its class, from 0.
     """
 
     name: str
     cluster: str
     image: Any = field(hash=False)
-    reference: Path
+    reference: Path | None
     labels: tuple[int, ...]
 
     @property
     def files(self) -> list[Path]:
-        """The scans, then the reference."""
+        """The scans, then the reference if there is one."""
         scans = self.image.values() if not isinstance(self.image, str) else [self.image]
-        return [*map(Path, scans), self.reference]
+        return [*map(Path, scans), *([self.reference] if self.reference else [])]
 
     def load_reference(self, scan: MetaTensor) -> NDArray[np.bool_]:
         """Return the mask (X, Y, Z) on the voxels of its scan (1, X, Y, Z), True inside.
+
+        All False for a picture that shows nothing.
 
         Raises
         ------
@@ -123,6 +127,8 @@ class Case:
                 f"Each slice must have one label; the scan has {count} slices and "
                 f"{len(self.labels)} labels. Correct its lines in slice_labels.csv."
             )
+        if self.reference is None:
+            return np.zeros(scan.shape[1:], bool)
         mask, affine = read_reference(self.reference)
         if not is_picture(self.reference):
             return match_voxels(mask, affine, scan.shape[1:], np.asarray(scan.affine))
@@ -167,18 +173,41 @@ class Cases:
 
     @property
     def pictures(self) -> bool:
-        """Whether these are single 2D pictures: scored in pixels, by class."""
+        """Whether these are single 2D pictures, scored in pixels."""
         return bool(self.classes)
+
+    @property
+    def by_class(self) -> bool:
+        """Whether these are pictures of several classes, each of which shows one."""
+        return len(self.classes) > 1
+
+    @cached_property
+    def findings(self) -> NDArray[np.bool_]:
+        """Which cases show something."""
+        return np.array([not self.shows_nothing(case) for case in self.cases])
 
     @property
     def unit(self) -> str:
         """What a case is, in one word."""
         return "picture" if self.pictures else "volume"
 
+    @property
+    def image(self) -> str:
+        """What has a label, in one word."""
+        return "picture" if self.pictures else "slice"
+
     @cached_property
     def clusters(self) -> list[str]:
         """The cluster of each case."""
         return [case.cluster for case in self.cases]
+
+    def shows_nothing(self, case: Case) -> bool:
+        """Whether there is nothing to be found: in some pictures, where there is one class."""
+        return len(self.classes) == 1 and case.labels == (0,)
+
+    def keep_findings(self) -> "Cases":
+        """Return the cases that show something; the others are not left out, but no part of it."""
+        return replace(self, cases=tuple(compress(self.cases, self.findings)))
 
     def leave_out(self, reasons: Mapping[str, str]) -> "Cases":
         """Return the cases without those that cannot be scored.
@@ -209,15 +238,21 @@ def list_volumes(
     return list_labelled_volumes(data, pattern, labels, patients, split, sequences)
 
 
-def list_cases(place: Place, sequences: Sequence[str], classes: Sequence[str], split: str) -> Cases:
-    """Return the cases of a split, without those that have no reference mask.
+def list_cases(
+    place: Place, sequences: Sequence[str], words: Mapping[str, str], split: str
+) -> Cases:
+    """Return the cases of a split, without those that lack a reference mask.
+
+    A picture that shows nothing needs none, if the bundle has one class. With several it is left
+    out: such a bundle says which of them a picture shows.
 
     Parameters
     ----------
     sequences
         What the bundle takes.
-    classes
-        What the table of pictures calls the bundle's classes, in their order.
+    words
+        What the table of pictures calls the bundle's classes, in their order: see
+        `heatmask.experiments.entries.list_label_words`.
 
     Raises
     ------
@@ -225,12 +260,7 @@ def list_cases(place: Place, sequences: Sequence[str], classes: Sequence[str], s
         A table is not what it must be, or no case is left.
     """
     if place.pictures:
-        if len(classes) < 2:
-            raise InputError(
-                f"Pictures are scored by class, and the bundle has {classes[0]} alone. Give "
-                "volumes with patients.csv and slice_labels.csv, or a bundle of several classes."
-            )
-        return _list_pictures(place, read_pictures(place, classes), split)
+        return _list_pictures(place, read_pictures(place, words), split)
     found, problems = [], {}
     for volume in list_volumes(place, sequences, split, place.pattern):
         masks = sorted(volume.path.parent.glob(place.reference_pattern))
@@ -248,10 +278,16 @@ def list_cases(place: Place, sequences: Sequence[str], classes: Sequence[str], s
     return cases.leave_out({**problems, **dict(place.unusable)})
 
 
-def read_pictures(place: Place, classes: Sequence[str]) -> LabelTable:
-    """Return the table of pictures."""
+def read_pictures(place: Place, words: Mapping[str, str]) -> LabelTable:
+    """Return the table of pictures; see `list_cases`."""
     path, patients = Path(place.data) / place.labels, find_patient_column(place)
-    return read_label_table(path, place.data, classes, patient_column=patients)
+    names = tuple(dict.fromkeys(words.values()))
+    if len(names) > 1:
+        return read_label_table(path, place.data, list(words), patient_column=patients)
+    found = {row["label"] for _, row in read_table(path, ("image", "label")).lines}
+    used = [word for word in words if word in found] or names
+    table = read_label_table(path, place.data, used, patient_column=patients)
+    return table.join_classes(*names)
 
 
 def read_references(place: Place) -> dict[Path, Path]:
@@ -271,15 +307,20 @@ def _list_pictures(place: Place, table: LabelTable, split: str) -> Cases:
     references = read_references(place)
     images = table.select(split)
     root = os.path.commonpath([image.path.parent for image in images]) if images else ""
-    found, problems = [], {}
+    found, problems, several = [], {}, len(table.class_names) > 1
     for image in images:
         name, (label,) = image.path.relative_to(root).as_posix(), image.list_labels(1)
-        if not label:
+        if not label and several:
             problems[name] = f"It must show one of {', '.join(table.class_names)}; it shows none."
-        if image.path not in references:
+        reference = references.get(image.path)
+        if label and not reference:
             problems[name] = "It has no reference mask in the table."
-        reference = references.get(image.path, Path())
-        found.append(Case(name, image.patient, image.image, reference, ((label or 0) - 1,)))
+        if not label and not several and reference and read_reference(reference)[0].any():
+            problems[name] = (
+                "By its label it shows nothing, and its reference mask marks something."
+            )
+        labels = ((label or 0) - several,)
+        found.append(Case(name, image.patient, image.image, reference, labels))
     cases = Cases(split, tuple(found), {}, table.class_names)
     return cases.leave_out({**problems, **dict(place.unusable)})
 

@@ -19,19 +19,19 @@ _DRAWS = 300
 
 def tabulate_classes(comparison: Comparison) -> Table:
     """How well each bundle's network classifies."""
-    if comparison.cases.pictures:
+    if comparison.cases.by_class:
         names = comparison.cases.classes
         header = ("network", "macro F1 [95 %]", *(f"F1, {name}" for name in names),
                   "accuracy [95 %]", "calibration error")  # fmt: skip
         rows = [_describe_pictures(one) for one in comparison.predictions]
         note = "Accuracy among tumours: every picture shows one."
     else:
+        known = f"Position alone has an AUROC of {show(comparison.position_auroc)}."
         header = ("network", "AUROC [95 %]", "within tenths of the stack", "average precision",
                   "macro F1 [95 %]", "F1, tumour", "F1, none", "accuracy [95 %]",
                   "calibration error")  # fmt: skip
         rows = [_describe_slices(one) for one in comparison.predictions]
-        position = show(comparison.position_auroc)
-        note = f"At probability 0.5. Position alone has an AUROC of {position}."
+        note = "At probability 0.5." + f" {known}" * (not comparison.cases.pictures)
     return Table("Classification", header, tuple(tuple(map(show, row)) for row in rows), note)
 
 

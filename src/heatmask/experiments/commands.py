@@ -48,8 +48,9 @@ def evaluate(
     Writes evaluation.md, evaluation.png, per_patient.csv and summary.json: per-volume Dice
     (mean, median, 95 % bootstrap interval over patients), IoU, slice AUROC. Every slice of
     every volume counts, and nothing is tuned on these masks. Of 2D pictures: Dice and classes
-    per picture, in per_picture.csv. What cannot be scored is named at the end, with exit
-    status 1, and stops no other.
+    per picture, in per_picture.csv; for a bundle of one class also AUROC and how many
+    pictures without a finding, which need no mask, are masked. What cannot be scored is
+    named at the end, with exit status 1, and stops no other.
     """
     _check_installed()
     from rich.markdown import Markdown

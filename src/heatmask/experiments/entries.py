@@ -107,15 +107,18 @@ def read_config(bundle: Path, name: str = "inference") -> Mapping[str, Any]:
     return read_bundle(bundle, (name,)).get()
 
 
-def list_label_words(bundle: Path) -> list[str]:
-    """Return what tables of pictures call a bundle's classes: as the one that it was trained on.
+def list_label_words(bundle: Path) -> dict[str, str]:
+    """Return what tables of pictures may call a bundle's classes, and which class each word means.
 
-    Where one segment stands for several classes, a table has the segment's name.
+    The words are those of the table that it was trained on. Where one segment stands for several
+    of them, its own name is one more.
     """
     trained = (bundle / "configs" / "train.json").is_file()
     config = read_config(bundle, "train") if trained else {}
-    words = None if config.get("segment") else config.get("class_names")
-    return list(words or read_config(bundle)["class_names"])
+    names = config.get("class_names") or read_config(bundle)["class_names"]
+    if segment := config.get("segment"):
+        return dict.fromkeys((*names, segment), segment)
+    return {name: name for name in names}
 
 
 def name_network(bundle: Path, config: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from heatmask.device import autocast_bfloat16, to_channels_last
 from heatmask.experiments.cases import Case, Cases, find_slices
 from heatmask.experiments.heatmaps import Explanations
-from heatmask.experiments.scores import Scores, score_whole
+from heatmask.experiments.scores import Scores, keep_sizes, score_whole
 from heatmask.experiments.store import Kept, digest, digest_code, digest_file
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.training.augment import Augmentation
@@ -127,7 +127,8 @@ class FewMasks(Kept[Case]):
         mask = np.asarray(result["heatmap"][0]) > 0.5
         scan, pictures = result["scan"], self.cases.pictures
         affine, axis = np.asarray(scan.affine), find_slices(scan)
-        return score_whole(mask, item.load_reference(scan), affine, axis, pictures)
+        scores = score_whole(mask, item.load_reference(scan), affine, axis, pictures)
+        return keep_sizes(scores) if self.cases.shows_nothing(item) else scores
 
     @cached_property
     def _network(self) -> GPUNet:

@@ -96,7 +96,7 @@ def draw_curves(comparison: Comparison) -> Picture:
     figure = Figure(figsize=(8.6, 3.8), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     for classifier, colour in zip(comparison.predictions, CYCLE, strict=False):
-        several = comparison.cases.pictures
+        several = comparison.cases.by_class
         classes = range(len(comparison.cases.classes)) if several else [0]
         for k in classes:
             truth = classifier.labels == (k if several else 1)
@@ -124,7 +124,7 @@ def draw_outcomes(comparison: Comparison) -> Picture:
         axes.plot(mean, height, "D", color=colour, markersize=5)
         axes.plot(outcome.seeds, [height] * len(outcome.seeds), ".", color=INK, markersize=3)
     axes.set_yticks(heights, [outcome.name for outcome in found], fontsize=8)
-    score = "macro F1" if comparison.cases.pictures else "AUROC of the slices"
+    score = "macro F1" if comparison.cases.by_class else f"AUROC of the {comparison.cases.image}s"
     axes.set_xlabel(f"{score}, 95 % interval; dots: seeds", fontsize=9, loc="right")
     axes.grid(axis="x", color=FAINT)
     return _encode(figure, "Retraining on filtered images, and its controls")

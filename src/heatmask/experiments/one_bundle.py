@@ -13,7 +13,14 @@ from rich.progress import track
 from heatmask.errors import Failures
 from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.baselines import BaselineScoring
-from heatmask.experiments.cases import GROUP, Cases, Place, find_patient_column, list_cases
+from heatmask.experiments.cases import (
+    GROUP,
+    Case,
+    Cases,
+    Place,
+    find_patient_column,
+    list_cases,
+)
 from heatmask.experiments.entries import (
     Entry,
     list_label_words,
@@ -25,7 +32,7 @@ from heatmask.experiments.heatmaps import Explanations
 from heatmask.experiments.predictions import gather_predictions
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.rows import Found, make_baselines, make_rows
-from heatmask.experiments.scores import OWN, Scoring
+from heatmask.experiments.scores import OWN, UNGATED, Scores, Scoring
 from heatmask.networks.weights import load_weights
 
 RIGHT_CLASS = "right class only"
@@ -70,22 +77,44 @@ def evaluate_bundle(
     sequences = explanations.parser.get_parsed_content("sequences")
     cases = list_cases(place, sequences, list_label_words(bundle), place.split)
     networks = {
-        name + f", network {number}" * (number > 1): Scoring(network, cases, brief=True)
+        name + f", network {number}" * (number > 1): _list_scorings(network, cases)
         for number, network in enumerate(_list_networks(explanations, further_weights), start=1)
     }
-    scorings = [*networks.values(), BaselineScoring(explanations, cases, brief=True)]
+    baseline_scoring = BaselineScoring(explanations, cases, brief=True)
     failures, results = Failures(), []
     for case in track(cases.cases, "Scoring"):
         with failures.catch(case.name):
-            results.append([scoring.get(case) for scoring in scorings])
+            own = [_score_network(scorings, case) for scorings in networks.values()]
+            results.append([*own, baseline_scoring.get(case)])
     cases = cases.leave_out(failures.reasons)
     *found, baselines = zip(*results, strict=True)
     by_network = dict(zip(networks, found, strict=True))
     comparison = tabulate(cases, explanations.entry, by_network, baselines)
     if cases.pictures and find_patient_column(place) == GROUP:
-        guessed = "Groups are guessed from neighbouring slices and approximate patients."
+        guessed = "Groups are guessed from images that look alike and approximate patients."
         comparison.notes.insert(0, guessed)
     return comparison
+
+
+def _list_scorings(network: Explanations, cases: Cases) -> dict[str, Scoring]:
+    """Return by `OWN` what scores a network; by `UNGATED` the same with every picture masked.
+
+    The latter only where pictures show a finding or nothing.
+    """
+    scorings = {OWN: Scoring(network, cases, brief=True)}
+    if cases.pictures and not cases.by_class and network.pipeline.inferer.gate:
+        twin = copy.copy(network)
+        pipeline = twin.pipeline = copy.copy(network.pipeline)
+        pipeline.inferer = replace(pipeline.inferer, gate=False)
+        scorings[UNGATED] = Scoring(twin, cases, brief=True, rules=[OWN])
+    return scorings
+
+
+def _score_network(scorings: Mapping[str, Scoring], case: Case) -> Scores:
+    scores = scorings[OWN].get(case)
+    if UNGATED in scorings:
+        scores["rules"][UNGATED] = scorings[UNGATED].get(case)["rules"][OWN]
+    return scores
 
 
 def tabulate(
@@ -132,7 +161,7 @@ def _list_rows(comparison: Comparison, networks: Mapping[str, Sequence[Row]]) ->
 def _name_rows(name: str, row: Row, comparison: Comparison) -> list[Row]:
     """Return a network's row with its name; of pictures also the one of the right class only."""
     named = replace(row, name=name if row.how == OWN else f"{name}, {_NAMES.get(row.how, row.how)}")
-    if not comparison.cases.pictures:
+    if not comparison.cases.by_class:
         return [named]
     classifier = next(one for one in comparison.predictions if one.name == name)
     right = classifier.probabilities.argmax(axis=1) == classifier.labels
@@ -157,9 +186,11 @@ def _describe(comparison: Comparison, entry: Entry, found: Found) -> Iterator[st
         counts = ", ".join(f"{name} {count}" for name, count in predicted.most_common())
         yield f"{predictions[0].name}: volumes by the class predicted: {counts}."
     for one in predictions if len(predictions) > 1 else ():
-        if pictures:
+        if comparison.cases.by_class:
             macro_f1, accuracy = one.class_scores.macro_f1.mean, one.class_scores.accuracy.mean
             yield f"{one.name}: macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f}."
+        elif pictures:
+            yield f"{one.name}: AUROC {slice_auroc(one.labels, one.any_class):.3f}."
         else:
             auroc, within = slice_auroc(one.labels, one.any_class), one.within_deciles.mean
             yield f"{one.name}: slice AUROC {auroc:.3f}, within position deciles {within:.3f}."

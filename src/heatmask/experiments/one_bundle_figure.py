@@ -1,12 +1,14 @@
 """The figure of an evaluation: Dice beside the baselines, and what the classifier does."""
 
 import math
+from itertools import compress
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from sklearn.metrics import confusion_matrix
 
 from heatmask.experiments.auroc import slice_auroc
 from heatmask.experiments.bootstrap import Interval
@@ -32,10 +34,12 @@ def draw_evaluation(comparison: Comparison) -> Figure:
 def _draw_dice(axes: Axes, comparison: Comparison) -> None:
     """One line per method: a dot per case, the mean with its 95 % interval on top."""
     rows, cases = comparison.rows, comparison.cases
+    count = np.count_nonzero(cases.findings)
     title, unit, cluster = f"Dice per volume, {len(cases.cases)} patients", "patient", "patient"
     if cases.pictures:
-        groups = len(set(cases.clusters))
-        title = f"Dice per picture, {len(cases.cases)} pictures in {groups} groups"
+        groups = len(set(compress(cases.clusters, cases.findings)))
+        shown = "pictures" if cases.by_class else f"pictures with {cases.classes[0]}"
+        title = f"Dice per picture, {count} {shown} in {groups} groups"
         unit, cluster = "picture", "group"
     heights = np.arange(len(rows))[::-1]
     for row, height in zip(rows, heights, strict=True):
@@ -102,8 +106,15 @@ def _draw_deciles(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_confusion(axes: Axes, comparison: Comparison) -> None:
     """One square per true and predicted class: how many pictures, and the share of the true."""
-    scores, names = comparison.predictions[0].class_scores, comparison.cases.classes
-    counts = scores.confusion
+    first, names = comparison.predictions[0], comparison.cases.classes
+    if comparison.cases.by_class:
+        scores = first.class_scores
+        counts = scores.confusion
+        title = f"Macro F1 {scores.macro_f1.mean:.2f}, accuracy {scores.accuracy.mean:.2f}"
+    else:
+        names = ("none", *names)
+        counts = confusion_matrix(first.labels, first.any_class >= 0.5, labels=(0, 1))
+        title = f"AUROC {slice_auroc(first.labels, first.any_class):.2f}; predicted from 0.5 on"
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -115,7 +126,6 @@ def _draw_confusion(axes: Axes, comparison: Comparison) -> None:
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylabel("true class", color=INK)
-    title = f"Macro F1 {scores.macro_f1.mean:.2f}, accuracy {scores.accuracy.mean:.2f}"
     _finish(axes, title, "predicted class")
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)

@@ -2,21 +2,25 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heatmask.experiments.baselines import RIM_SHARE
 from heatmask.experiments.bootstrap import Interval
+from heatmask.experiments.cases import Cases
 from heatmask.experiments.classifier_metrics import score_slices
 from heatmask.experiments.files import format_csv, write_files
 from heatmask.experiments.one_bundle import RIGHT_CLASS
 from heatmask.experiments.one_bundle_figure import draw_evaluation
 from heatmask.experiments.overlap import EMPTY_RULE
 from heatmask.experiments.results import NAN, Comparison, Row
+from heatmask.experiments.scores import UNGATED
+from heatmask.experiments.tables import show
 from heatmask.files import render
 
 RULES = {
@@ -50,16 +54,24 @@ def format_cases(comparison: Comparison, unit: str) -> str:
     cases, size = comparison.cases, "pixels" if comparison.cases.pictures else "ml"
     columns: dict[str, list[str]] = {unit: [case.name for case in cases.cases]}
     keys = {"dice": "dice", "iou": "iou", f"mask_{size}": "mask_size"}
-    keys[f"reference_{size}"] = "reference_size"
+    keys |= {f"reference_{size}": "reference_size", f"hd95_{comparison.unit}": "hd95"}
     if cases.pictures:
         first = comparison.predictions[0]
         columns["group"] = cases.clusters
-        columns["class"] = [cases.classes[k] for k in first.labels]
-        columns["predicted"] = [cases.classes[k] for k in first.probabilities.argmax(axis=1)]
+        if cases.by_class:
+            columns["class"] = [cases.classes[k] for k in first.labels]
+            columns["predicted"] = [cases.classes[k] for k in first.probabilities.argmax(axis=1)]
+        else:
+            columns[cases.classes[0]] = [str(k) for k in first.labels]
+            columns["probability"] = [f"{p:.4f}" for p in first.any_class]
     else:
         keys["tumour_free_slices_ml"] = "false_size"
+
+    def list_scores(row: Row) -> Iterator[NDArray[np.float64]]:
+        return (row.scores.get(key, np.full(len(cases.cases), NAN)) for key in keys.values())
+
     lines = [
-        (*case, r.name, r.rule, r.label_free, *(float(r.scores[k][n]) for k in keys.values()))
+        (*case, r.name, r.rule, r.label_free, *(float(s[n]) for s in list_scores(r)))
         for n, case in enumerate(zip(*columns.values(), strict=True))
         for r in comparison.rows
     ]
@@ -89,8 +101,14 @@ def format_json(comparison: Comparison) -> str:
 
 def _summarise_row(comparison: Comparison, row: Row) -> dict[str, Any]:
     difference = find_difference(comparison, row)
-    if comparison.cases.pictures:
+    cases = comparison.cases
+    if cases.by_class:
         further: dict[str, Any] = {"mean_dice_by_class": find_class_dice(comparison, row)}
+    elif cases.pictures:
+        further = {
+            "found_without_mask": comparison.count_missed(row),
+            "masked_without_finding": comparison.count_false(row),
+        }
     else:
         further = {"mean_tumour_free_slices_ml": row.mean("false_size")}
     return {
@@ -103,6 +121,7 @@ def _summarise_row(comparison: Comparison, row: Row) -> dict[str, Any]:
         "mean_dice": comparison.find_dice(row)._asdict(),
         "median_dice": row.median_dice,
         "mean_iou": row.mean("iou"),
+        f"mean_hd95_{comparison.unit}": row.mean("hd95"),
         **further,
         "difference_to_best_baseline": difference and difference._asdict(),
     }
@@ -110,24 +129,31 @@ def _summarise_row(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 def _summarise_classifier(comparison: Comparison) -> dict[str, Any]:
     first, names = comparison.predictions[0], comparison.cases.classes
-    if not comparison.cases.pictures:
+    if not comparison.cases.by_class:
+        scores = score_slices(first.labels, first.any_class)
+        if comparison.cases.pictures:
+            intervals = {k: first.slice_intervals[k]._asdict() for k in ("auroc", "f1")}
+            found = {
+                name: int((first.labels == k).sum()) for k, name in enumerate(("none", *names))
+            }
+            return {"pictures": {**found, **scores, "intervals": intervals}}
         slices = {
-            **score_slices(first.labels, first.any_class),
+            **scores,
             "position_only_auroc": comparison.position_auroc,
             "auroc_within_deciles": first.within_deciles._asdict(),
             "intervals": {k: i._asdict() for k, i in first.slice_intervals.items()},
         }
         return {"slices": slices}
-    scores = first.class_scores
+    own = first.class_scores
     classes = {
         "classifier": first.name,
         "names": list(names),
-        "macro_f1": scores.macro_f1._asdict(),
-        "accuracy": scores.accuracy._asdict(),
-        "accuracy_of_the_commonest": scores.commonest,
-        "f1": dict(zip(names, scores.f1.tolist(), strict=True)),
-        "confusion": scores.confusion.tolist(),
-        "ece": scores.ece,
+        "macro_f1": own.macro_f1._asdict(),
+        "accuracy": own.accuracy._asdict(),
+        "accuracy_of_the_commonest": own.commonest,
+        "f1": dict(zip(names, own.f1.tolist(), strict=True)),
+        "confusion": own.confusion.tolist(),
+        "ece": own.ece,
     }
     return {"classes": classes}
 
@@ -158,15 +184,16 @@ def format_markdown(comparison: Comparison) -> str:
         "evaluation.md.j2",
         cases=cases,
         unit="picture" if cases.pictures else "patient",
-        further=cases.classes or ("false ml",),
+        further=_name_columns(cases),
         rows=[_list_cells(comparison, row) for row in comparison.rows],
         right_class=RIGHT_CLASS,
         rules=RULES,
         empty_rule=EMPTY_RULE,
+        ungated=UNGATED,
         best=comparison.best_baseline,
         rim=f"{RIM_SHARE:.1%}",
         first=first,
-        slices={} if cases.pictures else score_slices(first.labels, first.any_class),
+        slices={} if cases.by_class else score_slices(first.labels, first.any_class),
         position=comparison.position_auroc,
         notes=comparison.notes,
         interval=format_interval,
@@ -174,12 +201,27 @@ def format_markdown(comparison: Comparison) -> str:
     )
 
 
+def _name_columns(cases: Cases) -> Sequence[str]:
+    """Return what the columns are called that not all tables have."""
+    if cases.by_class:
+        return cases.classes
+    if not cases.pictures:
+        return ("HD95, mm", "false ml")
+    count = np.count_nonzero(cases.findings)
+    return (
+        f"without mask, of {count}",
+        f"masked, of {len(cases.cases) - count} without {cases.classes[0]}",
+    )
+
+
 def _list_cells(comparison: Comparison, row: Row) -> list[str]:
-    difference = find_difference(comparison, row)
-    if comparison.cases.pictures:
+    difference, cases = find_difference(comparison, row), comparison.cases
+    if cases.by_class:
         further = [f"{dice:.3f}" for dice in find_class_dice(comparison, row).values()]
+    elif cases.pictures:
+        further = [f"{count(row):g}" for count in (comparison.count_missed, comparison.count_false)]
     else:
-        further = [f"{row.mean('false_size'):.1f}"]
+        further = [show(row.mean("hd95"), 1), f"{row.mean('false_size'):.1f}"]
     return [
         row.name + ("" if row.level is None else f" (mean + {row.level:g} SD)"),
         f"({row.rule})",

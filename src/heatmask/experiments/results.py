@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -213,6 +214,17 @@ class Comparison:
             self._intervals[key] = self._bootstrap(values)
         return self._intervals[key]
 
+    def count_missed(self, row: Row) -> float:
+        """Return how many cases that show something have no mask, over several networks the mean.
+
+        Those whose reference mask is empty are not counted.
+        """
+        return float(row.scores["empty"][self.cases.findings & ~np.isnan(row.dice)].sum())
+
+    def count_false(self, row: Row) -> float:
+        """Return how many cases that show nothing have a mask, over several networks the mean."""
+        return float((1 - row.scores["empty"][~self.cases.findings]).sum())
+
     def find_dice(self, row: Row) -> Interval:
         """Return a row's mean Dice."""
         return self.find_interval(row.dice)
@@ -227,7 +239,7 @@ class Comparison:
             return Interval(NAN, NAN, NAN)
         if len(set(clusters)) == len(clusters):
             return bootstrap_mean(values[counted])
-        return bootstrap_cluster_mean(values, clusters)
+        return bootstrap_cluster_mean(values[counted], list(compress(clusters, counted)))
 
     def find_headlines(self) -> list[Row]:
         """Return each trained entry's row by the bundle's own rule, the best first."""

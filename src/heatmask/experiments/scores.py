@@ -17,6 +17,8 @@ from heatmask.parts import offer_options
 from heatmask.transforms import HeatmapToMaskd
 
 OWN = "own"
+UNGATED = "every picture masked"
+"""Name of the rule by which a picture is masked whatever the classifier predicts."""
 RULES: dict[str, dict[str, Any]] = {
     OWN: {},
     "not snapped": {"snap": False, "preset": "default"},
@@ -28,6 +30,7 @@ N_LEVELS = 20
 """Levels that the rules (b) and (c) choose from, evenly over the heatmap's range."""
 TOLERANCE = 2.0
 """Of surface Dice, in mm or pixels."""
+NAN = float("nan")
 _PIXEL_EDGES = (10.0, 10.0, 10.0)  # So that a pixel is 1 ml, and `score_mask` counts pixels
 
 Scores = dict[str, Any]
@@ -43,25 +46,39 @@ class Scoring(Kept[Case]):
     cases
         Those of one split; a control's range is measured on their heatmaps.
     brief
-        Overlap alone: no outlines, no scores of the heatmap, no levels.
+        No scores of the heatmap, no levels.
+    rules
+        Some of `RULES`; None for all that make a difference.
     """
 
-    def __init__(self, explanations: Explanations, cases: Cases, brief: bool = False) -> None:
+    def __init__(
+        self,
+        explanations: Explanations,
+        cases: Cases,
+        brief: bool = False,
+        rules: Sequence[str] | None = None,
+    ) -> None:
         self.explanations, self.cases, self.store = explanations, cases, explanations.store
         self.control, self.brief = bool(explanations.entry.control), brief
-        self.rules = list(RULES)[: 2 if self.control else 4]
-        bundle, config = explanations.entry.bundle, explanations.parser.get()
-        if "preset" not in offer_options(bundle, config):
-            self.rules = self.rules[:3]  # The paper's steps work on logits
-        if brief:
-            self.rules = [rule for rule in self.rules if rule != "multi-Otsu"]
+        self.rules = list(self._list_rules() if rules is None else rules)
         self._range: tuple[float, float] | None = None
+
+    def _list_rules(self) -> Iterator[str]:
+        bundle, config = self.explanations.entry.bundle, self.explanations.parser.get()
+        yield OWN
+        if config.get("threshold_rule") != "level_sets":  # which do not snap
+            yield "not snapped"
+        if not self.control and not self.brief:
+            yield "multi-Otsu"
+        if not self.control and "preset" in offer_options(bundle, config):
+            yield "paper"  # Its steps work on logits
 
     def find_key(self, item: Case) -> str:
         """Return what the scores of a case are kept under; a control's range depends on all."""
         among = self.cases.cases if self.control else (item,)
         keys = [self.explanations.find_key(case) for case in (item, *among)]
-        return digest([keys, digest_file(item.reference), item.labels, digest_code(__name__)])
+        files = [digest_file(path) for path in item.files]
+        return digest([keys, files, item.labels, digest_code(__name__)])
 
     def _compute(self, item: Case) -> Scores:
         """Score the masks of every rule, and the heatmap.
@@ -86,22 +103,23 @@ class Scoring(Kept[Case]):
         reference = item.load_reference(scan)
         masks = {rule: make_mask(result, masker, **RULES[rule]) > 0 for rule in self.rules}
         affine, pictures = np.asarray(scan.affine), self.cases.pictures
+        nothing = self.cases.shows_nothing(item)
         scores: Scores = {
             "rules": {
-                rule: score_whole(
-                    mask, reference, affine, axis, pictures, rule == OWN and not self.brief
-                )
+                rule: score_whole(mask, reference, affine, axis, pictures, rule == OWN)
                 for rule, mask in masks.items()
             },
             **describe_classes(heatmap, result["scan"], self.explanations.slice_axis),
         }
+        if nothing:
+            scores["rules"] = {r: keep_sizes(found) for r, found in scores["rules"].items()}
         if not self.brief:
             highest = np.asarray(result["heatmap"]).max(axis=0)
             scores["heatmap"] = score_heatmap(highest, reference, low)
             scores["slice_dice"] = {r: score_slices(m, reference, axis) for r, m in masks.items()}
         if not self.brief and not self.control:
             levels = make_levels(result, masker)
-            scores["levels"] = [score_dice(mask > 0, reference) for mask in levels]
+            scores["levels"] = [NAN if nothing else score_dice(m > 0, reference) for m in levels]
         return scores
 
     def _prepare_masker(self) -> HeatmapToMaskd:
@@ -149,6 +167,11 @@ def score_whole(
     }
 
 
+def keep_sizes(scores: Scores) -> Scores:
+    """Return the scores of a mask where nothing is to be found: no overlap and no outline."""
+    return {key: value if key.endswith("size") else NAN for key, value in scores.items()}
+
+
 def score_dice(mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     """Return the Dice of a mask, NaN where both are empty."""
     sizes = np.count_nonzero(mask) + np.count_nonzero(reference)
@@ -181,5 +204,7 @@ def find_best_level(by_case: Sequence[Scores], clusters: Sequence[str]) -> int:
     """Return the number of the level with the highest mean Dice over clusters."""
     dice = np.array([scores["levels"] for scores in by_case])
     names = np.array(clusters)
-    means = [np.nanmean(dice[names == name], axis=0) for name in dict.fromkeys(clusters)]
+    counted = ~np.isnan(dice).all(axis=1)
+    dice, names = dice[counted], names[counted]
+    means = [np.nanmean(dice[names == name], axis=0) for name in dict.fromkeys(names)]
     return int(np.nanmean(means, axis=0).argmax())

@@ -132,7 +132,7 @@ def _name_first(place: int, first: Row, value: float) -> str:
 
 def describe_retraining(comparison: Comparison) -> str:
     """Return how the networks of this experiment are trained."""
-    score = "macro F1" if comparison.cases.pictures else "AUROC"
+    score = "macro F1" if comparison.cases.by_class else "AUROC"
     position = " They are trained to explain what a slice's height in the stack does not."
     position *= not comparison.cases.pictures
     return (

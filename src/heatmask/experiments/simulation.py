@@ -79,18 +79,18 @@ class StartMasks(Kept[Case]):
         return digest(["start masks", self._code, chosen, files])
 
     def _compute(self, item: Case) -> dict[str, NDArray]:
-        result = self.pipeline(item.image, item.name)
+        explained = self.pipeline.explain_scan(item.image, item.name)
         return {
-            "mask": np.asarray(result.mask[0]) > 0,
-            "scan": np.asarray(result.scan[0], np.float32),
-            "affine": np.asarray(result.scan.affine, np.float64),
+            "mask": np.asarray(explained.make_mask()[0]) > 0,
+            "scan": np.asarray(explained.scan[0], np.float32),
+            "affine": np.asarray(explained.scan.affine, np.float64),
         }
 
 
 def simulate(
     bundle: Path, place: Place, options: Mapping[str, Any], n_edits: int, strokes: bool = False
 ) -> tuple[Cases, list[Course]]:
-    """Play a user who corrects every case of a split, from each of `STARTS`.
+    """Play a user who corrects every case of a split that shows something, from each of `STARTS`.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def simulate(
         Not one case can be played.
     """
     sequences = read_config(bundle)["sequences"]
-    cases = list_cases(place, sequences, list_label_words(bundle), place.split)
+    cases = list_cases(place, sequences, list_label_words(bundle), place.split).keep_findings()
     starts = StartMasks(bundle, {"device": place.device, **options}, Store(place.cache))
     failures, courses = Failures(), []
     for case in track(cases.cases, "Correcting"):

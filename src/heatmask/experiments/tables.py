@@ -95,10 +95,15 @@ def tabulate_masks(comparison: Comparison) -> Table:
         "pointing": lambda pair: show(pair[0].mean("pointing"), 2),
         "energy": lambda pair: show(pair[0].mean("energy"), 2),
         "false ml": lambda pair: show(pair[0].mean("false_size"), 1),
-        "without mask": lambda pair: f"{pair[0].scores['empty'].sum():.0f}",
+        "without mask": lambda pair: f"{comparison.count_missed(pair[0]):.0f}",
     }
-    if comparison.cases.pictures:  # which show a lesion: there are no slices without one
+    if comparison.cases.pictures:  # there are no slices without a lesion beside some with one
         del columns["false ml"]
+    if not comparison.cases.findings.all():
+        none = np.count_nonzero(~comparison.cases.findings)
+        columns[f"masked, of {none} that show nothing"] = lambda pair: (
+            f"{comparison.count_false(pair[0]):.0f}"
+        )
     return make_table(
         "Masks",
         comparison.ranking,
@@ -132,7 +137,7 @@ def tabulate_strata(comparison: Comparison, count: int = 8) -> Table:
     rows = comparison.find_headlines()[:count]
     rows += [comparison.best_baseline] if comparison.best_baseline else []
     sizes = rows[0].scores["reference_size"]
-    third = np.digitize(sizes, np.quantile(sizes, (1 / 3, 2 / 3)))
+    third = np.digitize(sizes, np.quantile(sizes[sizes > 0], (1 / 3, 2 / 3)))
     unit = "pixels" if comparison.cases.pictures else "ml"
 
     def measure(own: np.ndarray) -> Callable[[Any], float]:
@@ -140,7 +145,7 @@ def tabulate_strata(comparison: Comparison, count: int = 8) -> Table:
 
     columns: dict[str, Callable[[Any], Any]] = {"masks from": lambda row: row.name}
     for k, word in enumerate(("small", "middle", "large")):
-        own = third == k
+        own = (third == k) & (sizes > 0)
         if own.any():
             span = f"{sizes[own].min():.0f} to {sizes[own].max():.0f} {unit}"
             columns[f"{word} ({span}, n = {own.sum()})"] = measure(own)
@@ -171,7 +176,7 @@ def tabulate_controls(comparison: Comparison) -> Table:
 def tabulate_outcomes(comparison: Comparison) -> Table:
     """Retraining on filtered images."""
     pictures = comparison.cases.pictures
-    score = "macro F1" if pictures else "AUROC"
+    score = "macro F1" if comparison.cases.by_class else "AUROC"
     source, lent = _LENDERS[pictures]
     within = {} if pictures else {"within tenths": lambda one: one.within_deciles}
     return make_table(

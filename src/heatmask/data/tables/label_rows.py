@@ -9,7 +9,7 @@ from heatmask.data.tables.csv_table import Table, raise_problems, read_table
 from heatmask.data.tables.image_finder import ImageFinder
 from heatmask.errors import InputError, OptionError
 
-NO_FINDING = ("", "none", "healthy", "0")
+NO_FINDING = ("", "none", "healthy", "normal", "0")
 """What the label column holds, in any case, where an image shows none of the classes."""
 SPLITS = ("train", "val", "test")
 _WHOLE = re.compile(r"^(\d+)\.0+$")
