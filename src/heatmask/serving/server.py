@@ -96,6 +96,7 @@ def start_server(
     serving = make_serving(opened, device, access, audit, port, send_seg)
     _say_what_is_served(serving, opened.name)
     serving.app.loading.start()
+    serving.scoring.start()
     if serving.outbox is not None:
         serving.outbox.start()
     _listen(serving)

@@ -108,6 +108,10 @@ class HeatmapInferTask(InferTask):
         with _OPENING:
             self._bundle.load_network(resolve_device(str(self._panel["device"].default)))
 
+    def digest(self) -> list[str]:
+        """Return digests of what decides what it says of a scan."""
+        return self._bundle.digest()
+
     def has_made(self, facts: Any) -> bool:
         """Whether the facts that came with a mask are of this version, with these weights."""
         made = facts if isinstance(facts, dict) else {}

@@ -21,6 +21,7 @@ torn. In the folder of a store::
     sent/<id>/<name><ext>, about.json                          images that clients sent
     labels/<image>/<tag>/<number>/mask<ext>, about.json        a version, never changed
     about/<image>.json                                         notes on an image
+    scores/<image>.json                                        what orders unlabelled images
     drafts/                                                    what is being written
     .lock                                                      held by the server at work here
 """

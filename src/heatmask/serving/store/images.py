@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +65,7 @@ class ImageStore(HostDatastore):
             self._studies = list_studies(self._studies_folder)
             self._sent = SentImages(self._folder / "sent", self._drafts)
             self._notes = Notes(self._folder / "about", self._drafts)
+            self._scores = Notes(self._folder / "scores", self._drafts)
             self._volumes = Volumes(self._folder / "volumes", self._drafts)
 
     def list_images(self) -> list[str]:
@@ -218,6 +219,7 @@ class ImageStore(HostDatastore):
         for image in images:
             self._sent.remove(image.id)
             self._notes.remove(image.id)
+            self._scores.remove(image.id)
         return [image.id for image in images]
 
     def get_notes(self, image_id: str) -> dict[str, Any]:
@@ -232,6 +234,15 @@ class ImageStore(HostDatastore):
         self.find_image(image_id)
         with self._writing:
             self._notes.update(image_id, info)
+
+    def get_score(self, image_id: str) -> dict[str, Any]:
+        """Return what `heatmask.report.score.score_scan` said of an image; empty if it has none."""
+        return self._scores.get(image_id)
+
+    def keep_score(self, image_id: str, score: Mapping[str, Any]) -> None:
+        """Keep the score of an image in place of an earlier one."""
+        with self._writing:
+            self._scores.update(image_id, score)
 
     def lease(self, image_id: str, client: str) -> bool:
         """Take or renew the lease of an image, as the next sample does; False if it is another's.

@@ -132,6 +132,11 @@ class Jobs:
         ``queue`` and ``seconds``.
     metrics
         Where they are counted.
+
+    Attributes
+    ----------
+    asked_s : float
+        When somebody asked for urgent work last, by the monotonic clock.
     """
 
     def __init__(self, workers: int, limits: Limits, metrics: Metrics) -> None:
@@ -141,6 +146,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self.asked_s = time.monotonic()
         self._threads = [
             threading.Thread(target=self._run_jobs, args=(line,), name=f"worker-{n}", daemon=True)
             for n, line in enumerate([*[self._queue] * workers, self._quick])
@@ -187,6 +193,8 @@ class Jobs:
                 raise JobError(503, f"{waiting} inferences wait already. Try again later.", 10)
             if job_id in self._jobs:
                 raise JobError(409, "The job's id is taken. Give another one, or none.")
+            if urgent:
+                self.asked_s = time.monotonic()
             job = Job(work, job_id or secrets.token_hex(8), person, model, urgent=urgent)
             self._jobs[job.id] = job
             self._forget()
@@ -218,6 +226,11 @@ class Jobs:
         """Return how many jobs are in a state."""
         found = (job for job in list(self._jobs.values()) if job.state is state)
         return sum(urgent is None or job.urgent is urgent for job in found)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return self.count(State.QUEUED, urgent=True) > 0
 
     def stop(self) -> None:
         """Take no more work, and stop all there is; at once, also from a signal's handler."""

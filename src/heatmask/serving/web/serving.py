@@ -19,6 +19,7 @@ from heatmask.serving.web.jobs import Jobs
 from heatmask.serving.web.limits import Limits
 from heatmask.serving.web.metrics import Metrics
 from heatmask.serving.web.nninteractive.leases import Leases
+from heatmask.serving.web.scoring import Scoring
 from heatmask.serving.web.sessions import Sessions
 from heatmask.serving.web.training import Trainer
 
@@ -72,6 +73,7 @@ class Serving:
         self.batch: Batch | None = None
         device = self.app.conf.get("device", "auto")
         self.trainer = Trainer(self.app, self.folder.parent, self.labels, device)
+        self.scoring = Scoring(self.app, self.store, self.jobs, lambda: self.trainer.is_running)
         self.sampling = threading.Lock()
 
     @property
@@ -100,6 +102,7 @@ class Serving:
         """Tell all work to stop, at its next batch."""
         if self.batch is not None:
             self.batch.stop()
+        self.scoring.stop()
         self.jobs.stop()
         if self.outbox is not None:
             self.outbox.stop()
