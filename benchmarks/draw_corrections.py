@@ -4,13 +4,8 @@ A real server on the head of `heatmask demo` is asked by MONAI Label's and nnInt
 clients; a played user clicks into the middle of the largest error.
 """
 
-import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from local_server import run_server
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from monailabel.client.client import MONAILabelClient
@@ -52,7 +48,7 @@ class Answer:
 
 def main() -> None:
     """Ask, draw, and print what is in the figures."""
-    with tempfile.TemporaryDirectory() as folder, run_server(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, serve_head(Path(folder)) as url:
         slicer = MONAILabelClient(url, tmpdir=folder)
         answers = {
             "correct_scribbles.png": ask_scribbles(slicer, Path(folder)),
@@ -201,35 +197,13 @@ def draw_slice(axis: Axes, answer: Answer, index: int) -> None:
 
 
 @contextmanager
-def run_server(folder: Path) -> Iterator[str]:
-    """Serve the head on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def serve_head(folder: Path) -> Iterator[str]:
+    """Serve the head of `heatmask demo`."""
     studies = folder / "studies" / "phantom"
     studies.mkdir(parents=True)
     (studies / "phantom-flair.nii.gz").symlink_to(IMAGE)
-    command = [sys.executable, "-m", "heatmask.cli", "serve", str(studies.parent)]
-    options = ["--port", str(port), "--device", "cpu", "--workdir", str(folder / "work")]
-    process = subprocess.Popen([*command, *options], env=os.environ, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(f"{url}/readyz")
+    with run_server(folder) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_until_ready(url: str, seconds: float = 600) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise TimeoutError(f"The server did not answer within {seconds:g} s.")
 
 
 if __name__ == "__main__":

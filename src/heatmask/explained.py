@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from monai.data import MetaTensor
@@ -28,7 +29,7 @@ MASK_OPTIONS = frozenset(list_options(MaskSettings))
 class Explained:
     """What a pipeline says of one scan before it makes the mask.
 
-    Safe from several threads: nothing in it is changed.
+    Safe from several threads: nothing that it was given is changed.
 
     Attributes
     ----------
@@ -123,16 +124,20 @@ class Explained:
             ``used``, what these options lead to (see `make_mask`), and ``otsu``. None where no
             voxel is above, and for ``used`` where there is none for the whole volume.
         """
-        data, masker = self._list_volumes(), self._change_masker(options or {})
-        used = masker.find_thresholds(data) if masker.settings.has_threshold else ()
-        otsu = masker.change(threshold_rule="otsu").find_thresholds(data)
-        low, high = self.settings.calibration
+        masker, (low, high) = self._change_masker(options or {}), self.settings.calibration
+        known = masker.settings.has_threshold
+        used = masker.find_thresholds(self._list_volumes()) if known else ()
 
         def scale(raw: float) -> float | None:
             return round((raw - low) / (high - low), 4) if math.isfinite(raw) else None
 
-        pairs = itertools.zip_longest(self.class_names, used, otsu, fillvalue=math.inf)
+        names, otsu = self.class_names, self._otsu
+        pairs = itertools.zip_longest(names, used, otsu, fillvalue=math.inf)
         return {str(name): {"used": scale(one), "otsu": scale(two)} for name, one, two in pairs}
+
+    @cached_property
+    def _otsu(self) -> list[float]:
+        return self.masker.change(threshold_rule="otsu").find_thresholds(self._list_volumes())
 
     def _list_volumes(self) -> dict[Hashable, Any]:
         names = ("scan", "heatmap", "probabilities", "slice_probabilities", "shown", "predicted")

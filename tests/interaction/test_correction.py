@@ -11,6 +11,7 @@ from scipy import ndimage
 from heatmask.errors import InputError, OptionError
 from heatmask.interaction import Correction, Edit
 from heatmask.interaction.correction import UNDOABLE
+from heatmask.progress import listen
 
 SPACINGS = ((1.0, 1.0, 5.0), (0.7, 1.3, 2.0), (2.0, 2.0, 2.0))
 
@@ -343,3 +344,31 @@ def test_a_flat_box_is_compared_with_its_own_slice():
     expected = np.zeros_like(mask)
     expected[10:30, 12:28, 4] = 1
     assert np.count_nonzero(mask != expected) < 0.25 * expected.sum()
+
+
+def test_an_edit_that_is_stopped_changes_nothing():
+    """Whoever listens may stop it at any of its steps, as a server does after some time."""
+    scan = np.random.default_rng(5).normal(100, 20, (24, 20, 8)).astype(np.float32)
+    correction, twin = (Correction(scan, (1, 1, 4), mask=scan > 140) for _ in range(2))
+    before, _ = correction.apply(Edit.click((3, 3, 2))), twin.apply(Edit.click((3, 3, 2)))
+    edit, edits, steps = Edit.stroke([(12, y, 4) for y in range(4, 16)]), correction.edits, []
+    with listen(lambda *_: steps.append(1)):
+        after = twin.apply(edit)
+    assert len(steps) > 5
+    for last in range(1, len(steps)):
+        left = iter(range(last))
+        with pytest.raises(TimeoutError), listen(lambda *_, left=left: stop_after(left)):
+            correction.apply(edit)
+        np.testing.assert_array_equal(correction.mask, before)
+        assert correction.edits == edits
+    remote = Edit.click((18, 10, 4))
+    twin.undo()
+    np.testing.assert_array_equal(correction.apply(remote), twin.apply(remote))  # not heard of it
+    correction.undo()
+    np.testing.assert_array_equal(correction.apply(edit), after)
+    np.testing.assert_array_equal(correction.undo(), before)
+
+
+def stop_after(left):
+    if next(left, None) is None:
+        raise TimeoutError

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from heatmask.errors import OptionError
-from heatmask.masks.level_sets import draw_level_sets, find_warm_level
+from heatmask.masks.level_sets import draw_level_sets, find_warm_level, smooth_region
 from heatmask.masks.make import MaskSettings, make_mask
 
 
@@ -132,3 +132,19 @@ def test_the_rule_warm_takes_all_above_its_level() -> None:
     mask = make(heat, scan, np.ones(6, bool), **plain)
     np.testing.assert_array_equal(mask, heat > find_warm_level(heat, 0.45))
     assert not make(np.zeros_like(heat), scan, np.ones(6, bool), **plain).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_region_is_smoothed_slice_by_slice(seed: int) -> None:
+    """As its definition says, whatever of the slice it fills."""
+    rng = np.random.default_rng(seed)
+    region = ndimage.gaussian_filter(rng.random((6, 40, 36)), (0, 2, 2)) > 0.5
+    region[seed] = False
+    expected = region.copy()
+    for part in expected:
+        radius = max(1.0, 0.2 * np.sqrt(part.sum() / np.pi))
+        core = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1] > radius
+        if core.any():
+            part[:] = ndimage.binary_fill_holes(ndimage.distance_transform_edt(~core) <= radius)
+    assert (expected != region).any()
+    np.testing.assert_array_equal(smooth_region(region), expected)

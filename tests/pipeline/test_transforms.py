@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import InputError, OptionError
+from heatmask.geometry import find_array_axis, order_as_stored
 from heatmask.networks.gp_unet import GPUNet
 from heatmask.pipeline import Pipeline
 from heatmask.transforms import (
@@ -27,8 +28,6 @@ from heatmask.transforms import (
     ScaleByPercentilesd,
     SmoothHeatmapd,
     StackNeighboursd,
-    find_array_axis,
-    order_as_stored,
 )
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
 from helpers.scan_files import write_nifti

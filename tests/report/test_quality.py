@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from heatmask.report.quality import CLOSE_LOOK, measure_contrast, measure_quality
+from heatmask.report.quality import (
+    CLOSE_LOOK,
+    GAP_MM,
+    RING_MM,
+    measure_contrast,
+    measure_quality,
+)
 from heatmask.report.summary import advise
 
 SPACING = (1.0, 1.0, 4.0)
@@ -50,6 +57,21 @@ def test_units_of_the_scan_do_not_matter(unit):
     assert measure_contrast(unit * scan, lesion, SPACING) == pytest.approx(
         measure_contrast(scan, lesion, SPACING)
     )
+
+
+def test_surroundings_are_those_in_the_whole_volume():
+    """What is measured in a box around the mask is what the whole volume says, at its edges too."""
+    rng = np.random.default_rng(7)
+    for place in np.ndindex(3, 3):
+        scan = rng.normal(10, 2, (30, 26, 9))
+        mask = np.zeros(scan.shape, bool)
+        mask[tuple(slice(12 * i, 12 * i + 6) for i in place)] = True
+        away = ndimage.distance_transform_edt(~mask, sampling=SPACING)
+        ring = (away > GAP_MM) & (away <= RING_MM)
+        whole = abs(scan[mask].mean() - scan[ring].mean()) / scan[scan > scan.min()].std()
+        for order in "CF":
+            stored = np.asarray(scan, order=order)
+            assert measure_contrast(stored, mask, SPACING) == pytest.approx(whole, rel=1e-9)
 
 
 def test_empty_full_and_constant():

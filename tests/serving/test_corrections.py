@@ -1,11 +1,20 @@
 """What is new in a viewer's strokes and clicks, and what is kept of them and for how long."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
-from heatmask.errors import InputError
+from heatmask.errors import InputError, NotFoundError
 from heatmask.interaction import Correction, Edit
-from heatmask.serving.corrections import BACKGROUND, FOREGROUND, Clicks, Corrections, Strokes
+from heatmask.serving.corrections import (
+    BACKGROUND,
+    FOREGROUND,
+    Clicks,
+    Corrections,
+    Strokes,
+    limit_edit,
+)
 
 SHAPE, SPACING_MM = (24, 20, 9), (1.5, 1.25, 4.0)
 
@@ -114,3 +123,30 @@ def test_many_clicks_can_be_taken_back_at_once() -> None:
     first = clicks.update([(7, 8, 4)], [])
     clicks.update([(7, 8, 4)], many)
     np.testing.assert_array_equal(clicks.update([(7, 8, 4)], []), first)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+def test_an_edit_that_takes_too_long_is_not_made(seconds: float) -> None:
+    clicks = Clicks(make_correction(), 1)
+    before = clicks.update([(7, 8, 4)], [])
+    refused = pytest.raises(InputError, match="at most 0 s; this one took longer and was not made")
+    with refused if seconds == 0 else nullcontext(), limit_edit(seconds=seconds):
+        clicks.update([(7, 8, 4)], [(20, 16, 7)])
+    assert len(clicks.correction.edits) == 1 + (seconds > 0)
+    if not seconds:
+        np.testing.assert_array_equal(clicks.correction.mask, before)
+    after = clicks.update([(7, 8, 4)], [(20, 16, 7)])
+    assert not after[20, 16, 7]
+    assert after[7, 8, 4]
+
+
+def test_an_edit_is_stopped_with_its_job() -> None:
+    """Its client has gone, or the server ends."""
+
+    def stop(done: int, total: int) -> None:
+        raise NotFoundError("gone")
+
+    clicks = Clicks(make_correction(), 1)
+    with pytest.raises(NotFoundError, match="gone"), limit_edit(stop):
+        clicks.update([(7, 8, 4)], [])
+    assert not clicks.correction.edits

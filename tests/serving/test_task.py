@@ -26,7 +26,8 @@ from heatmask.pipeline import Pipeline
 from heatmask.serving.app import HeatmaskApp, make_tasks
 from heatmask.serving.bundle import ServedBundle, find_bundles, read_labels
 from heatmask.serving.studies import index_studies
-from heatmask.serving.task import HeatmapInferTask, hold_device, write_volume
+from heatmask.serving.task import HeatmapInferTask, hold_device
+from heatmask.serving.volume_file import write_volume
 from helpers.phantom import make_phantom, write_phantom
 from helpers.serving_stub import make_config, make_metadata, tilt_affine, write_bundle, write_scan
 

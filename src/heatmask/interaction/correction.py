@@ -85,6 +85,11 @@ class Correction:
         return self._mask.copy()
 
     @property
+    def n_steps(self) -> int:
+        """How many edits and resets have been made and not been taken back."""
+        return len(self._done)
+
+    @property
     def edits(self) -> tuple[Edit, ...]:
         """The edits since the last reset, the first one first."""
         edits = [step.edit for step in self._done]
@@ -93,6 +98,8 @@ class Correction:
 
     def apply(self, edit: Edit, reach_mm: float = REACH_MM) -> NDArray[np.uint8]:
         """Correct the mask and return it.
+
+        Who listens to `heatmask.progress` may stop it by raising; the mask is then as before.
 
         The edit's own voxels are as it says, and those of earlier edits as they said where this
         one does not contradict them. A positive edit adds, a negative one takes away. Other labels
@@ -114,10 +121,15 @@ class Correction:
         if not 0 <= reach_mm < np.inf:
             raise OptionError(f"reach_mm must be a length of 0 mm or more, got {reach_mm}.")
         edit.check_inside(self.shape)
-        self._statements.add(edit)
         margin_mm = reach_mm if edit.exact else RIM_MM
         box = crop_around(edit, self.shape, self.spacing_mm, margin_mm)
-        return self._change(edit, box, self._answer(edit, box, reach_mm))
+        self._statements.add(edit)
+        try:
+            answer = self._answer(edit, box, reach_mm)
+        except BaseException:
+            self._statements = Statements(self.shape, self.edits)
+            raise
+        return self._change(edit, box, answer)
 
     def undo(self) -> NDArray[np.uint8]:
         """Take back the last edit or reset, if there is one, and return the mask.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from heatmask.interaction.edits import Edit
+from heatmask.progress import advance
 
 REACH_MM = 40.0
 """How far from an edit the mask may change at most."""
@@ -57,6 +58,7 @@ def measure_distance_mm(
     voxels: NDArray[np.bool_], spacing_mm: Sequence[float]
 ) -> NDArray[np.float64]:
     """Return how far each voxel is from the nearest of some; infinity if there are none."""
+    advance(0)  # of a large neighbourhood this is a long step
     if not voxels.any():
         return np.full(voxels.shape, np.inf)
     return ndimage.distance_transform_edt(~voxels, sampling=spacing_mm)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from heatmask.progress import advance
+
 EDGE_CONTRAST = 0.05
 """Step of the scan, of its range from 0 to 1, at which a border is likely."""
 SMOOTHNESS = 40.0
@@ -63,6 +65,7 @@ def _solve(multiply: Callable[[Array], Array], diagonal: Array, right: Array, x:
     step = direction = residual / diagonal
     size = np.vdot(residual, step)
     for _ in range(_MAX_ITERATIONS):
+        advance(0)
         if np.abs(step).max() < _TOLERANCE:
             break
         product = multiply(direction)

@@ -23,8 +23,9 @@ from heatmask.serving.interactive import ClicksTask, CorrectionTask, ScribblesTa
 from heatmask.serving.learning import find_learned
 from heatmask.serving.store import Store
 from heatmask.serving.strategies import list_strategies
-from heatmask.serving.task import HeatmapInferTask, warm_up
+from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.views import HeatmapTask, LevelsTask, ViewTask
+from heatmask.serving.volume_file import warm_up
 
 logger = logging.getLogger(__name__)
 

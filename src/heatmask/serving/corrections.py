@@ -15,11 +15,44 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from heatmask.errors import InputError
 from heatmask.interaction import Correction, Edit
 from heatmask.interaction.correction import UNDOABLE
+from heatmask.progress import Listener, listen
 
 FOREGROUND, BACKGROUND = 1, -1
+EDIT_S = 20.0
+"""The longest that an edit may take; a usual one takes less than a second."""
 Point = tuple[int, ...]
+
+
+@contextmanager
+def limit_edit(progress: Listener | None = None, seconds: float = EDIT_S) -> Iterator[None]:
+    """Stop an edit inside the block that takes too long; the mask is then as before it.
+
+    Parameters
+    ----------
+    progress
+        Called now and then; it may raise, to stop the edit for another reason.
+
+    Raises
+    ------
+    InputError
+        It took too long.
+    """
+    deadline = time.monotonic() + seconds
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, total)
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"An edit must take at most {seconds:g} s; this one took longer and was not made. "
+                "Paint less at once, or crop the scan around what you segment."
+            )
+
+    with listen(tell):
+        yield
 
 
 class Kept(Protocol):

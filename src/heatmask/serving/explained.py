@@ -63,6 +63,7 @@ class Explanations:
     ) -> None:
         self._folder, self._memory_bytes, self._disk_bytes = folder, memory_bytes, disk_bytes
         self._kept: OrderedDict[str, tuple[Explained, float]] = OrderedDict()
+        self._noted: dict[str, str] = {}
         self._lock = threading.Lock()
         if folder is not None:
             make_folders(folder)
@@ -85,6 +86,17 @@ class Explanations:
             self._kept.move_to_end(key)
             while sum(kept.nbytes for kept, _ in self._kept.values()) > self._memory_bytes:
                 self._kept.popitem(last=False)
+
+    def note(self, question: str, key: str) -> None:
+        """Take note of the key that a question led to, for as long as the answer is in memory."""
+        with self._lock:
+            self._noted[question] = key
+            self._noted = {q: k for q, k in self._noted.items() if k in self._kept}
+
+    def has_noted(self, question: str) -> bool:
+        """Return whether the answer of a question that was asked before is in memory."""
+        with self._lock:
+            return self._noted.get(question) in self._kept
 
     def expire(self, older_than_s: float) -> None:
         """Forget what was not used for a while, such as scans of sessions that have ended."""

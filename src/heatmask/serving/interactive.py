@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.utils import convert_to_dst_type
-from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.infer_v2 import InferType
 from numpy.typing import NDArray
 
 from heatmask.data.readers.nifti import read_itk_grid
@@ -23,21 +23,24 @@ from heatmask.explained import Explained
 from heatmask.geometry import match_voxels
 from heatmask.interaction import Correction
 from heatmask.progress import Listener
-from heatmask.serving.corrections import BACKGROUND, FOREGROUND, Clicks, Corrections, Strokes
-from heatmask.serving.task import (
-    HeatmapInferTask,
-    find_shown_grid,
-    read_image_path,
-    read_result_format,
-    write_volume,
+from heatmask.serving.corrections import (
+    BACKGROUND,
+    FOREGROUND,
+    Clicks,
+    Corrections,
+    Strokes,
+    limit_edit,
 )
+from heatmask.serving.derived import DerivedTask
+from heatmask.serving.task import HeatmapInferTask, read_image_path
+from heatmask.serving.volume_file import find_shown_grid, read_result_format, write_volume
 
 MAX_VOXELS = 64_000_000
 STROKES = {"foreground_scribbles": FOREGROUND, "background_scribbles": BACKGROUND}
 """The segments that 3D Slicer's user paints on, and what they say."""
 
 
-class CorrectionTask(InferTask):
+class CorrectionTask(DerivedTask):
     """Corrects the masks of a bundle.
 
     Parameters
@@ -48,30 +51,15 @@ class CorrectionTask(InferTask):
         Where what is under way is kept.
     """
 
-    kind: InferType
     how: str
 
     def __init__(self, base: HeatmapInferTask, corrections: Corrections) -> None:
-        self.base, self._corrections = base, corrections
-        super().__init__(
-            type=self.kind,
-            labels=base.labels,
-            dimension=3,
-            description=f"Corrects the mask by {self.how}. {base.description}",
-        )
+        self._corrections = corrections
+        super().__init__(base, f"Corrects the mask by {self.how}.", base.labels)
 
-    @property
-    def license_text(self) -> str:
-        """What the weights may be used for."""
-        return self.base.license_text
-
-    def is_valid(self) -> bool:
-        """Return True, as the bundle's own task."""
-        return True
-
-    def load(self) -> None:
-        """Load the network."""
-        self.base.load()
+    def knows(self, request: Mapping[str, Any]) -> bool:
+        """Return whether an edit is likely to be answered without the network."""
+        return self.base.knows({"image": request["image"]})
 
     def __call__(
         self,
@@ -106,7 +94,8 @@ class CorrectionTask(InferTask):
                 f"{explained.scan.numel():,}. Crop it."
             )
         roi = cut_roi(request.get("roi"), explained.scan.shape[1:])
-        mask, name, label = self._correct(request, path, explained)
+        with limit_edit(progress):
+            mask, name, label = self._correct(request, path, explained)
         answer = np.zeros(mask.shape, np.uint8)
         answer[roi] = mask[roi] == label
         volume, *_ = convert_to_dst_type(answer[None], explained.scan, dtype=torch.uint8)

@@ -8,36 +8,32 @@ nothing against threads. What is left after replacing these is short: the `Pipel
 """
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from monailabel.transform.writer import write_itk
 from torch import Tensor
 
 from heatmask.data.readers.dicom_series import read_only_series
-from heatmask.data.readers.nifti import read_itk_grid
 from heatmask.data.recognition import find_clue
 from heatmask.device import resolve_device
-from heatmask.errors import InputError, OptionError, OutputError
+from heatmask.errors import HeatmaskError, InputError
 from heatmask.explained import MASK_OPTIONS, Explained
 from heatmask.options import Option
 from heatmask.progress import Listener
-from heatmask.report.writer import save_volume
 from heatmask.result import Result
 from heatmask.serving.bundle import ServedBundle, measure_file
 from heatmask.serving.explained import Explanations, digest, digest_code, digest_scans, place
 from heatmask.serving.facts import gather_facts
 from heatmask.serving.options import read_options, show_option, to_config
 from heatmask.serving.store.links import find_scan, is_study, read_siblings
+from heatmask.serving.volume_file import read_result_format, write_volume
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +41,6 @@ _OPENING = threading.Lock()
 """Held while a bundle's config is read and its network loaded, which threads share."""
 _DEVICES: dict[tuple[str, int], threading.Lock] = {}
 _PATIENCE_S = 0.2
-
-RESULT_EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
-RESULT_DTYPES = ("uint8", "uint16")
 
 
 class HeatmapInferTask(InferTask):
@@ -195,11 +188,9 @@ class HeatmapInferTask(InferTask):
         HeatmaskError
             As `__call__`, and if the scan changes while it is read.
         """
-        values, _ = read_options(self._panel, request)
         image = read_image_path(request)
+        asked, device = self._read_question(request)
         scans, name, sequence = list_scans(image)
-        device = resolve_device(str(values["device"]))
-        asked = {n: v for n, v in to_config(values).items() if n not in MASK_OPTIONS}
         content = digest_scans(scans)
         key = digest([content, self._bundle.digest(), asked, str(device), digest_code()])
 
@@ -221,7 +212,26 @@ class HeatmapInferTask(InferTask):
                         pipeline = self._bundle.open(asked, device)
                     known = pipeline.explain_scan(scans, name, sequence, progress, ask)
                     self._explanations.keep(key, known)
+        self._explanations.note(digest([str(image), asked, str(device)]), key)
         return place(known, name, str(find_scan(image)))
+
+    def knows(self, request: Mapping[str, Any]) -> bool:
+        """Return whether a request is likely to be answered without the network.
+
+        For the queue alone: a scan that was replaced since then is explained all the same.
+        """
+        try:
+            asked, device = self._read_question(request)
+            question = digest([str(read_image_path(request)), asked, str(device)])
+        except HeatmaskError:  # which whoever runs it is told
+            return False
+        return self._explanations.has_noted(question)
+
+    def _read_question(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], torch.device]:
+        """Return what of a request's options reaches the network, and where it is to run."""
+        values, _ = read_options(self._panel, request)
+        asked = {n: v for n, v in to_config(values).items() if n not in MASK_OPTIONS}
+        return asked, resolve_device(str(values["device"]))
 
 
 @contextmanager
@@ -245,25 +255,6 @@ def build_device_option(default: str) -> Option:
     resolve_device(default)  # Says clearly what is wrong with a device that is not there
     others = tuple(choice for choice in choices if choice != default)
     return Option("device", default, "Where the network runs.", (default, *others))
-
-
-def read_result_format(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the file extension and the data type that a request wants its mask in.
-
-    Raises
-    ------
-    OptionError
-        The mask is not written like that.
-    """
-    extension = request.get("result_extension") or RESULT_EXTENSIONS[0]
-    dtype = request.get("result_dtype") or RESULT_DTYPES[0]
-    for name, value, choices in (
-        ("result_extension", extension, RESULT_EXTENSIONS),
-        ("result_dtype", dtype, RESULT_DTYPES),
-    ):
-        if value not in choices:
-            raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
-    return str(extension), str(dtype)
 
 
 def read_image_path(request: Mapping[str, Any]) -> Path:
@@ -296,64 +287,3 @@ def list_scans(image: Path) -> tuple[str | dict[str, str], str, str | None]:
     header = read_only_series(path).header if path.is_dir() else None
     sequence = find_clue(path, header).sequence
     return {**siblings, sequence: str(path)}, path.name, sequence
-
-
-def write_volume(
-    volume: Tensor, scan: MetaTensor, extension: str, dtype: str, folder: Path | None = None
-) -> str:
-    """Write a volume (1, X, Y, Z) to a new temporary file, compressed, and return its path.
-
-    It lies where the client's viewer shows the scan: a NIfTI carries the scan's own forms, an
-    NRRD the affine that ITK takes for the scan.
-
-    Raises
-    ------
-    TypeError
-        It is a plain tensor: without its affine it would land in a wrong place.
-    OutputError
-        The folder for temporary files cannot be written.
-    """
-    if not isinstance(volume, MetaTensor):
-        raise TypeError(f"The volume must be a MetaTensor, got {type(volume).__name__}.")
-    try:
-        with tempfile.NamedTemporaryFile(suffix=extension, dir=folder, delete=False) as file:
-            if extension == ".nrrd":
-                affine = find_shown_affine(scan, volume)
-                write_itk(volume[0].numpy(force=True), file.name, affine, np.dtype(dtype), True)
-            else:
-                save_volume(volume, scan, Path(file.name), np.dtype(dtype))
-    except (OSError, RuntimeError) as error:  # ITK raises the latter
-        raise OutputError(
-            f"The folder '{folder or tempfile.gettempdir()}' must be writable, got: {error}. "
-            "Free some space there."
-        ) from error
-    return file.name
-
-
-def warm_up() -> None:
-    """Write and read a mask: ITK loads its parts when they are first used, which takes seconds."""
-    mask = MetaTensor(torch.zeros(1, 2, 2, 2), torch.eye(4))
-    for extension in RESULT_EXTENSIONS:
-        file = Path(write_volume(mask, mask, extension, RESULT_DTYPES[0]))
-        read_itk_grid(file)
-        file.unlink()
-
-
-def find_shown_grid(image: Path, scan: MetaTensor) -> tuple[tuple[int, ...], np.ndarray]:
-    """Return shape (X, Y, Z) and affine (4, 4) of an image as a viewer built on ITK shows it.
-
-    Of a DICOM series it gets a copy, which lies as the scan was read.
-    """
-    if image.is_dir():
-        return tuple(scan.shape[1:]), np.asarray(scan.affine)
-    return read_itk_grid(image)
-
-
-def find_shown_affine(scan: MetaTensor, mask: MetaTensor) -> np.ndarray:
-    """Return the affine (4, 4) with which a viewer built on ITK shows a scan and its mask."""
-    if "nifti_header" in scan.meta:
-        with suppress(InputError):  # the viewer does not show this scan
-            shape, affine = read_itk_grid(Path(scan.meta["filename_or_obj"]))
-            if shape == tuple(mask.shape[1:]):
-                return affine
-    return np.asarray(mask.affine)

@@ -8,17 +8,19 @@ from typing import Any, ClassVar
 
 import torch
 from monai.data import MetaTensor
-from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from heatmask.explained import MASK_OPTIONS
 from heatmask.progress import Listener
-from heatmask.serving.task import HeatmapInferTask, read_result_format, write_volume
+from heatmask.serving.derived import DerivedTask
+from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.volume_file import read_result_format, write_volume
 
 LEVELS = (0.5, 0.7, 0.9)
 """Where segments of the heatmap begin, between the ends of its fixed range, 0 and 1."""
 
 
-class ViewTask(InferTask):
+class ViewTask(DerivedTask):
     """Shows the heatmap of a bundle: in [0, 1], of several classes the highest.
 
     It has those of the bundle's options that reach the network.
@@ -29,32 +31,12 @@ class ViewTask(InferTask):
         The bundle's own task.
     """
 
-    kind: InferType
     what: str
     segments: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self, base: HeatmapInferTask) -> None:
-        self.base = base
-        super().__init__(
-            type=self.kind,
-            labels=dict(self.segments),
-            dimension=3,
-            description=f"{self.what} {base.description}",
-            config={n: value for n, value in base.config().items() if n not in MASK_OPTIONS},
-        )
-
-    @property
-    def license_text(self) -> str:
-        """What the weights may be used for."""
-        return self.base.license_text
-
-    def is_valid(self) -> bool:
-        """Return True, as the bundle's own task."""
-        return True
-
-    def load(self) -> None:
-        """Load the network."""
-        self.base.load()
+        options = {n: value for n, value in base.config().items() if n not in MASK_OPTIONS}
+        super().__init__(base, self.what, dict(self.segments), options)
 
     def __call__(
         self,

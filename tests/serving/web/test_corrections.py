@@ -1,6 +1,7 @@
 """Scribbles and Smart Edit as 3D Slicer's panels send them, with MONAI Label's own client."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,74 @@ def test_a_correction_does_not_wait_for_a_run(
     assert web.send("GET", "/jobs/endless").json()["state"] == "running"
     web.send("DELETE", "/jobs/endless")
     running.join()
+
+
+def test_scribbles_on_a_scan_that_was_replaced_keep_the_mask_that_the_viewer_has(
+    own_web: Web,
+) -> None:
+    """What the user has done is in the viewer's mask, which comes with every edit."""
+    client, scan = own_web.client, own_web.studies / "p1" / "p1-flair.nii.gz"
+    mine = send_segments(client, {"foreground_scribbles": [BESIDE]}) == 1
+    write_scan(scan, lesion=False)
+    after = send_segments(client, {"tumour": mine, "background_scribbles": [INSIDE]})
+    assert not after[INSIDE]
+    assert not (after.astype(bool) & ~mine).any()
+    nib.save(nib.Nifti1Image(np.ones((14, 60, 50), np.float32), tilt_affine()), scan)
+    with pytest.raises(MONAILabelClientException) as caught:
+        send_segments(client, {"tumour": mine, "foreground_scribbles": [BESIDE]})
+    assert "must lie on the voxels of its scan" in caught.value.msg
+
+
+def test_an_edit_in_a_session_that_has_expired_says_what_to_do(own_web: Web) -> None:
+    client, scan = own_web.client, own_web.studies / "p1" / "p1-flair.nii.gz"
+    points = {"label": "tumour", "foreground": [list(BESIDE)], "background": []}
+
+    def click(session: str) -> np.ndarray:
+        return nrrd.read(client.infer(CLICKS, "", {**points, **SLICER}, session_id=session)[0])[0]
+
+    session = client.create_session(str(scan))["session_id"]
+    first = click(session)
+    own_web.serving.sessions._sessions[session].used -= 10**6
+    with pytest.raises(MONAILabelClientException) as caught:
+        click(session)
+    assert caught.value.status_code == 404
+    assert "open a new session" in caught.value.msg
+    np.testing.assert_array_equal(click(client.create_session(str(scan))["session_id"]), first)
+
+
+def test_people_who_correct_one_scan_at_once_get_what_each_alone_gets(
+    own_web: Web, tmp_path: Path
+) -> None:
+    voxels = [(8, 14, 20 + 3 * n) for n in range(4)]
+    kinds = ("foreground_scribbles", "background_scribbles")
+
+    def correct(name: str, voxel: tuple[int, int, int]) -> np.ndarray:
+        folder = tmp_path / name
+        folder.mkdir()
+        client = MONAILabelClient(own_web.url, tmpdir=str(folder), client_id=name)
+        first = send_segments(client, {kinds[0]: [voxel]})
+        return send_segments(client, {"tumour": first == 1, kinds[0]: [voxel], kinds[1]: [INSIDE]})
+
+    alone = [correct(f"alone {n}", voxel) for n, voxel in enumerate(voxels)]
+    with ThreadPoolExecutor(4) as pool:
+        names = [f"at once {n}" for n in range(4)]
+        for one, other in zip(alone, pool.map(correct, names, voxels), strict=True):
+            np.testing.assert_array_equal(one, other)
+    for voxel, mask in zip(voxels, alone, strict=True):
+        assert mask[voxel] == 1
+
+
+def test_an_edit_of_a_scan_that_is_being_explained_waits_and_is_made(own_web: Web) -> None:
+    """The first run of a scan and an edit of it may come together."""
+    with ThreadPoolExecutor(3) as pool:
+        run = pool.submit(run_bundle, own_web.client)
+        edits = [
+            pool.submit(
+                send_clicks, MONAILabelClient(own_web.url, client_id=name), foreground=[voxel]
+            )
+            for name, voxel in (("ann", list(BESIDE)), ("bea", list(INSIDE)))
+        ]
+        mask = run.result()
+        for edit, voxel in zip(edits, (BESIDE, INSIDE), strict=True):
+            assert edit.result()[voxel] == 1
+            assert edit.result()[mask == 1].all()

@@ -58,6 +58,22 @@ def test_the_queue_has_an_end_and_what_nobody_waits_for_comes_last(jobs: Jobs) -
     assert jobs.list_open() == []
 
 
+def test_what_is_quick_waits_for_no_run_and_has_a_queue_of_its_own(jobs: Jobs) -> None:
+    release = threading.Event()
+    for _ in range(3):  # one runs, two wait: the queue of the others is full
+        jobs.submit(lambda job: release.wait(10), "a", "m")
+        wait_until(lambda: jobs.count(State.RUNNING) == 1)
+    assert jobs.submit(lambda job: 7, "a", "m", quick=True).future.result(5) == 7
+    for _ in range(2):
+        jobs.submit(lambda job: release.wait(10), "a", "m", quick=True)
+    wait_until(lambda: jobs.count(State.RUNNING) == 3)
+    for _ in range(2):
+        jobs.submit(lambda job: None, "a", "m", quick=True)
+    with pytest.raises(JobError, match="2 inferences wait already"):
+        jobs.submit(lambda job: None, "a", "m", quick=True)
+    release.set()
+
+
 def test_a_job_that_waits_is_dropped_and_one_that_runs_stops(jobs: Jobs) -> None:
     running = jobs.submit(run_until_told_to_stop, "a", "m", "mine")
     waiting = jobs.submit(lambda job: pytest.fail("was stopped"), "a", "m")
@@ -94,6 +110,28 @@ def infer(web: Web, model: str, params: str = "{}", image: str = "p1-flair") -> 
     return requests.post(
         f"{web.url}/infer/{model}?image={image}", data={"params": params}, timeout=60
     )
+
+
+def test_what_is_known_of_a_scan_waits_for_no_run(own_web: Web) -> None:
+    """Another mask, another view of the heatmap, an edit: none of them needs the network."""
+    infer(own_web, MODEL).raise_for_status()
+    own_web.slow.steps = 10_000
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(infer, own_web, SLOW, '{"job": "endless"}')
+        assert own_web.slow.running.wait(10)
+        for model, params in (
+            (MODEL, '{"threshold_rule": "fixed", "threshold_level": 0.3}'),
+            (f"{MODEL}_levels", "{}"),
+            (f"{MODEL}_heatmap", "{}"),
+            (f"{MODEL}_clicks", '{"label": "tumour", "foreground": [[8, 14, 36]]}'),
+        ):
+            assert infer(own_web, model, params).status_code == 200
+        assert own_web.send("GET", "/jobs/endless").json()["state"] == "running"
+        waiting = pool.submit(infer, own_web, MODEL, "{}", "p2-flair")
+        wait_until(lambda: own_web.serving.jobs.count(State.QUEUED) == 1)
+        assert not waiting.done(), "a scan that the model has not seen needs the network"
+        own_web.send("DELETE", "/jobs/endless")
+        assert (running.result().status_code, waiting.result().status_code) == (410, 200)
 
 
 def test_progress_is_told_by_the_clients_own_id(own_web: Web) -> None:

@@ -15,8 +15,10 @@ from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession a
 from nnInteractive.inference.remote import remote_session
 from nnInteractive.inference.remote.serialization import pack_array
 
+from heatmask.serving.corrections import limit_edit
+from heatmask.serving.web.routes import nninteractive as routes
 from helpers.server import MODEL
-from helpers.web import Web
+from helpers.web import SLOW, Web
 
 SPACING = {"spacing": [4.0, 1.5, 1.25]}  # along (z, y, x), as Slicer sends it
 SHAPE = (14, 52, 60)
@@ -166,6 +168,37 @@ def test_wrong_edits_are_refused_and_nothing_is_lost(web: Web) -> None:
         assert client.target_buffer[before == 1].all()
 
 
+def test_an_edit_that_takes_too_long_is_refused_and_nothing_is_lost(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasso = np.zeros(SHAPE, bool)
+    lasso[5, 8:20, 30:46] = True
+    steps = 0
+
+    @contextmanager
+    def limit_steps() -> Iterator[None]:
+        left = iter(range(steps))
+        with limit_edit(lambda *_: None if next(left, None) is not None else time_out()):
+            yield
+
+    def time_out() -> None:
+        with limit_edit(seconds=0):
+            pass
+
+    with connect(web) as client, monkeypatch.context() as patch:
+        patch.setattr(routes, "limit_edit", limit_steps)
+        while steps < 40:  # in the lasso's own slice, then as it grows into the others
+            with refuse("took longer and was not made"):
+                client.add_lasso_interaction(lasso, True)
+            assert not client.undo()
+            steps += 1
+        steps = 1000
+        client.add_lasso_interaction(lasso, True)
+        assert measure_dice(client.target_buffer) > 0.85
+        assert client.undo()
+        assert not client.target_buffer.any()
+
+
 @pytest.mark.parametrize(
     ("image", "text"),
     [
@@ -291,6 +324,25 @@ def test_edits_at_once_wait_for_one_another(web: Web) -> None:
             thread.join()
         client._predict()
         assert all(client.target_buffer[tuple(point)] for point in points)
+
+
+def test_an_edit_does_not_wait_for_a_run(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web.slow, "steps", 10_000)
+    with connect(web, MODEL) as client:
+        web.slow.running.clear()
+        path = f"{web.url}/infer/{SLOW}?image=p2-flair"
+        run = threading.Thread(
+            target=httpx.post,
+            args=(path,),
+            kwargs={"data": {"params": '{"job": "endless-2"}'}, "timeout": 60},
+        )
+        run.start()
+        assert web.slow.running.wait(60)
+        client.add_point_interaction(INSIDE, True)
+        assert measure_dice(client.target_buffer) > 0.9
+        assert web.send("GET", "/jobs/endless-2").json()["state"] == "running"
+        web.send("DELETE", "/jobs/endless-2")
+        run.join()
 
 
 def test_an_unknown_model_is_said_to_be_unknown(web: Web) -> None:

@@ -39,6 +39,15 @@ class Inference:
     options: dict[str, Any]
     folder: Path
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is likely to need no network, and so not to wait for those that do."""
+        return self.task.knows(self._request)
+
+    @property
+    def _request(self) -> dict[str, Any]:
+        return {**self.options, "image": str(self.scan)}
+
     def __call__(self, job: Job) -> tuple[Path, dict[str, Any]]:
         """Return the mask's file and what is to be said of it.
 
@@ -47,9 +56,8 @@ class Inference:
         HeatmaskError
             The scan or an option is not what it must be; the text names the scan.
         """
-        request = {**self.options, "image": str(self.scan)}
         try:
-            file, facts = self.task(request, job.tell, self.folder)
+            file, facts = self.task(self._request, job.tell, self.folder)
         except (InputError, OptionError, MethodError, DeviceError) as error:
             raise type(error)(f"{self.name}: {error}") from error
         return Path(file), hide_all_paths(facts)

@@ -19,6 +19,7 @@ from heatmask.serving.web.limits import Limits
 from heatmask.serving.web.metrics import Metrics
 
 _REMEMBERED = 500
+_QUICK_WORKERS = 2
 
 Queue = queue.PriorityQueue[tuple[int, int, "Job | None"]]
 
@@ -55,6 +56,8 @@ class Job:
     Attributes
     ----------
     id, person, model : str
+    urgent, quick : bool
+        See `Jobs.submit`.
     state : State
     done, total : int
         Images of the network that are done, and those known to come.
@@ -65,9 +68,17 @@ class Job:
     """
 
     def __init__(
-        self, work: Callable[["Job"], Any], job_id: str, person: str, model: str, *, urgent: bool
+        self,
+        work: Callable[["Job"], Any],
+        job_id: str,
+        person: str,
+        model: str,
+        *,
+        urgent: bool = True,
+        quick: bool = False,
     ) -> None:
-        self.id, self.person, self.model, self.urgent = job_id, person, model, urgent
+        self.id, self.person, self.model = job_id, person, model
+        self.urgent, self.quick = urgent, quick
         self.state, self.done, self.total = State.QUEUED, 0, 0
         self.future: Future[Any] = Future()
         self._work, self._lock = work, threading.Lock()
@@ -141,7 +152,7 @@ class Jobs:
 
     def __init__(self, workers: int, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._queue, self._quick = Queue(), Queue()
+        self._workers, self._queue, self._quick = workers, Queue(), Queue()
         self._order = itertools.count()
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
@@ -149,7 +160,7 @@ class Jobs:
         self.asked_s = time.monotonic()
         self._threads = [
             threading.Thread(target=self._run_jobs, args=(line,), name=f"worker-{n}", daemon=True)
-            for n, line in enumerate([*[self._queue] * workers, self._quick])
+            for n, line in enumerate(self._list_lines())
         ]
         for thread in self._threads:
             thread.start()
@@ -178,7 +189,8 @@ class Jobs:
             Somebody waits for it. What nobody waits for comes after all that is urgent, and does
             not count for the queue's end.
         quick
-            It takes about a second and no device: one such job runs beside the others.
+            It takes about a second and no device: such jobs have two workers of their own, and
+            wait for none of the others.
 
         Raises
         ------
@@ -188,14 +200,15 @@ class Jobs:
         with self._lock:
             if self._closed:
                 raise JobError(503, "The server is about to end.", 30)
-            waiting = self.count(State.QUEUED, urgent=True)
+            waiting = self._count_waiting(quick)
             if urgent and waiting >= self._limits.queue:
                 raise JobError(503, f"{waiting} inferences wait already. Try again later.", 10)
             if job_id in self._jobs:
                 raise JobError(409, "The job's id is taken. Give another one, or none.")
             if urgent:
                 self.asked_s = time.monotonic()
-            job = Job(work, job_id or secrets.token_hex(8), person, model, urgent=urgent)
+            job_id = job_id or secrets.token_hex(8)
+            job = Job(work, job_id, person, model, urgent=urgent, quick=quick)
             self._jobs[job.id] = job
             self._forget()
         job.future.add_done_callback(lambda _: self._metrics.count_job(job.state))
@@ -222,22 +235,21 @@ class Jobs:
             job for job in list(self._jobs.values()) if job.state in (State.QUEUED, State.RUNNING)
         ]
 
-    def count(self, state: State, urgent: bool | None = None) -> int:
+    def count(self, state: State) -> int:
         """Return how many jobs are in a state."""
-        found = (job for job in list(self._jobs.values()) if job.state is state)
-        return sum(urgent is None or job.urgent is urgent for job in found)
+        return sum(job.state is state for job in list(self._jobs.values()))
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for a turn."""
-        return self.count(State.QUEUED, urgent=True) > 0
+        """Whether somebody waits for a device."""
+        return self._count_waiting(quick=False) > 0
 
     def stop(self) -> None:
         """Take no more work, and stop all there is; at once, also from a signal's handler."""
         self._closed = True
         for job in self.list_open():
             job.stop(JobError(503, "The server ends."))
-        for line in (self._quick, *[self._queue] * (len(self._threads) - 1)):
+        for line in self._list_lines():
             line.put((-1, next(self._order), None))
 
     def join(self, wait_s: float = 1.0) -> bool:
@@ -246,6 +258,14 @@ class Jobs:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
+
+    def _list_lines(self) -> list[Queue]:
+        """Return the queue of each worker."""
+        return [self._queue] * self._workers + [self._quick] * _QUICK_WORKERS
+
+    def _count_waiting(self, quick: bool) -> int:
+        waiting = (job for job in self.list_open() if job.state is State.QUEUED and job.urgent)
+        return sum(job.quick is quick for job in waiting)
 
     def _run_jobs(self, line: Queue) -> None:
         while (job := line.get()[2]) is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from heatmask.errors import HeatmaskError
-from heatmask.serving.task import RESULT_DTYPES, RESULT_EXTENSIONS
+from heatmask.serving.volume_file import RESULT_DTYPES, RESULT_EXTENSIONS
 
 
 class RequestError(HeatmaskError):

@@ -83,7 +83,13 @@ class Editor:
         """
         edit.check_inside(self.shape)
         is_first = edit.positive and not (self._steps or self._start.any())
-        self._steps.append(self._begin(edit) if is_first else self._correct(edit))
+        before = self._correction.n_steps
+        try:
+            self._steps.append(self._begin(edit) if is_first else self._correct(edit))
+        except BaseException:
+            while self._correction.n_steps > before:
+                self._correction.undo()
+            raise
 
     def undo(self) -> bool:
         """Take back the last edit, of some 25; return whether there was one."""

@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import Request
 
 from heatmask.serving.access import Person
-from heatmask.serving.interactive import CorrectionTask
 from heatmask.serving.web.inference import Inference, await_job
 from heatmask.serving.web.messages import Answer, InferMessage, RequestError, read_message
 from heatmask.serving.web.serving import Annotator, Served, Serving, name_client
@@ -45,8 +44,7 @@ async def infer(
         if "label" in form.files:
             options["label"] = str(form.files["label"].path)
         work = Inference(task, scan, name, options, form.folder)
-        quick = isinstance(task, CorrectionTask)
-        job = serving.jobs.submit(work, person.name, model, message.job, quick=quick)
+        job = serving.jobs.submit(work, person.name, model, message.job, quick=work.is_quick)
         serving.audit.record(person, "infer", image_id, model=model, job=job.id, result="begun")
         file, facts = await await_job(job, request)
         facts["job"] = job.id

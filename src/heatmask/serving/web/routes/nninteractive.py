@@ -20,6 +20,7 @@ from starlette.requests import Request
 from heatmask import __version__
 from heatmask.errors import InputError, MethodError, NotFoundError, OptionError
 from heatmask.serving.access import Person
+from heatmask.serving.corrections import limit_edit
 from heatmask.serving.task import HeatmapInferTask
 from heatmask.serving.web.errors import hide_paths
 from heatmask.serving.web.inference import await_job
@@ -289,7 +290,8 @@ async def _edit(request: Request, lease: Lease, work: Callable[[Editor], bool]) 
     """Call an edit, and send what it changed if it says so."""
 
     def find_change(editor: Editor) -> tuple[bool, Change | None, bytes]:
-        ran = work(editor)
+        with limit_edit():
+            ran = work(editor)
         change = editor.find_change() if ran else None
         return ran, change, pack_array(change.voxels) if change else b""
 

@@ -1,9 +1,6 @@
-"""The dictionary transforms that bundle configs name, beside MONAI's own."""
+"""Slices on another grid, smoothed, and beside one another; nothing across them changes."""
 
-from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,29 +14,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from heatmask.data.background import zero_channels
 from heatmask.errors import InputError, OptionError
-from heatmask.geometry import (
-    find_array_axis,
-    find_ras_slice_axis,
-    find_slice_axis,
-    order_as_stored,
-)
-from heatmask.masks.make import find_threshold, make_label_map
-from heatmask.masks.settings import MaskSettings
-from heatmask.percentile import find_percentile
-
-
-class EachVolumed(MapTransform):
-    """Changes the volume of every key in the same way."""
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Change every key."""
-        return {**data, **{k: self.change(data[k]) for k in self.key_iterator(data)}}
-
-    @abstractmethod
-    def change(self, volume: MetaTensor) -> Tensor:
-        """Return the changed volume (C, X, Y, Z)."""
+from heatmask.geometry import find_slice_axis
+from heatmask.transforms.each import EachVolumed
 
 
 class ResampleInPlaned(EachVolumed, InvertibleTransform):
@@ -153,68 +130,6 @@ class FitInPlaned(ResampleInPlaned):
         return self._resize(volume, size.tolist(), info, mode="bilinear", antialias=True)
 
 
-class ZeroBackgroundd(EachVolumed):
-    """Shift each channel of a volume (C, X, Y, Z) so that air is 0, as in most MR images.
-
-    `heatmask.data.load.LoadSequencesd` does it by itself; bundles that were trained with Heatmask
-    0.1 name the step.
-    """
-
-    def change(self, volume: MetaTensor) -> MetaTensor:
-        """Return the shifted volume."""
-        return zero_channels(volume)
-
-
-class NormalizeHeadd(EachVolumed):
-    """Scale intensities so that the head's median is 1, the background 0 and the top 4.
-
-    The head is what lies above a fifth of the 99th percentile of the non-zero voxels. A
-    scan with negative values (z-normalised) is first shifted so that its lowest voxel is 0,
-    and exact zeros, its background, stay 0. A scan without any signal stays zero.
-    """
-
-    top = 4.0
-
-    def change(self, volume: Tensor) -> Tensor:
-        """Return the normalised volume (C, X, Y, Z), each channel on its own."""
-        plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-        scaled = torch.stack([self._normalize_channel(channel) for channel in plain.float()])
-        return convert_to_dst_type(scaled, volume, dtype=torch.float32)[0]
-
-    def _normalize_channel(self, channel: Tensor) -> Tensor:
-        if channel.min() < 0:
-            channel = torch.where(channel != 0, channel - channel.min(), 0.0)
-        sample = channel.numpy(force=True)
-        sample = sample[sample > 0]  # several times faster than torch's selection
-        if sample.size == 0:
-            return channel
-        head = sample[sample > 0.2 * find_percentile(sample, 99)]
-        return (channel / float(np.median(head))).clamp_(0, self.top)
-
-
-class ScaleByPercentilesd(EachVolumed):
-    """Scale intensities so that the 1st percentile becomes 0 and the 99.5th 1, and clip.
-
-    For images of anything, and a volume as a whole. `monai.transforms` has
-    ``ScaleIntensityRangePercentilesd``, which leaves a channel unscaled where the two percentiles
-    are one number. Here what is brighter than it becomes 1.
-    """
-
-    low, high = 1.0, 99.5
-
-    def change(self, volume: Tensor) -> Tensor:
-        """Return the scaled volume (C, X, Y, Z), each channel on its own."""
-        plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-        scaled = torch.stack([self._scale_channel(channel) for channel in plain.float()])
-        return convert_to_dst_type(scaled, volume, dtype=torch.float32)[0]
-
-    def _scale_channel(self, channel: Tensor) -> Tensor:
-        values = channel.flatten().numpy(force=True)
-        low, high = (find_percentile(values, percent) for percent in (self.low, self.high))
-        span = max(high - low, 1e-6 * max(abs(high), 1e-6))
-        return ((channel - low) / span).clamp_(0, 1)
-
-
 class StackNeighboursd(EachVolumed):
     """Put each slice between its neighbours: one channel becomes three.
 
@@ -273,84 +188,3 @@ class SmoothHeatmapd(EachVolumed):
         sigma[find_slice_axis(volume.shape[1:], self.slice_axis) + 1] = 0.0
         smooth = ndimage.gaussian_filter(volume.numpy(force=True), sigma)
         return convert_to_dst_type(smooth, volume, dtype=torch.float32)[0]
-
-
-class HeatmapToMaskd(MapTransform):
-    """Turn a raw heatmap (K, X, Y, Z) on the scanner's grid into a uint8 label map.
-
-    See `heatmask.masks.make` for the steps and `MaskSettings` for the options.
-
-    Parameters
-    ----------
-    keys
-        Key of the heatmap. Beside it lie ``scan`` (C, X, Y, Z) on the same grid, whose first
-        channel is snapped to, and ``shown`` (slices, K), in RAS order. The mask (1, X, Y, Z) goes
-        to ``mask``, with the heatmap's affine.
-    slice_axis
-        Axis of the slices in RAS orientation; the array may be stored in any other.
-    """
-
-    def __init__(self, keys: KeysCollection, slice_axis: int = 2, **settings: Any) -> None:
-        super().__init__(keys)
-        self.slice_axis = slice_axis
-        settings["calibration"] = tuple(settings["calibration"])
-        self.settings = MaskSettings(**settings)
-
-    def change(self, **settings: Any) -> "HeatmapToMaskd":
-        """Return this step with some of its settings changed."""
-        changed = copy(self)
-        changed.settings = replace(self.settings, **settings)
-        return changed
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the mask to the dictionary."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            heatmaps, scan, spacing, axis, shown = self._read(out, key)
-            labels = make_label_map(heatmaps, scan, spacing, axis, shown, self.settings)
-            out["mask"] = convert_to_dst_type(labels[None], out[key], dtype=torch.uint8)[0]
-        return out
-
-    def find_thresholds(self, data: Mapping[Hashable, Any]) -> list[float]:
-        """Return the threshold on the raw heatmap of each class, inf where no voxel is above."""
-        (key,) = self.keys
-        heatmaps, _, _, axis, shown = self._read(data, key)
-        return [
-            find_threshold(heatmap, axis, by_class, self.settings)
-            for heatmap, by_class in zip(heatmaps, shown.T, strict=True)
-        ]
-
-    def _read(self, data: Mapping[Hashable, Any], key: Hashable) -> tuple[Any, ...]:
-        """Return heatmaps, scan, spacing, the array's slice axis and what is shown, as stored."""
-        heatmap, scan, shown = data[key], data["scan"], np.asarray(data["shown"])
-        if heatmap.shape[1:] != scan.shape[1:]:
-            raise InputError(
-                f"Heatmap and scan must share a grid, got {tuple(heatmap.shape[1:])} and "
-                f"{tuple(scan.shape[1:])}: invert the heatmap to the scan before this step."
-            )
-        affine = np.asarray(scan.affine)
-        ras_axis = find_ras_slice_axis(scan.shape[1:], affine, self.slice_axis)
-        axis = find_array_axis(affine, ras_axis)
-        shown = order_as_stored(shown, affine, ras_axis)
-        # Rounded: a rotated 1 mm grid gives 0.9999999 mm, and a reach of 2 mm would lose a voxel.
-        spacing = tuple(round(float(s), 4) for s in scan.pixdim)
-        return heatmap.numpy(force=True), scan[0].numpy(force=True), spacing, axis, shown
-
-
-class CalibrateHeatmapd(MapTransform):
-    """Map a raw heatmap to [0, 1] by the bundle's fixed calibration, for people and files.
-
-    Never by the image's own range: that would give every healthy scan a lesion.
-    """
-
-    def __init__(self, keys: KeysCollection, calibration: Sequence[float]) -> None:
-        super().__init__(keys)
-        self.low, self.high = calibration
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the form for people as ``display``."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            shifted = out[key] - self.low
-            out["display"] = shifted.div_(self.high - self.low).clamp_(0, 1)
-        return out
