@@ -220,7 +220,8 @@ def test_scribbles_on_a_scan_that_was_replaced_keep_the_mask_that_the_viewer_has
     after = send_segments(client, {"tumour": mine, "background_scribbles": [INSIDE]})
     assert not after[INSIDE]
     assert not (after.astype(bool) & ~mine).any()
-    nib.save(nib.Nifti1Image(np.ones((14, 60, 50), np.float32), tilt_affine()), scan)
+    head = np.asarray(nib.load(scan).dataobj)
+    nib.save(nib.Nifti1Image(head[..., :50], tilt_affine()), scan)
     with pytest.raises(MONAILabelClientException) as caught:
         send_segments(client, {"tumour": mine, "foreground_scribbles": [BESIDE]})
     assert "must lie on the voxels of its scan" in caught.value.msg
@@ -238,7 +239,7 @@ def test_an_edit_in_a_session_that_has_expired_says_what_to_do(own_web: Web) -> 
     own_web.serving.sessions._sessions[session].used -= 10**6
     with pytest.raises(MONAILabelClientException) as caught:
         click(session)
-    assert caught.value.status_code == 404
+    assert "Status: 404" in caught.value.msg
     assert "open a new session" in caught.value.msg
     np.testing.assert_array_equal(click(client.create_session(str(scan))["session_id"]), first)
 
