@@ -125,6 +125,10 @@ def test_the_command_writes_what_corrections_cost(bundle_dir, archive, tmp_path,
         assert {k: v for k, v in row.items() if "seconds" not in k} == {
             k: v for k, v in other.items() if "seconds" not in k
         }
+    some = run(archive, bundle_dir, tmp_path, "--most", "1")
+    assert some.exit_code == 0, some.output
+    with open(tmp_path / "simulation.csv", encoding="utf-8") as file:
+        assert {line["case"] for line in csv.DictReader(file)} == {"P2"}
 
 
 def test_a_split_without_reference_masks_is_refused(bundle_dir, archive, tmp_path):

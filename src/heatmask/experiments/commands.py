@@ -201,6 +201,9 @@ def simulate(
     edits: Annotated[int, typer.Option(min=1, max=100, help="Edits of each case.")] = 10,
     strokes: Annotated[bool, typer.Option("--strokes", help="Lines instead of clicks.")] = False,
     split: Annotated[str, typer.Option(help="Which lines of patients.csv or labels.csv.")] = "test",
+    most: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, spread over the split.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Heatmaps of earlier runs; default: OUTPUT/cache.")
     ] = None,
@@ -226,7 +229,8 @@ def simulate(
 
     folder = cache or output / "cache"
     place = Place(str(data), str(folder), split, pattern=pattern, device=device)
-    cases, courses = simulate(find_bundle(bundle), place, read_options(options), edits, strokes)
+    settings = read_options(options)
+    cases, courses = simulate(find_bundle(bundle), place, settings, edits, strokes, most)
     paths = write_simulation(cases, courses, output)
     rows = summarise_courses(courses)
     names = [name for name in rows[0] if name.startswith(("dice_", "edits_")) and "int" not in name]

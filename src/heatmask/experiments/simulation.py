@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,7 +88,12 @@ class StartMasks(Kept[Case]):
 
 
 def simulate(
-    bundle: Path, place: Place, options: Mapping[str, Any], n_edits: int, strokes: bool = False
+    bundle: Path,
+    place: Place,
+    options: Mapping[str, Any],
+    n_edits: int,
+    strokes: bool = False,
+    most: int | None = None,
 ) -> tuple[Cases, list[Course]]:
     """Play a user who corrects every case of a split that shows something, from each of `STARTS`.
 
@@ -96,6 +101,8 @@ def simulate(
     ----------
     strokes
         Whether the user draws lines instead of clicking.
+    most
+        Play so many cases at most, spread evenly over the split; None for all.
 
     Returns
     -------
@@ -109,6 +116,8 @@ def simulate(
     """
     sequences = read_config(bundle)["sequences"]
     cases = list_cases(place, sequences, list_label_words(bundle), place.split).keep_findings()
+    if most is not None:
+        cases = replace(cases, cases=cases.cases[:: -(-len(cases.cases) // most)])
     starts = StartMasks(bundle, {"device": place.device, **options}, Store(place.cache))
     failures, courses = Failures(), []
     for case in track(cases.cases, "Correcting"):
