@@ -211,6 +211,18 @@ def test_a_piece_ends_at_its_neck():
     assert not found[wrong].any()
 
 
+def test_a_piece_in_which_something_belongs_is_not_taken_as_a_whole():
+    """It is too large; a click in its middle does not contradict the one that found it."""
+    scan, ball, spacing = make_ball()
+    middle = np.array(ball.shape) // 2
+    correction = Correction(scan, spacing, mask=ball)
+    correction.apply(Edit.click(middle + (6, 0, 0)))
+    found = correction.apply(Edit.click(middle, positive=False)) > 0
+    assert 0 < np.count_nonzero(ball & ~found) < 0.8 * np.count_nonzero(ball)
+    alone = Correction(scan, spacing, mask=ball).apply(Edit.click(middle, positive=False))
+    assert not alone.any()
+
+
 def test_a_negative_click_near_the_rim_leaves_the_piece():
     scan, ball, spacing = make_ball()
     voxel = (ball.shape[0] // 2 + 9, ball.shape[1] // 2, ball.shape[2] // 2)

@@ -1,7 +1,8 @@
 """What an edit means as a whole: a wrong piece of the mask, or a piece that the heatmap shows.
 
 People click into the middle of what is wrong. A negative edit in the middle of a piece means all of
-that piece; a positive one far from the mask means the piece of the heatmap that it touches.
+that piece, unless something in it was said to belong; a positive one far from the mask means the
+piece of the heatmap that it touches.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from heatmask.interaction.neighbourhood import Neighbourhood, measure_distance_mm
+from heatmask.interaction.statements import IN
 
 MIDDLE = 0.8
 """An edit this deep in a piece, as a share of its greatest depth, is in its middle."""
@@ -21,9 +23,11 @@ CORNERS = ndimage.generate_binary_structure(3, 3)
 
 def find_whole(near: Neighbourhood) -> NDArray[np.bool_]:
     """Return the voxels (X, Y, Z) that an edit means as a whole; often there are none."""
-    if not near.positive:
-        return find_piece(near.mask, near.core, near.spacing_mm)
-    return np.zeros_like(near.mask) if near.mask.any() else find_touched(near.hot, near.core)
+    nothing = np.zeros_like(near.mask)
+    if near.positive:
+        return nothing if near.mask.any() else find_touched(near.hot, near.core)
+    piece = find_piece(near.mask, near.core, near.spacing_mm)
+    return nothing if (near.said[piece] == IN).any() else piece
 
 
 def find_piece(
