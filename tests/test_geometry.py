@@ -1,10 +1,13 @@
-"""Where voxels lie: the spacing of an affine, and masks in the order of their scan's voxels."""
+"""Where voxels lie: spacing, masks in the order of their scan's voxels, what is near."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from heatmask.errors import InputError
-from heatmask.geometry import match_voxels, measure_spacing_mm
+from heatmask.geometry import find_near, match_voxels, measure_spacing_mm
 from helpers.planted import store_as
 
 SHAPE = (7, 5, 4)
@@ -65,3 +68,31 @@ def test_other_voxels_are_refused_and_both_are_named(pair, change):
     with pytest.raises(InputError, match=message) as caught:
         match_voxels(mask, other, SHAPE, make_affine())
     assert ("affine is the identity" in str(caught.value)) == (change == "identity")
+
+
+@given(
+    seed=st.integers(0, 1000),
+    spacing=st.tuples(*[st.floats(0.3, 7)] * 3),
+    reach_mm=st.floats(0, 30),
+    shape=st.tuples(*[st.integers(1, 12)] * 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_near_is_what_the_distance_transform_says(seed, spacing, reach_mm, shape) -> None:
+    voxels = np.random.default_rng(seed).random(shape) > 0.9
+    away = ndimage.distance_transform_edt(~voxels, sampling=spacing)
+    expected = (away <= reach_mm) if voxels.any() else voxels
+    found = find_near(voxels, reach_mm, spacing)
+    clear = abs(away - reach_mm) > 1e-5 * reach_mm  # float32 must not decide
+    np.testing.assert_array_equal(found[clear], expected[clear])
+    assert found[voxels].all()
+
+
+def test_what_lies_at_the_reach_is_near() -> None:
+    voxels = np.zeros((9, 9, 3), bool)
+    voxels[4, 4, 1] = True
+    near = find_near(voxels, 2.0, (0.4, 0.4, 1e6))
+    assert near[:, 4, 1].tolist() == [True] * 9
+    assert near[7, 8, 1], "3 and 4 steps: 1.2 and 1.6 mm"
+    assert near[8, 7, 1]
+    assert not near[8, 8, 1]
+    assert not near[..., [0, 2]].any()

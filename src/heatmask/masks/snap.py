@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from heatmask.errors import OptionError
+from heatmask.geometry import find_near
 
 
 def snap_mask(
@@ -39,7 +39,7 @@ def snap_mask(
         return mask
     sampling = list(spacing_mm)
     sampling[slice_axis] = 1e6  # neighbouring slices are out of reach
-    near = ndimage.distance_transform_edt(~mask, sampling=sampling) <= distance_mm
+    near = find_near(mask, distance_mm, sampling)
     surroundings = near & ~mask
     if not surroundings.any():
         return mask

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from heatmask.geometry import find_near
 from heatmask.masks.clean import crop_to_mask
 
 CLOSE_LOOK = 0.6
@@ -55,8 +55,7 @@ def measure_contrast(scan: NDArray, mask: NDArray[np.bool_], spacing_mm: Sequenc
     margin = np.ceil(RING_MM / np.asarray(spacing_mm)).astype(int)
     box = crop_to_mask(mask, tuple(margin.tolist()))  # the rest of the volume costs time only
     inside, near = mask[box], scan[box]
-    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
-    ring = (away > GAP_MM) & (away <= RING_MM)
+    ring = find_near(inside, RING_MM, spacing_mm) & ~find_near(inside, GAP_MM, spacing_mm)
     if not ring.any():
         return 0.0
     return float(abs(near[inside].mean(dtype=float) - near[ring].mean(dtype=float)) / spread)
