@@ -13,7 +13,8 @@ from heatmask.networks.pretrained import CHANNELS
 from heatmask.training.features import FeatureDataset, View
 from heatmask.training.heads import Head, SearchingHead, SearchLoss
 from heatmask.training.position import PositionOffsetLoss
-from heatmask.training.rarity import RarityMeter, find_agreement, mark_rarest, weigh_maps
+from heatmask.training.pseudo_masks import find_agreement
+from heatmask.training.rarity import RarityMeter, mark_rarest, weigh_maps
 from heatmask.training.student import StudentLoss
 
 GRID = 16
@@ -132,9 +133,11 @@ def test_weighed_maps_go_from_zero_at_the_median_to_one(tmp_path: Path) -> None:
 
 
 def test_two_teachers_agree_where_their_dice_is_above_one_half() -> None:
-    first, second = np.zeros((3, 4, 4), bool), np.zeros((3, 4, 4), bool)
-    first[:, 0] = True
-    second[0, 0, :3], second[1, 0, :2], second[1, 1, :2] = True, True, True
+    first, second = np.zeros((2, 3, 2, 4, 4), bool)
+    first[:, 0, 0] = True
+    second[0, 0, 0, :3] = True
+    second[1, 0, :2, :2] = True
+    second[2, 1, 0] = True  # of another class
     assert find_agreement(first, second).tolist() == [True, False, False]
 
 

@@ -200,7 +200,7 @@ def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> No
     labels = write_pictures(tmp_path / "data", ("disc", "bar"), 12)
     bundle = train(tmp_path, labels)
     config = read_json(bundle / "configs" / "inference.json")
-    assert (config["threshold_rule"], config["warm_level"]) == ("warm", 0.5)
+    assert (config["threshold_rule"], config["warm_level"], config["snap"]) == ("warm", 0.5, False)
     assert config["network_def"]["num_classes"] == 2
     assert "none_logit" not in config
     run = tmp_path / "run"
@@ -208,7 +208,7 @@ def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> No
     assert np.load(run / "rarity_second.npy").shape == (count, 8, 8)
     head = torch.load(run / "heads_second" / "head0" / "best.pt", weights_only=True)["model"]
     assert head["head.out.weight"].shape[0] == 2
-    assert np.load(run / "pseudo_masks.npz")["masks"].any((2, 3)).sum(1).max() == 1
+    assert np.load(run / "pseudo_masks_first.npz")["masks"].any((2, 3)).sum(1).max() == 1
     imsave(tmp_path / "one.png", draw("disc", 999, (90, 70)), check_contrast=False)
     mask = np.asarray(segment(bundle, tmp_path / "one.png", tmp_path / "out").dataobj)
     assert mask.any()

@@ -70,6 +70,12 @@ def draw_pseudo_masks(
     return masks
 
 
+def find_agreement(first: Masks, second: Masks) -> NDArray[np.bool_]:
+    """Return of which images (N,) two sets of masks (N, K, n, n) have a Dice above one half."""
+    axes = (1, 2, 3)
+    return 4 * (first & second).sum(axes) > first.sum(axes) + second.sum(axes)
+
+
 def list_stacks(data: FeatureDataset) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Give each class of each volume, and the numbers of the slices that show it, in order."""
     labels, volumes = data.labels.round().long().numpy(), data.places[:, 0].numpy()

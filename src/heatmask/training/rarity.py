@@ -172,9 +172,3 @@ def weigh_maps(maps: Maps, rarity: Maps) -> Maps:
     product = rarity[:, None] / (1 + np.exp(-centred))
     above = (product - np.median(product, axis=(2, 3), keepdims=True)).clip(min=0)
     return (above / above.max(axis=(2, 3), keepdims=True).clip(min=1e-6)) ** 3
-
-
-def find_agreement(first: Places, second: Places) -> NDArray[np.bool_]:
-    """Return of which images (N,) two sets of places (N, h, w) have a Dice above one half."""
-    axes = (1, 2)
-    return 4 * (first & second).sum(axes) > first.sum(axes) + second.sum(axes)

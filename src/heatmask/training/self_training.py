@@ -38,9 +38,10 @@ from heatmask.training.parts import describe_run
 from heatmask.training.pseudo_masks import (
     Masks,
     draw_pseudo_masks,
+    find_agreement,
     learn_polarity,
 )
-from heatmask.training.rarity import RarityMeter, find_agreement, mark_rarest, weigh_maps
+from heatmask.training.rarity import RarityMeter, mark_rarest, weigh_maps
 from heatmask.training.settings import LabelSettings, TrainSettings
 from heatmask.training.slices import SliceDataset
 from heatmask.training.student import PseudoMaskDataset, train_student
@@ -51,7 +52,9 @@ HEADS = ((8, 16), (16, 32), (4, 8, 16, 32))
 """Strides of the stages that a head looks at: fine ones draw small masks, coarse ones large."""
 RARE_HEAD = (8, 16, 32)
 """Likewise, of heads that search the rarest places."""
-RARE_RULE = {"threshold_rule": "warm", "warm_level": 0.5}
+FORGOTTEN = 0.5**3
+"""Heat above which the first teacher's places are out of the second's memory."""
+RARE_RULE = {"threshold_rule": "warm", "warm_level": 0.5, "snap": False}
 """How the network that they teach makes its masks."""
 SPARED = 0.995
 """Share of the validation slices without a finding that must not be let through."""
@@ -169,7 +172,7 @@ class SelfTrainer:
         for images in (self.data, self.validation, views) if merge else ():
             images.labels = (images.labels > 0).float()
         polarity = learn_polarity(maps, views, self.settings.seed)
-        masks = self._draw_masks(maps, views, polarity)
+        masks = self._draw_masks(maps, views, polarity, "pseudo_masks")
         return Taught(masks, np.ones(len(masks), bool), {"polarity": polarity})
 
     def _teach_from_rarity(self, views: FeatureDataset, others: FeatureDataset) -> Taught:
@@ -177,7 +180,7 @@ class SelfTrainer:
 
         Where they disagree, the first one's mask is not to be learnt.
         """
-        meter, found = RarityMeter(views), []
+        meter, drawn, polarity = RarityMeter(views), [], ""
         shown = np.arange(len(views)), views.labels.long().numpy() - 1
         for name in ("first", "second"):
             rarity = meter.measure(views, self.folder / f"rarity_{name}.npy")
@@ -185,13 +188,13 @@ class SelfTrainer:
             views.search(mark_rarest(rarity, views.inside))
             others.search(mark_rarest(other, others.inside))
             heads = self._train_heads(views, others, [RARE_HEAD], f"heads_{name}")
-            found.append(weigh_maps(join_maps(heads, views), rarity))
-            meter.forget(found[-1][shown] > self.own.pseudo_level)
-        trusted = find_agreement(*(maps[shown] > self.own.pseudo_level for maps in found))
+            maps = weigh_maps(join_maps(heads, views), rarity)
+            polarity = polarity or learn_polarity(maps, views, self.settings.seed)
+            drawn.append(self._draw_masks(maps, views, polarity, f"pseudo_masks_{name}"))
+            meter.forget(maps[shown] > FORGOTTEN)
+        trusted = find_agreement(*drawn)
         logger.info("Two teachers agree on %d of %d images.", trusted.sum(), len(trusted))
-        polarity = learn_polarity(found[0], views, self.settings.seed)
-        masks = self._draw_masks(found[0], views, polarity)
-        return Taught(masks, trusted, {"polarity": polarity, **RARE_RULE})
+        return Taught(drawn[0], trusted, {"polarity": polarity, **RARE_RULE})
 
     def _train_heads(
         self,
@@ -218,8 +221,8 @@ class SelfTrainer:
         )  # fmt: skip
         return [heads[number] for number in chosen]
 
-    def _draw_masks(self, maps: Maps, views: FeatureDataset, polarity: str) -> Masks:
-        path = self.folder / "pseudo_masks.npz"
+    def _draw_masks(self, maps: Maps, views: FeatureDataset, polarity: str, name: str) -> Masks:
+        path = self.folder / f"{name}.npz"
         return draw_pseudo_masks(maps, views, polarity, self.own.pseudo_level, path)
 
     def _plan_heads(self) -> TrainSettings:
