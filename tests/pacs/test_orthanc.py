@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from typer.testing import CliRunner
 from heatmask.cli import app
 from heatmask.errors import InputError, OptionError
 from heatmask.pacs import Pacs, PacsError, PacsStudies
+from helpers.chromium import run_chromium
 from helpers.dicom_studies import draw_head, write_study
+from helpers.ohif import count_coloured, fetch_viewer, run_ohif, scroll_to, show_seg
 from helpers.orthanc import PASSWORD, USER, Orthanc, run_orthanc
 from helpers.server import MODEL, SLICER
 from helpers.serving_stub import write_bundle
@@ -175,10 +178,31 @@ class TestTrouble:
             web.client.save_label(uid, file, params=NAMED)
             wait_for(lambda: "cannot be reached" in web.serving.outbox.waiting.get(uid, ""))
             assert fetch_segs(orthanc) == []
+            said = "1 submitted mask is not in the PACS yet: "
+            assert said in web.client.info()["warning"]
+            assert said in web.send("GET", "/").text
+            assert said in web.client.infer(MODEL, uid, SLICER)[1]["warnings"][-1]
             pacs._client.base_url = address
             web.serving.outbox.wake()
             wait_for(lambda: fetch_segs(orthanc))
             assert wait_for(lambda: web.serving.outbox.waiting == {})
+            assert "warning" not in web.client.info()
+            assert "PACS" not in web.send("GET", "/").text
+
+    def test_a_pacs_that_hangs_is_not_waited_for(
+        self, orthanc: Orthanc, series: Path, tmp_path: Path
+    ) -> None:
+        _, uid = read_uids(series)
+        with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
+            web.serving.store._source.pacs._client._timeout = (2.0, 1.0)
+            orthanc.process.send_signal(signal.SIGSTOP)
+            try:
+                refused = web.send("POST", f"/infer/{MODEL}?image={uid}")
+            finally:
+                orthanc.process.send_signal(signal.SIGCONT)
+            assert refused.status_code == 503
+            assert "did not answer in time" in refused.text
+            assert web.client.infer(MODEL, uid, SLICER)[1]["sequence"] == "FLAIR"
 
     def test_a_series_with_missing_slices_is_no_sample_and_says_why(
         self, orthanc: Orthanc, series: Path, tmp_path: Path
@@ -262,6 +286,28 @@ def test_segment_takes_a_study_and_sends_the_mask_back(
     written = dcmread(tmp_path / "out" / uid / f"{uid}_mask.dcm")
     assert seg.SOPInstanceUID == written.SOPInstanceUID
     assert seg.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+
+
+@pytest.mark.slow
+def test_a_submitted_mask_is_seen_in_ohif(orthanc: Orthanc, tmp_path: Path) -> None:
+    (tmp_path / "viewer").mkdir()
+    viewer = fetch_viewer(tmp_path / "viewer")
+    series = write_study(tmp_path / "series", WindowCenter=200, WindowWidth=400)
+    orthanc.add(series)
+    study, uid = read_uids(series)
+    with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
+        file, _ = web.client.infer(MODEL, uid, SLICER)
+        web.client.save_label(uid, file, params=NAMED)
+        (seg,) = wait_for(lambda: fetch_segs(orthanc))
+    counts = {}
+    with run_ohif(viewer, orthanc) as url, run_chromium(tmp_path) as page:
+        show_seg(page, url, study, seg.SeriesInstanceUID)
+        for number in (9, 13):  # with the lesion and without, numbered from the top
+            scroll_to(page, f"{number}/14")
+            page.photograph(tmp_path / "page.png")
+            counts[number] = count_coloured(tmp_path / "page.png")
+    assert counts[9] > 1000
+    assert counts[13] < counts[9] / 20
 
 
 def _unpack(content: bytes) -> bytes:

@@ -74,6 +74,14 @@ def test_surroundings_are_those_in_the_whole_volume():
             assert measure_contrast(stored, mask, SPACING) == pytest.approx(whole, rel=1e-9)
 
 
+def test_a_picture_is_judged_too():
+    scan, lesion = (a[:, :, 5:6] for a in make_head())
+    faint = np.where(lesion, scan - 3, scan)
+    good, bad = (measure_quality(s, lesion, 0.9999, (1.0, 1.0, 1.0)) for s in (scan, faint))
+    assert bad < CLOSE_LOOK < 0.9 < good
+    assert "Look closely" in advise(bad)
+
+
 def test_empty_full_and_constant():
     scan, lesion = make_head()
     assert measure_quality(scan, np.zeros_like(lesion), 0.9, SPACING) is None

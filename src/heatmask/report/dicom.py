@@ -12,6 +12,7 @@ from typing import Any
 
 import highdicom as hd
 import numpy as np
+from highdicom.color import CIELabColor
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
 from numpy.typing import NDArray
@@ -48,6 +49,8 @@ _TYPE_2 = (
 )  # fmt: skip
 """Attributes that must be there and may be empty; an anonymised series may lack them."""
 _LONGEST = 64
+_COLOURS = ("deepskyblue", "orange", "limegreen", "magenta", "yellow", "tomato")
+"""Of the segments in a viewer; it would choose some itself."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,7 @@ def _describe_segment(
         algorithm_identification=algorithm,
         tracking_id=_shorten(name),
         tracking_uid=generate_uid(entropy_srcs=["heatmask", series, name]),
+        display_color=CIELabColor.from_string(_COLOURS[(number - 1) % len(_COLOURS)]),
     )
 
 

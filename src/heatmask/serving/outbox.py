@@ -50,6 +50,15 @@ class Outbox:
         self._wake, self._ended = threading.Event(), False
         self.waiting: dict[str, str] = {}
 
+    def describe_waiting(self) -> str:
+        """Return a sentence about the masks that could not be sent yet, empty if there is none."""
+        reasons = list(dict.fromkeys(self.waiting.values()))
+        if not reasons:
+            return ""
+        count = len(self.waiting)
+        masks = "1 submitted mask is" if count == 1 else f"{count} submitted masks are"
+        return f"{masks} not in the PACS yet: {reasons[0]}"
+
     def start(self) -> None:
         """Send what waits, now and whenever there may be something new."""
         threading.Thread(target=self._run, name="outbox", daemon=True).start()

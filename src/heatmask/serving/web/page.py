@@ -29,6 +29,7 @@ def render_page(serving: Serving) -> str:
         failures=dict(app.loading.failures),
         status=serving.store.status() if anonymous else None,
         people=sorted(f"{client.rstrip('/')}: {image}" for image, client in leases.items()),
+        waiting=serving.waiting if anonymous else "",
         log_in=serving.access.enabled,
         queued=serving.jobs.count(State.QUEUED),
         running=serving.jobs.count(State.RUNNING),

@@ -83,6 +83,11 @@ class Serving:
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{scheme}://{host}:{self.port}"
 
+    @property
+    def waiting(self) -> str:
+        """What to say of masks that wait for the PACS; empty if none does."""
+        return self.outbox.describe_waiting() if self.outbox is not None else ""
+
     def find_model(self, name: str) -> ServedTask:
         """Return a model by its name, or what corrects its masks or shows its heatmap.
 

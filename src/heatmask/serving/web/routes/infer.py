@@ -48,6 +48,8 @@ async def infer(
         serving.audit.record(person, "infer", image_id, model=model, job=job.id, result="begun")
         file, facts = await await_job(job, request)
         facts["job"] = job.id
+        if serving.waiting:
+            facts["warnings"] = [*facts.get("warnings", ()), serving.waiting]
         if message.save_label and image_id:
             await run_sync(serving.store.prelabel, image_id, file, {}, model, facts)
         return _answer(output, file.read_bytes(), file.name, facts)

@@ -29,10 +29,11 @@ router = APIRouter()
 @router.get("/info/")
 @router.get("/info", include_in_schema=False)
 def show_info(serving: Served, person: Annotator) -> dict[str, Any]:
-    """Return models, trainers, strategies and how many studies are done."""
+    """Return models, trainers, strategies, how many studies are done, and what waits."""
     serving.app.refresh_learned()
     return {
         **serving.app.info(),
+        **({"warning": serving.waiting} if serving.waiting else {}),
         "trainers": serving.trainer.describe(),
         "train_stats": serving.trainer.describe_stats(),
     }
