@@ -223,7 +223,7 @@ class HeatmapInferTask(InferTask):
         try:
             asked, device = self._read_question(request)
             question = digest([str(read_image_path(request)), asked, str(device)])
-        except HeatmaskError:  # which whoever runs it is told
+        except HeatmaskError:  # whoever runs it says why
             return False
         return self._explanations.has_noted(question)
 
