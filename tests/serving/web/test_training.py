@@ -86,6 +86,24 @@ def test_the_panel_trains_and_the_next_mask_is_by_the_new_weights(
     assert site.send("DELETE", "/train/").json() is None
 
 
+def test_labels_of_something_else_are_named_and_not_learnt(site: Web, tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        mask = write_mask(tmp_path / f"{patient}_mask.nii.gz")
+        named = {"label_info": [{"name": "oedema", "idx": 1}], "model": MODEL}
+        site.client.save_label(f"{patient}-flair", str(mask), params=named)
+    labels = {p: b for p, b in site.list_files().items() if "/labels/" in p}
+    site.client.train_start(MODEL, QUICK)
+    ended = wait_for(site, has_ended)
+    assert ended["status"] == "ERROR"
+    said = "\n".join(ended["details"])
+    assert (
+        "The label of p1-flair must name 'tumour', which the bundle finds; it names 'oede" in said
+    )
+    assert "At least two patients" in said
+    assert LEARNED not in site.client.info()["models"]
+    assert labels == {p: b for p, b in site.list_files().items() if "/labels/" in p}
+
+
 @pytest.mark.slow
 def test_a_training_is_stopped_and_killed_and_goes_on(site: Web, tmp_path: Path) -> None:
     submit(site, tmp_path, "p1", "p2")
