@@ -304,3 +304,18 @@ def test_what_was_not_used_for_a_while_is_forgotten(folder, study, asked):
     task._explanations.expire(-1)
     run(task, study)
     assert len(asked) == 2
+
+
+def test_what_is_likely_to_need_no_network_is_known_beforehand(folder: Path, study: Path) -> None:
+    """For the queue: by image and options, without reading the scan."""
+    explanations = Explanations()
+    task, request = make_task(folder, explanations), {"image": str(study)}
+    assert not task.knows(request)
+    run(task, study)
+    assert all(task.knows({**request, **options}) for options in ({}, *OTHER_MASKS))
+    assert not task.knows({**request, "slice_axis": "coronal"})
+    assert not task.knows({**request, "threshold_rule": "none of them"})
+    assert not task.knows({"image": str(study.with_name("other.nii.gz"))})
+    assert not task.knows({})
+    explanations.expire(older_than_s=-1)
+    assert not task.knows(request)
