@@ -21,11 +21,12 @@ from heatmask.attribution.calibration import write_calibration
 from heatmask.authoring.bundle import OwnBundle, adapt_inference
 from heatmask.authoring.config import adapt_training, choose_methods
 from heatmask.authoring.task import OwnTask, describe_task
-from heatmask.authoring.train import OwnData, train_own_bundle
+from heatmask.authoring.train import FEW, OwnData, train_own_bundle, warn_of_few
 from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.check import inspect_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import LabelTable, read_label_table
+from heatmask.data.tables.label_rows import LabelRow
 from heatmask.errors import HeatmaskError, InputError, OptionError, OutputError
 from heatmask.networks.weights import load_weights
 from heatmask.parts import offer_options
@@ -412,6 +413,21 @@ def make_table(folder: Path, *names: str) -> LabelTable:
         lines.append(f"{name},{'ab'[number % 2]},{'train' if number < 2 else 'val'}")
     (folder / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
     return read_label_table(folder / "labels.csv", folder)
+
+
+def test_few_images_of_a_label_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        LabelRow(n, Path(f"{n}.png"), None, label, str(n), split)
+        for n, (label, split) in enumerate(
+            [(1, "train")] * (FEW - 1) + [(1, "val")] * FEW + [(0, "train")] * FEW
+        )
+    ]
+    warn_of_few(LabelTable(("disc",), tuple(rows), "", ""))
+    (record,) = caplog.records
+    assert f"few training images: {FEW - 1} of disc. The masks" in record.getMessage()
+    caplog.clear()
+    warn_of_few(LabelTable(("disc",), (*rows, rows[0]), "", ""))
+    assert not caplog.records
 
 
 def test_pictures_and_scans_are_not_mixed(tmp_path: Path) -> None:

@@ -100,6 +100,15 @@ def test_the_best_bundle_is_the_first(tmp_path):
     assert [b.name[0] for b in order_bundles(found, ["T2"])] == ["d", "c", "b", "a"]
 
 
+def test_of_bundles_about_as_good_the_one_for_more_sequences_is_first(tmp_path):
+    write_bundle(tmp_path, "a_flair", mean_dice_t2f=0.82)
+    write_bundle(tmp_path, "b_both", ["FLAIR", "T1-Gd"], mean_dice_t2f=0.81)
+    write_bundle(tmp_path, "c_both", ["FLAIR", "T1-Gd"], mean_dice_t2f=0.84)
+    write_bundle(tmp_path, "d_better", mean_dice_t2f=0.92)
+    found = [b.name[0] for b in order_bundles(list_bundles([tmp_path]), ["FLAIR"])]
+    assert found == ["d", "c", "b", "a"]
+
+
 def test_a_bundle_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog):
     write_bundle(tmp_path, "good")
     bad = write_bundle(tmp_path, "bad")

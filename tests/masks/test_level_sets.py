@@ -106,7 +106,7 @@ def make(heat: np.ndarray, scan: np.ndarray, shown: np.ndarray, **given: object)
 def test_the_rule_is_an_option_of_the_masks() -> None:
     scan, _, heat = draw_lesion()
     shown = np.ones(6, bool)
-    mask = make(heat, scan, shown)
+    mask = make(heat, scan, shown, snap=False)
     np.testing.assert_array_equal(mask, draw_level_sets(heat, scan, 2, 0.35, "bright"))
     assert not make(heat, scan, ~shown).any()
     assert not make(heat, scan, shown, min_volume_mm3=1e6).any()
@@ -148,3 +148,21 @@ def test_a_region_is_smoothed_slice_by_slice(seed: int) -> None:
             part[:] = ndimage.binary_fill_holes(ndimage.distance_transform_edt(~core) <= radius)
     assert (expected != region).any()
     np.testing.assert_array_equal(smooth_region(region), expected)
+
+
+@pytest.mark.parametrize("polarity", ["bright", "dark"])
+def test_bright_lesions_are_snapped_and_dark_ones_are_not(polarity: str) -> None:
+    scan, lesion, heat = draw_lesion(contrast=50.0 if polarity == "bright" else -50.0)
+    shown = np.ones(scan.shape[2], bool)
+    drawn, snapped = (
+        make_mask(
+            heat, scan, (1.0, 1.0, 4.0), 2, shown,
+            MaskSettings((-4, 4), threshold_rule="level_sets", polarity=polarity, snap=snap,
+                         min_volume_mm3=0.0, snap_distance_mm=4.0),
+        )
+        for snap in (False, True)
+    )  # fmt: skip
+    if polarity == "dark":
+        np.testing.assert_array_equal(snapped, drawn)
+    else:
+        assert measure_dice(snapped, lesion) > measure_dice(drawn, lesion) + 0.02

@@ -17,7 +17,7 @@ from heatmask.networks.weights import load_weights, save_weights
 @pytest.fixture(scope="module")
 def network() -> SelfTrainedNet:
     torch.manual_seed(0)
-    return SelfTrainedNet(num_classes=2, side=64).eval()
+    return SelfTrainedNet(num_classes=2, side=(64, 96)).eval()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 90), (17, 22), (1, 1)], ids=str)
@@ -70,7 +70,7 @@ def test_only_the_coarse_blocks_of_the_encoder_are_trained(network: SelfTrainedN
 def test_weights_are_kept_in_half_precision(network: SelfTrainedNet, tmp_path: Path) -> None:
     save_weights(network.state_dict(), tmp_path / "model.pt")
     assert (tmp_path / "model.pt").stat().st_size < 7e6
-    loaded = load_weights(SelfTrainedNet(num_classes=2, side=64), tmp_path / "model.pt")
+    loaded = load_weights(SelfTrainedNet(num_classes=2, side=(64, 96)), tmp_path / "model.pt")
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -96,6 +96,22 @@ def test_the_package_of_weights_is_named_where_it_is_missing(
         load_imagenet_weights(PretrainedEncoder())
 
 
-def test_a_side_that_the_encoder_cannot_halve() -> None:
-    with pytest.raises(OptionError, match="side must be a multiple of 32, got 100"):
-        SelfTrainedNet(side=100)
+def test_an_image_is_read_at_each_size(network: SelfTrainedNet) -> None:
+    """The mean of networks that read at one size each, on the grid of the image."""
+    images = torch.rand(1, 3, 40, 90)
+    singles = [SelfTrainedNet(num_classes=2, side=side).eval() for side in network.sides]
+    with torch.no_grad():
+        looks = [
+            single.load_state_dict(network.state_dict()) and single.forward_heatmap(images)
+            for single in singles
+        ]
+        logits, heatmap = network.forward_heatmap(images)
+    assert (looks[0][0] - looks[1][0]).abs().max() > 1e-4
+    torch.testing.assert_close(logits, (looks[0][0] + looks[1][0]) / 2)
+    torch.testing.assert_close(heatmap, (looks[0][1] + looks[1][1]) / 2)
+
+
+@pytest.mark.parametrize("side", [100, (64, 16), ()], ids=str)
+def test_a_side_that_the_encoder_cannot_halve(side) -> None:
+    with pytest.raises(OptionError, match="side must be a multiple of 32, or several, got"):
+        SelfTrainedNet(side=side)

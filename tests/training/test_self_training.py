@@ -26,7 +26,7 @@ from heatmask.training.features import FeatureDataset, FeatureExtractor, find_in
 from heatmask.training.heads import choose_heads
 from heatmask.training.picture_augment import PictureAugmentation, draw_marks
 from heatmask.training.position import PositionOffsetLoss
-from heatmask.training.self_training import find_threshold
+from heatmask.training.self_training import find_boundary
 from heatmask.training.student import StudentLoss
 from helpers.planted import make_affine
 from helpers.scan_files import write_nifti
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "pretrained": PRETRAINED,
     "image_size": [64, 64],
     "longest_side": 64,
-    "network_def#side": 64,
+    "network_def#side": [64, 96],
     "train_side": 32,
     "head_seeds": 1,
     "head_steps": 3,
@@ -363,17 +363,24 @@ def test_heads_that_fail_are_left_out() -> None:
     assert choose_heads([0.33, 0.56, 0.37, 0.38], 0.15) == [0, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("logits", "present", "threshold"),
-    [
-        ([-2.0, -1.0, 1.0, 3.0], [0, 0, 1, 1], 0.0),
-        ([-2.0, 2.0, 2.5, 3.0], [0, 0, 1, 1], 2.25),
-        ([1.0, 1.0], [0, 1], 1.0),
-    ],
-)
-def test_the_threshold_has_the_fewest_wrong_images(logits, present, threshold) -> None:
-    found = find_threshold(np.array(logits), np.array(present, bool))
-    assert found == pytest.approx(threshold)
+def test_the_boundary_lies_between_both_kinds_of_images() -> None:
+    """Of two normal distributions with one variance it is half way, however many there are."""
+    random = np.random.default_rng(0)
+    logits = np.concatenate([random.normal(-1, 1, 4_000), random.normal(3, 1, 40_000)])
+    found = find_boundary(logits, np.arange(logits.size) >= 4_000)
+    assert found == pytest.approx(1.0, abs=0.05)
+
+
+def test_one_odd_image_hardly_moves_the_boundary() -> None:
+    logits, present = np.linspace(-3, 3, 41), np.arange(41) >= 20
+    odd = np.append(logits, 2.5), np.append(present, False)
+    assert find_boundary(logits, present) == pytest.approx(0, abs=0.1)
+    assert find_boundary(*odd) == pytest.approx(0, abs=0.5)
+
+
+def test_logits_that_tell_nothing_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert find_boundary(np.array([2.0, 3.0, -1.0, 0.0]), np.array([0, 0, 1, 1], bool)) == 1.0
+    assert "does not tell a finding from none" in caplog.text
 
 
 def test_a_map_like_the_mask_has_no_loss() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 import os
 import shlex
@@ -26,6 +27,10 @@ from heatmask.training.slices import SliceDataset
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
+logger = logging.getLogger(__name__)
+
+FEW = 50
+"""Training images of a label; with fewer there is a warning."""
 _PLACES = {
     "bundle_root": {"_target_": "heatmask.bundle.find_bundle_root"},
     "output_dir": "$'runs/own_seed' + str(@seed)",
@@ -84,6 +89,7 @@ def train_own_bundle(data: OwnData) -> Path:
     patient_column = str(options.pop("patient_column", "patient"))
     methods, layers = options.pop("calibrated_methods", None), options.pop("calibrated_layers", ())
     table = read_label_table(data.labels, data.images, data.classes, split_seed, patient_column)
+    warn_of_few(table)
     parser = read_bundle(source, ("train",), options)
     choose_methods(parser, read_bundle(source).get("method", "inherent"), methods, layers)
     task = describe_task(table, parser["sequences"], "sequences" in options, data.fine_tune)
@@ -104,6 +110,18 @@ def train_own_bundle(data: OwnData) -> Path:
         curve=run_dir / "training.png",
     )
     return write_bundle(output, made)
+
+
+def warn_of_few(table: LabelTable) -> None:
+    """Log which labels too few training images have for masks that are of use."""
+    few = {name: n for name, n in table.count_labels("train").items() if n < FEW}
+    if few:
+        counts = ", ".join(f"{count} of {name}" for name, count in few.items())
+        logger.warning(
+            "There are few training images: %s. The masks will be of little use; some hundreds of "
+            "each label are what it takes.",
+            counts,
+        )
 
 
 def _merge_classes(task: OwnTask, parser: "ConfigParser") -> OwnTask:

@@ -104,13 +104,16 @@ def order_bundles(
     ----------
     sequences
         Of the scans to work on: bundles that were measured on them come first, by their Dice.
-        The others follow by their best Dice on anything, and then those without any, by name.
+        The others follow by their best Dice on anything, and then those without any, by name. Dice
+        counts to one digit, for a few patients tell no more; of equals those that take more
+        sequences come first, then the higher Dice.
     """
 
-    def rank(bundle: BundleInfo) -> tuple[float, float, str]:
+    def rank(bundle: BundleInfo) -> tuple[float, float, int, float, float, str]:
         scores = (bundle.find_evidence(sequences), bundle.best)
         fitting, best = (-score.dice if score else 1.0 for score in scores)
-        return fitting, best, bundle.name
+        rough = round(fitting, 1), round(best, 1), -len(bundle.sequences)
+        return *rough, fitting, best, bundle.name
 
     return sorted(bundles, key=rank)
 

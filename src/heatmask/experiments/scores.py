@@ -66,7 +66,7 @@ class Scoring(Kept[Case]):
     def _list_rules(self) -> Iterator[str]:
         bundle, config = self.explanations.entry.bundle, self.explanations.parser.get()
         yield OWN
-        if config.get("threshold_rule") != "level_sets":  # which do not snap
+        if (config.get("threshold_rule"), config.get("polarity")) != ("level_sets", "dark"):
             yield "not snapped"
         if not self.control and not self.brief:
             yield "multi-Otsu"

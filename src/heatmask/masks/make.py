@@ -99,9 +99,17 @@ def _make_level_set_mask(
     heat, image = (volume.compress(shown, slice_axis) for volume in (heatmap, scan))
     drawn = draw_level_sets(heat, image, slice_axis, settings.warm_level, settings.polarity)
     np.moveaxis(mask, slice_axis, 0)[shown] = np.moveaxis(drawn, slice_axis, 0)
-    voxel_mm3 = float(np.prod(spacing_mm))
     evidence = heatmap - heatmap.min()
-    return clean_mask(mask, evidence, voxel_mm3, settings.min_volume_mm3, settings.keep)
+
+    def clean(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        voxel_mm3 = float(np.prod(spacing_mm))
+        return clean_mask(mask, evidence, voxel_mm3, settings.min_volume_mm3, settings.keep)
+
+    mask = clean(mask)
+    if settings.snap and settings.polarity == "bright":  # beside dark lesions lie darker shadows
+        snapped = snap_mask(mask, scan, spacing_mm, slice_axis, settings.snap_distance_mm)
+        mask = fill_holes(clean(snapped), slice_axis)
+    return mask
 
 
 def find_threshold(

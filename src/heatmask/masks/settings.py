@@ -29,7 +29,8 @@ class MaskSettings:
     threshold_rule: str = option(
         "otsu",
         "otsu, multi_otsu (stricter), fixed, warm (all above warm_level), or level_sets: heatmap "
-        "and scan vote on the border of the warm part; nothing is snapped or smoothed after that.",
+        "and scan vote on the border of the warm part; bright lesions are snapped after that, dark "
+        "ones are not, and neither are smoothed.",
         choices=THRESHOLD_RULES,
         in_panel=True,
         hint="The rule level, in the heatmap's own unit, is now fixed, with a level from 0 to 1.",

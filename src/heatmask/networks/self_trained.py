@@ -24,9 +24,10 @@ class SelfTrainedNet(nn.Module):
     num_classes
         Class logits K (K = 1: present or absent, with a sigmoid).
     side
-        Pixels that the longer side of an image is scaled to inside, a multiple of 32. More than
-        the training had (`heatmask.training.self_training`): what augmentation cuts out of an image
-        looks larger in training than the same thing looks later.
+        Pixels that the longer side of an image is scaled to inside, a multiple of 32. With several
+        the image is read at each, and logits and heatmaps are averaged. More than the training had
+        (`heatmask.training.self_training`): what augmentation cuts out of an image looks larger in
+        training than the same thing looks later.
     width, picture_width
         Channels of the decoder, for the features and for the picture itself.
 
@@ -42,12 +43,17 @@ class SelfTrainedNet(nn.Module):
     offset: Tensor
 
     def __init__(
-        self, num_classes: int = 1, side: int = 256, width: int = 32, picture_width: int = 16
+        self,
+        num_classes: int = 1,
+        side: int | Sequence[int] = (256, 320),
+        width: int = 32,
+        picture_width: int = 16,
     ) -> None:
         super().__init__()
-        if side < STRIDE or side % STRIDE:
-            raise OptionError(f"side must be a multiple of {STRIDE}, got {side}.")
-        self.side, self.num_classes = side, num_classes
+        self.sides = [side] if isinstance(side, int) else list(side)
+        if not self.sides or any(n < STRIDE or n % STRIDE for n in self.sides):
+            raise OptionError(f"side must be a multiple of {STRIDE}, or several, got {side}.")
+        self.num_classes = num_classes
         self.encoder = PretrainedEncoder()
         self.register_buffer("offset", torch.zeros(num_classes))
         self.classifier = PooledClassifier(num_classes)
@@ -55,14 +61,18 @@ class SelfTrainedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, 3, X, Y)."""
-        linear, maps = self.forward_upright(show_upright(x, self.side))
-        return (linear + pool_hottest(maps)) / 2 - self.offset
+        return torch.stack([self.read(x, side)[0] for side in self.sides]).mean(0)
 
     def forward_heatmap(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, K) and the heatmap (B, K, X, Y)."""
-        linear, maps = self.forward_upright(show_upright(x, self.side))
-        logits = (linear + pool_hottest(maps)) / 2 - self.offset
-        return logits, turn_back(maps, list(x.shape[2:]))
+        looks = [self.read(x, side) for side in self.sides]
+        heatmaps = [turn_back(maps, x.shape[2:]) for _, maps in looks]
+        return torch.stack([logits for logits, _ in looks]).mean(0), torch.stack(heatmaps).mean(0)
+
+    def read(self, x: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Return the logits (B, K) of images and their maps (B, K, side / 2, side / 2), upright."""
+        linear, maps = self.forward_upright(show_upright(x, side))
+        return (linear + pool_hottest(maps)) / 2 - self.offset, maps
 
     def forward_upright(self, square: Tensor) -> tuple[Tensor, Tensor]:
         """Return the linear layer's logits (B, K) and the maps (B, K, side / 2, side / 2).

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from heatmask.device import resolve_device
@@ -257,7 +258,7 @@ class SelfTrainer:
         """Let 0 be where validation images are best separated; write the checkpoint, return it.
 
         A volume is let through by a single one of its slices, and so hardly any slice without the
-        finding may pass. Pictures: as few wrong as can be.
+        finding may pass.
         """
         network, labels = self.network, self.validation.labels
         logits = classify_slices(network, self.validation, "Classifying validation images")
@@ -266,7 +267,7 @@ class SelfTrainer:
             if self.settings.position_offset:
                 offset = float(np.quantile(values[~present], SPARED))
             else:
-                offset = find_threshold(values, present)
+                offset = find_boundary(values, present)
             network.offset.fill_(offset)
             logits = logits - offset
         content = torch.load(best, map_location="cpu", weights_only=True)
@@ -299,15 +300,18 @@ def draw_first_weights(network: SelfTrainedNet, settings: TrainSettings, pretrai
     nn.init.constant_(bias, -2.0)
 
 
-def find_threshold(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
-    """Return the logit with the fewest wrong images, half way between two of them.
+def find_boundary(logits: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
+    """Return the logit that parts images with a finding from those without.
 
-    Of several the middle one.
+    By a logistic regression in which both weigh the same. All images have a say in it; the logit
+    with the fewest wrong images depends on two or three of them.
     """
-    ordered = np.sort(np.unique(logits))
-    between = (ordered[1:] + ordered[:-1]) / 2
-    if between.size == 0:
-        return float(ordered[0])
-    wrong = np.array([((logits > threshold) != present).sum() for threshold in between])
-    best = between[wrong == wrong.min()]
-    return float(best[len(best) // 2])
+    fit = LogisticRegression(C=1000.0, class_weight="balanced").fit(logits[:, None], present)
+    slope, level = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    if slope <= 0:
+        logger.warning(
+            "On the validation images the network does not tell a finding from none. It needs "
+            "more training images, or labels that can be seen in them."
+        )
+        return float(np.median(logits))
+    return float(np.clip(-level / slope, logits.min(), logits.max()))
