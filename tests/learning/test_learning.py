@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from heatmask.cli import app
 from heatmask.errors import InputError, NotFoundError, OutputError
 from heatmask.learning import held_out
+from heatmask.learning.learn import Learner
 from heatmask.learning.reading import ExampleReader
+from heatmask.learning.settings import LearnSettings
 from heatmask.learning.status import begin_training, read_status, stop_training
 from heatmask.learning.versions import LearnedVersions, read_record
 from heatmask.pipeline import Pipeline
@@ -24,7 +26,7 @@ from heatmask.serving.learning import (
     list_learn_scans,
 )
 from heatmask.serving.store import Store
-from helpers.learning import AXIAL, PATIENTS, make_work_folder, write_mask
+from helpers.learning import AXIAL, PATIENTS, SMALL, make_work_folder, write_mask
 from helpers.serving_stub import write_scan
 
 runner = CliRunner()
@@ -99,6 +101,21 @@ def test_worse_weights_are_not_published_and_earlier_ones_can_be_brought_back(
     listed = runner.invoke(app, ["learned", str(work)]).output
     assert "1  3 patients, Dice 0.9" in listed
     assert listed.count("current") == 1
+
+
+@pytest.mark.parametrize(("method", "way"), [("inherent", "joint"), ("grad_cam", "segmentation")])
+def test_the_way_is_joint_where_the_network_carries_its_heatmap(
+    work: Path, bundle: Path, method: str, way: str
+) -> None:
+    path = bundle / "configs/inference.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"method": method}), encoding="utf-8")
+    store = find_corrected_store(work)
+    folder = find_learned(store.flat)
+    with begin_training(folder, "stub", {}) as training:
+        scans = list_learn_scans(store, None)
+        learner = Learner(bundle, scans, folder, LearnSettings(**SMALL), training, "cpu")
+    assert learner.settings.way == way
 
 
 def test_one_corrected_patient_is_not_enough(tmp_path: Path, learn) -> None:

@@ -24,7 +24,8 @@ def learn(
     way: Annotated[
         str | None,
         typer.Option(
-            help="segmentation (a U-Net, from pseudo-masks) or joint (the bundle's network)."
+            help="joint (the bundle's network), segmentation (a U-Net) or auto (joint where the "
+            "network carries its heatmap; the default)."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,

@@ -46,19 +46,24 @@ class LearnedWeights:
     folds: Sequence[Mapping[str, Tensor]] = ()
 
 
-def find_obstacle(config: Mapping[str, Any], way: str = "segmentation") -> str | None:
+def find_obstacle(config: Mapping[str, Any], way: str = "auto") -> str | None:
     """Return why corrections cannot be learnt with a bundle of this config, None if they can."""
     count = len(config.get("class_names", ["finding"]))
     if "block_slices" in config:
         return "It works on blocks of slices, and learning works slice by slice."
     if count != 1:
         return f"It has {count} classes, and learning works with one so far."
-    if way == "joint" and config.get("method", "inherent") != "inherent":
+    if way == "joint" and not carries_heatmap(config):
         return (
             "Its network has no heatmap of its own that could learn a mask. Choose the way "
             "segmentation, or a GP bundle."
         )
     return None
+
+
+def carries_heatmap(config: Mapping[str, Any]) -> bool:
+    """Return whether the network of a bundle gives its heatmap itself."""
+    return config.get("method", "inherent") == "inherent"
 
 
 def check_source(config: Mapping[str, Any], name: str, way: str) -> None:

@@ -14,6 +14,7 @@ from heatmask.device import resolve_device
 from heatmask.errors import HeatmaskError, InputError, list_reasons
 from heatmask.learning.bundle import (
     LearnedWeights,
+    carries_heatmap,
     check_source,
     make_config,
     mean,
@@ -94,7 +95,7 @@ class Learner:
         training: Training,
         device: str = "auto",
     ) -> None:
-        self.settings, self.training, self.device = settings, training, str(resolve_device(device))
+        self.training, self.device = training, str(resolve_device(device))
         self.versions, self.runs = LearnedVersions(folder), folder / "runs"
         given = find_bundle(source)
         earlier = read_record(given)
@@ -102,6 +103,10 @@ class Learner:
         self.name = name_bundle(self.source.resolve().name)
         self.config = read_bundle(self.source).get()
         check_source(self.config, self.source.name, settings.way)
+        if settings.way == "auto":
+            way = "joint" if carries_heatmap(self.config) else "segmentation"
+            settings = replace(settings, way=way)
+        self.settings = settings
         self.served = self.versions.find_current(self.name) or self.source
         self.scans = self._check_scans(scans)
         self.corrected = [scan for scan in self.scans if scan.correction is not None]

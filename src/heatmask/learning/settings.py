@@ -5,21 +5,22 @@ from dataclasses import dataclass
 
 from heatmask.options import check_options, option
 
-WAYS = ("segmentation", "joint")
+WAYS = ("auto", "joint", "segmentation")
 
 
 @dataclass(frozen=True)
 class LearnSettings:
     """How a network learns corrected masks together with image-level labels.
 
-    Two ways. ``"segmentation"``: a U-Net begins with the bundle's pseudo-masks and goes on with the
-    corrected masks among them. ``"joint"``: the bundle's own GP network goes on with the
-    image-level labels, and its heatmap learns the corrected masks.
+    Two ways. ``"joint"``: the bundle's own network goes on with the image-level labels, and its
+    heatmap learns the corrected masks. ``"segmentation"``: a U-Net begins with the bundle's
+    pseudo-masks and goes on with the corrected masks among them. ``"auto"`` is joint where the
+    network carries its heatmap, as its masks are better then (docs/results/learning.md).
     """
 
     way: str = option(
-        "segmentation",
-        "segmentation (a U-Net, from pseudo-masks) or joint (the bundle's network, from labels).",
+        "auto",
+        "joint (the bundle's network), segmentation (a U-Net), auto (joint where it can be).",
         choices=WAYS,
         in_panel=True,
     )

@@ -56,7 +56,7 @@ def test_the_panel_trains_and_the_next_mask_is_by_the_new_weights(
 ) -> None:
     client = site.client
     trainer = client.info()["trainers"][MODEL]
-    assert trainer["config"]["way"] == ["segmentation", "joint"]
+    assert trainer["config"]["way"] == ["auto", "joint", "segmentation"]
     assert client.info()["train_stats"] == {}
     submit(site, tmp_path, "p1")
     with pytest.raises(MONAILabelClientException, match="At least two patients"):
