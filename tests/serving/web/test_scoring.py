@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from heatmask.serving.web.jobs import Jobs
+from heatmask.serving.task import HeatmapInferTask
+from heatmask.serving.web.jobs import JobError, Jobs
 from heatmask.serving.web.scoring import Scoring
 from helpers.serving_stub import write_scan
 from helpers.web import MODEL, Web, run_web
@@ -55,6 +56,20 @@ def test_a_scan_that_cannot_be_read_is_passed_over(own_web: Web) -> None:
     assert score_all(own_web) == 2
     assert own_web.serving.store.get_score("p1-flair")["mask_ml"] is None
     assert own_web.serving.store.get_score("p2-flair")["mask_ml"] == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Out of memory"), JobError(504, "Too long.")])
+def test_a_scan_on_which_a_model_fails_is_not_tried_again(
+    own_web: Web, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeatmapInferTask, "answer", fail)
+        assert own_web.serving.scoring.score_next()
+    assert own_web.serving.store.get_score("p1-flair")["mask_ml"] is None
+    assert score_all(own_web) == 1
 
 
 def test_it_gives_way_to_people_and_goes_on_later(

@@ -24,6 +24,8 @@ IDLE_S = 20.0
 LOOK_EVERY_S = 5.0
 MOST = 1000
 """Scans that have a score, those without a submitted label first."""
+LATER = 503
+"""Status of a job that somebody's request kept from its end."""
 JUDGES = 3
 """Models whose masks are compared."""
 UNKNOWN = {"quality": None, "mask_ml": None, "disagreement": None, "features": None}
@@ -72,10 +74,11 @@ class Scoring:
             try:
                 path = self._store.open_image(image)
                 score = score_scan([self._ask(name, path) for name in judges])
-            except JobError:
-                return True  # Somebody came: it is scored later
-            except HeatmaskError as error:
-                logger.warning("%s has no score: %s", image, error)
+            except Exception as error:
+                if isinstance(error, JobError) and error.status == LATER:
+                    return True
+                expected = isinstance(error, HeatmaskError)
+                logger.warning("%s has no score: %s", image, error, exc_info=not expected)
                 score = UNKNOWN
             self._store.keep_score(image, {**score, "of": key})
             return True
@@ -120,7 +123,7 @@ class Scoring:
         def work(job: Job) -> Result:
             def give_way(done: int, total: int) -> None:
                 if self._jobs.is_awaited:
-                    raise JobError(503, "Somebody waits.")
+                    raise JobError(LATER, "Somebody waits.")
                 job.tell(done, total)
 
             request: dict[str, Any] = {"image": str(scan)}
