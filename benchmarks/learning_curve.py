@@ -269,12 +269,13 @@ def summarise(table: Path) -> dict[tuple[str, int], tuple[float, float, float, i
 
 
 def draw(table: Path, figure: Path) -> None:
-    """Draw mean Dice by the number of corrected patients, and print it as a table."""
+    """Draw mean Dice by the number of corrected patients, and print it, orders too, as a table."""
     from matplotlib import pyplot as plt
 
     found = summarise(table)
     axes = plt.figure(figsize=(6.5, 4.2), layout="constrained").gca()
-    for shift, method in enumerate(name for name in NAMES if any(m == name for m, _ in found)):
+    drawn = [n for n in NAMES if ":" not in n and any(m == n for m, _ in found)]
+    for shift, method in enumerate(drawn):
         sizes = sorted(count for name, count in found if name == method)
         means = np.array([found[method, count][:3] for count in sizes])
         if method == "pseudo":
