@@ -8,7 +8,6 @@ images of another scanner, so that there is something to correct and to learn.
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +19,6 @@ import highdicom as hd
 import nibabel as nib
 import nrrd
 import numpy as np
-import torch
 from dicomweb_client import DICOMwebClient
 from matplotlib.figure import Figure
 from monailabel.client.client import MONAILabelClient
@@ -29,9 +27,9 @@ from numpy.typing import NDArray
 from phantom import DEMO_SEED, STUDY_SEEDS, Phantom, make_phantom
 from pydicom import Dataset
 
-from heatmask.bundle import find_bundle
 from heatmask.experiments.simulated_user import place_stroke
 from helpers.chromium import run_chromium
+from helpers.learning import write_unsure_bundle
 from helpers.ohif import count_coloured, fetch_viewer, run_ohif, scroll_to, show_seg
 from helpers.orthanc import PASSWORD, USER, Orthanc, run_orthanc
 from helpers.scan_files import write_dicom_series
@@ -57,7 +55,7 @@ def main() -> int:
         (folder / "orthanc").mkdir()
         with run_orthanc(folder / "orthanc") as orthanc:
             heads = {patient: add_head(orthanc, folder, patient) for patient in SEEDS}
-            write_unsure_bundle(folder / "bundles" / MODEL)
+            write_unsure_bundle(MODEL, folder / "bundles" / MODEL)
             with run_server(orthanc.dicomweb, folder / "bundles", folder) as server:
                 day = Day(server, orthanc, heads, folder)
                 masks = day.correct()
@@ -69,18 +67,6 @@ def main() -> int:
         print(f"{step}: {int(mask.sum())} voxels, Dice {overlap:.2f} against the known lesion")
     draw(first, masks).savefig(arguments.folder / "pacs_day.png", dpi=110)
     return 0
-
-
-def write_unsure_bundle(folder: Path) -> None:
-    """Write the bundle with a classifier that misses the first lesion."""
-    shutil.copytree(find_bundle(MODEL), folder)
-    weights = folder / "models/model.pt"
-    state = torch.load(weights, weights_only=True)
-    generator = torch.Generator().manual_seed(0)
-    for value in state.values():
-        if value.ndim == 4:  # of a convolution
-            value *= 1 + 0.4 * torch.randn(value.shape, generator=generator)
-    torch.save(state, weights)
 
 
 def add_head(orthanc: Orthanc, folder: Path, patient: str) -> Phantom:

@@ -1,11 +1,13 @@
 """A work folder with three small studies and corrected masks, and bundles to learn with."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
 
+from heatmask.bundle import find_bundle
 from heatmask.networks.weights import save_weights
 from heatmask.serving.store import Store
 from heatmask.serving.studies import index_studies
@@ -68,3 +70,15 @@ def make_work_folder(
     finally:
         store.close()
     return work
+
+
+def write_unsure_bundle(name: str, folder: Path) -> None:
+    """Write a bundle with a classifier that misses a tumour, as on another scanner's images."""
+    shutil.copytree(find_bundle(name), folder)
+    weights = folder / "models/model.pt"
+    state = torch.load(weights, weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    for value in state.values():
+        if value.ndim == 4:  # of a convolution
+            value *= 1 + 0.4 * torch.randn(value.shape, generator=generator)
+    torch.save(state, weights)

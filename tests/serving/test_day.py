@@ -8,10 +8,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
-from heatmask.bundle import find_bundle
 from heatmask.experiments.simulated_user import place_stroke
+from helpers.learning import write_unsure_bundle
 from helpers.server import Server, run_server
 
 MODEL = "brain_mri_gp_unet_segmentation"
@@ -19,18 +18,6 @@ LEARNED = f"{MODEL}_learned"
 PATIENTS = ("TCGA-DU-6404", "TCGA-HT-8113")
 QUICK = {"way": "joint", "max_epochs": 3, "slices_per_epoch": 512}
 SEGMENTS = ("tumour", "background_scribbles", "foreground_scribbles")
-
-
-def write_unsure_bundle(folder: Path) -> None:
-    """Write the bundle with a classifier that misses a tumour, as on another scanner's images."""
-    shutil.copytree(find_bundle(MODEL), folder)
-    weights = folder / "models/model.pt"
-    state = torch.load(weights, weights_only=True)
-    generator = torch.Generator().manual_seed(0)
-    for value in state.values():
-        if value.ndim == 4:  # of a convolution
-            value *= 1 + 0.4 * torch.randn(value.shape, generator=generator)
-    torch.save(state, weights)
 
 
 def measure_dice(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -70,7 +57,7 @@ def test_connect_next_infer_tune_scribble_submit_train_and_infer_again(
         for name in (f"{patient}-t2f.nii.gz", f"{patient}-seg.nii.gz"):
             shutil.copy(lgg / patient / name, (studies / patient if "t2f" in name else tmp_path))
         truths[patient] = nib.load(tmp_path / f"{patient}-seg.nii.gz")
-    write_unsure_bundle(bundles / MODEL)
+    write_unsure_bundle(MODEL, bundles / MODEL)
     with run_server(studies, bundles, tmp_path) as server:
         client = server.client
         info = client.info()
