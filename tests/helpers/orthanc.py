@@ -16,7 +16,7 @@ from helpers.server import find_free_port
 
 USER, PASSWORD = "heatmask", "only-for-tests"
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-_START_S = 60
+_START_S = 300
 
 
 @dataclass
@@ -77,7 +77,7 @@ def run_orthanc(folder: Path) -> Iterator[Orthanc]:
         yield orthanc
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def _wait_for(orthanc: Orthanc, log: Path) -> None:

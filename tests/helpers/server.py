@@ -1,18 +1,22 @@
 """A real server process and MONAI Label's own client of it, which 3D Slicer uses."""
 
+import itertools
+import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nrrd
 import numpy as np
 import pytest
+
+from helpers.waiting import PATIENCE_S
 
 MONAILabelClient = pytest.importorskip(
     "monailabel.client.client", reason="needs the extra 'serve'"
@@ -42,9 +46,22 @@ class Server:
 
 
 def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and nobody takes before the caller does.
+
+    Each process of the tests has ports of its own, below those that the system gives to
+    connections: one that it chose could be taken again before a server listens there.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for offset in itertools.islice(_OFFSETS, 1_000):
+        port = 10_000 + worker % 20 * 1_000 + offset
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("There is no free port.")
+
+
+_OFFSETS = itertools.cycle((os.getpid() + n) % 1_000 for n in range(1_000))
 
 
 @contextmanager
@@ -78,7 +95,7 @@ def run_server(
         yield Server(MONAILabelClient(url, tmpdir=str(tmp_path)), log, work, studies, process)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(PATIENCE_S)
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:

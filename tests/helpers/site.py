@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from helpers.server import find_free_port
+from helpers.waiting import PATIENCE_S
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def run_site(app: ASGIApp, port: int | None = None, **options) -> Iterator[int]:
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not server.started:
         assert thread.is_alive(), "The site did not start."
         assert time.monotonic() < deadline

@@ -1,7 +1,7 @@
 """The web application on a real port of this machine, with models whose slowness a test decides."""
 
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,40 +20,60 @@ from heatmask.serving.web import Limits, Serving, create_app
 from helpers.server import MODEL, find_free_port
 from helpers.serving_stub import write_bundle, write_scan
 from helpers.site import run_site
+from helpers.waiting import PATIENCE_S
 
 SLOW = "stub_slow_segmentation"
-SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+HELD_IMAGES = 100_000
+"""Those that a run which is held says it has."""
 
 
 class SlowTask(HeatmapInferTask):
-    """The planted model after `steps` steps of a pass through nothing, which count as its images.
+    """The planted model, held up in the middle of a run for as long as a test wants.
 
     Attributes
     ----------
     running : threading.Event
         Set once a run has begun.
-    finished : list of str
-        Scans of the runs that were not stopped.
+    begun, finished : list of str
+        Scans of all runs, and of those that were not stopped.
     """
-
-    steps, step_s = 0, 0.05
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.running = threading.Event()
+        self.running, self._deaf = threading.Event(), False
+        self._free, self._passes = threading.Event(), threading.Semaphore(0)
+        self._free.set()
         self.begun: list[str] = []
         self.finished: list[str] = []
+
+    @contextmanager
+    def hold(self, deaf: bool = False) -> Iterator[None]:
+        """Hold every run until the block ends; one that is deaf does not hear that it is to stop.
+
+        Meanwhile it goes through images of no network.
+        """
+        self._deaf = deaf
+        self.running.clear()
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def let_one_pass(self) -> None:
+        """Let one run of those that are held come to its end."""
+        self._passes.release()
 
     def knows(self, request):
         return False  # what is slow here is not the network
 
     def __call__(self, request, progress=None, folder=None):
-        self.running.set()
         self.begun.append(Path(request["image"]).name)
-        for step in range(self.steps):
-            time.sleep(self.step_s)
-            if progress is not None:
-                progress(step, self.steps)
+        self.running.set()
+        images = itertools.count(1)
+        while not self._free.is_set() and not self._passes.acquire(timeout=0.02):
+            if progress is not None and not self._deaf:
+                progress(next(images), HELD_IMAGES)
         answer = super().__call__(request, progress, folder)
         self.finished.append(Path(request["image"]).name)
         return answer
@@ -72,7 +92,7 @@ class Web:
 
     def send(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """Send a request; whatever the answer, it names no path of the server."""
-        answer = self.http.request(method, self.url + path, timeout=60, **arguments)
+        answer = self.http.request(method, self.url + path, timeout=300, **arguments)
         assert answer.status_code != 500, answer.text
         assert answer.status_code < 400 or "/tmp/" not in answer.text, answer.text
         return answer
@@ -118,4 +138,6 @@ def run_web(
             yield Web(serving, url, MONAILabelClient(url, tmpdir=str(tmp_path)), studies, slow)
     finally:
         serving.close()
+        if serving.outbox is not None:
+            serving.outbox.join(PATIENCE_S)
         serving.store.close()

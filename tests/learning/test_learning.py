@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from heatmask.cli import app
 from heatmask.errors import InputError, NotFoundError, OutputError
-from heatmask.learning import held_out
+from heatmask.learning import held_out, status
 from heatmask.learning.learn import Learner
 from heatmask.learning.reading import ExampleReader
 from heatmask.learning.settings import LearnSettings
@@ -227,6 +227,19 @@ def test_a_training_that_was_killed_is_not_running(tmp_path: Path) -> None:
         "ERROR",
         "It was killed. Start it again and it goes on.",
     )
+
+
+def test_a_training_that_ends_while_it_is_looked_at_is_not_said_to_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin_training(tmp_path, "stub", {}) as training:
+
+        def end_first(folder: Path) -> bool:
+            training.end("DONE")
+            return False
+
+        monkeypatch.setattr(status, "is_running", end_first)
+        assert read_status(tmp_path).status == "DONE"
 
 
 def test_images_of_a_patient_are_found_by_the_table_or_by_bids() -> None:

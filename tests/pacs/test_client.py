@@ -20,13 +20,15 @@ Reply = tuple[int, str, bytes]
 class FakePacs(ThreadingHTTPServer):
     """Answers every request as `reply` says, given method and path."""
 
+    timeout_s = (60.0, 60.0)
+
     def __init__(self) -> None:
         self.reply: Callable[[str, str], Reply] = lambda method, path: (404, "text/plain", b"")
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
     def pacs(self) -> Pacs:
-        return Pacs(f"http://127.0.0.1:{self.server_port}/dicom-web", timeout_s=(1.0, 0.5))
+        return Pacs(f"http://127.0.0.1:{self.server_port}/dicom-web", timeout_s=self.timeout_s)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -140,6 +142,8 @@ def test_what_is_wrong_is_said(
     fake: FakePacs, tmp_path: Path, reply: Callable[..., Reply], message: str
 ) -> None:
     fake.reply = reply
+    if reply is be_slow:
+        fake.timeout_s = (60.0, 0.2)
     with pytest.raises(PacsError, match=message):
         PacsStudies(fake.pacs, tmp_path)
 

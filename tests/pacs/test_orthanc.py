@@ -3,8 +3,7 @@
 import io
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from helpers.ohif import count_coloured, fetch_viewer, run_ohif, scroll_to, show
 from helpers.orthanc import PASSWORD, USER, Orthanc, run_orthanc
 from helpers.server import MODEL, SLICER
 from helpers.serving_stub import write_bundle
+from helpers.waiting import wait_until
 from helpers.web import Web, run_web
 
 NAMED = {"label_info": [{"name": "tumour", "idx": 1}], "model": MODEL}
@@ -57,15 +57,6 @@ def series(orthanc: Orthanc, tmp_path: Path) -> Path:
 def read_uids(folder: Path) -> tuple[str, str]:
     header = dcmread(next(folder.iterdir()), stop_before_pixels=True)
     return str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    pytest.fail("It did not happen within 30 s.")
 
 
 def fetch_segs(orthanc: Orthanc) -> list[Dataset]:
@@ -122,7 +113,7 @@ class TestADay:
             mask = corrected
             nib.save(nib.Nifti1Image(mask, affine), tmp_path / "corrected.nii.gz")
             web.client.save_label(uid, str(tmp_path / "corrected.nii.gz"), params=NAMED)
-            (seg,) = wait_for(lambda: fetch_segs(orthanc))
+            (seg,) = wait_until(lambda: fetch_segs(orthanc))
             assert web.serving.store.get_unlabeled_images() == []
         seg = hd.seg.Segmentation.from_dataset(seg)
         assert (seg.StudyInstanceUID, seg.PatientID) == (study, "synthetic-1")
@@ -140,7 +131,7 @@ class TestADay:
         with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
             file, _ = web.client.infer(MODEL, sample(web)["id"], SLICER)
             web.client.save_label(read_uids(series)[1], file, params=NAMED)
-            wait_for(lambda: fetch_segs(orthanc))
+            wait_until(lambda: fetch_segs(orthanc))
             web.serving.outbox.send_waiting()
         with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
             web.serving.outbox.send_waiting()
@@ -176,7 +167,7 @@ class TestTrouble:
             assert refused.status_code == 503
             assert "cannot be reached. Check the address" in refused.text
             web.client.save_label(uid, file, params=NAMED)
-            wait_for(lambda: "cannot be reached" in web.serving.outbox.waiting.get(uid, ""))
+            wait_until(lambda: "cannot be reached" in web.serving.outbox.waiting.get(uid, ""))
             assert fetch_segs(orthanc) == []
             said = "1 submitted mask is not in the PACS yet: "
             assert said in web.client.info()["warning"]
@@ -184,8 +175,8 @@ class TestTrouble:
             assert said in web.client.infer(MODEL, uid, SLICER)[1]["warnings"][-1]
             pacs._client.base_url = address
             web.serving.outbox.wake()
-            wait_for(lambda: fetch_segs(orthanc))
-            assert wait_for(lambda: web.serving.outbox.waiting == {})
+            wait_until(lambda: fetch_segs(orthanc))
+            assert wait_until(lambda: web.serving.outbox.waiting == {})
             assert "warning" not in web.client.info()
             assert "PACS" not in web.send("GET", "/").text
 
@@ -194,12 +185,14 @@ class TestTrouble:
     ) -> None:
         _, uid = read_uids(series)
         with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
-            web.serving.store._source.pacs._client._timeout = (2.0, 1.0)
+            client = web.serving.store._source.pacs._client
+            patient, client._timeout = client._timeout, (2.0, 1.0)
             orthanc.process.send_signal(signal.SIGSTOP)
             try:
                 refused = web.send("POST", f"/infer/{MODEL}?image={uid}")
             finally:
                 orthanc.process.send_signal(signal.SIGCONT)
+                client._timeout = patient
             assert refused.status_code == 503
             assert "did not answer in time" in refused.text
             assert web.client.infer(MODEL, uid, SLICER)[1]["sequence"] == "FLAIR"
@@ -230,7 +223,7 @@ class TestTrouble:
         with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
             file, _ = web.client.infer(MODEL, sample(web)["id"], SLICER)
             web.client.save_label(uid, file, params=NAMED)
-            wait_for(lambda: fetch_segs(orthanc))
+            wait_until(lambda: fetch_segs(orthanc))
         orthanc.clear()
         orthanc.add(write_study(tmp_path / "second", seed=1, SeriesInstanceUID=uid))
         with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
@@ -298,7 +291,7 @@ def test_a_submitted_mask_is_seen_in_ohif(orthanc: Orthanc, tmp_path: Path) -> N
     with run_web(tmp_path, pacs=orthanc.dicomweb) as web:
         file, _ = web.client.infer(MODEL, uid, SLICER)
         web.client.save_label(uid, file, params=NAMED)
-        (seg,) = wait_for(lambda: fetch_segs(orthanc))
+        (seg,) = wait_until(lambda: fetch_segs(orthanc))
     counts = {}
     with run_ohif(viewer, orthanc) as url, run_chromium(tmp_path) as page:
         show_seg(page, url, study, seg.SeriesInstanceUID)

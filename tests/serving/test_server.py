@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from heatmask.serving.server import start_server
 from helpers.project import PROJECT
 from helpers.server import MODEL, Server, find_free_port, run_server
 from helpers.serving_stub import tilt_affine, write_bundle, write_scan
+from helpers.waiting import PATIENCE_S, wait_until
 
 host_client = pytest.importorskip("monailabel.client.client", reason="needs the extra 'serve'")
 MONAILabelClientException = host_client.MONAILabelClientException
@@ -111,30 +111,31 @@ def test_the_server_writes_nothing_beside_the_studies(server):
 
 SLOW = """
 import time, heatmask.inferer as inferer, heatmask.progress as progress
-explain = inferer.HeatmapInferer._explain_volume
 def explain_slowly(self, volume, network):
-    for _ in range(200):
+    while True:
         time.sleep(0.1)
         progress.advance(0)
-    return explain(self, volume, network)
 inferer.HeatmapInferer._explain_volume = explain_slowly
 """
 
 
-def test_ctrl_c_ends_the_server_in_three_seconds_beside_running_work(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_server_beside_work_that_has_no_end(tmp_path: Path) -> None:
+    """How soon, docs/results/reliability.md says: here others share the processor."""
     write_bundle(tmp_path / "bundles" / MODEL)
     write_scan(tmp_path / "studies/p1-flair.nii.gz")
     with (
         run_server(tmp_path / "studies", tmp_path / "bundles", tmp_path, prelude=SLOW) as server,
         ThreadPoolExecutor(2) as pool,
     ):
-        url = f"{server.client.get_server_url()}/infer/{MODEL}?image=p1-flair"
-        answers = [pool.submit(requests.post, url, timeout=60) for _ in range(2)]
-        time.sleep(2)
+        url = server.client.get_server_url()
+        answers = [
+            pool.submit(requests.post, f"{url}/infer/{MODEL}?image=p1-flair", timeout=300)
+            for _ in range(2)
+        ]
+        at_work = {"heatmask_jobs_running 1.0", "heatmask_jobs_queued 1.0"}
+        wait_until(lambda: at_work <= set(requests.get(f"{url}/metrics").text.splitlines()))
         server.process.send_signal(signal.SIGINT)
-        start = time.monotonic()
-        assert server.process.wait(timeout=30) == 0
-        assert time.monotonic() - start < 3
+        assert server.process.wait(PATIENCE_S) == 0
         for answer in answers:
             error = answer.exception()
             assert error is not None or answer.result().status_code == 503

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -854,8 +853,22 @@ def slices_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KILLED = """
+import os, runpy, signal
+from heatmask.training import checkpoints
+save, saved = checkpoints._save_epoch, []
+def save_one(*arguments):
+    if saved:
+        os.kill(os.getpid(), signal.SIGKILL)
+    saved.append(save(*arguments))
+checkpoints._save_epoch = save_one
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
+"""A training that is killed at the end of its second epoch, before that is saved."""
+
+
 def start_training(
-    bundle_dir: Path, data: Path, output: Path, log: Path, processes: int = 1
+    bundle_dir: Path, data: Path, output: Path, log: Path, processes: int = 1, killed: bool = False
 ) -> subprocess.Popen[bytes]:
     configs = [str(bundle_dir / "configs" / "train.json")]
     configs += [str(bundle_dir / "configs" / "multi_gpu_train.json")] * (processes > 1)
@@ -866,7 +879,8 @@ def start_training(
         "image_size": "[48, 48]", "network_def#features": "[4, 8]",
     }  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [sys.executable, *torchrun * (processes > 1), "-m", "monai.bundle", "run"]
+    program = ["-c", KILLED] if killed else ["-m", "monai.bundle"]
+    command = [sys.executable, *torchrun * (processes > 1), *program, "run"]
     for name, value in words.items():
         command += [f"--{name}", str(value)]
     with log.open("wb") as file:
@@ -876,22 +890,15 @@ def start_training(
         )  # fmt: skip
 
 
-def wait_for_checkpoint(process: subprocess.Popen[bytes], folder: Path) -> None:
-    while process.poll() is None and not list(folder.glob("checkpoint_epoch=*.pt")):
-        time.sleep(0.005)
-
-
 @pytest.fixture(scope="module")
 def runs(
     bundle_dir: Path, slices_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """One run to the end, beside one that is killed after its first epoch and started again."""
+    """One run to the end, beside one that is killed in its second epoch and started again."""
     folder = tmp_path_factory.mktemp("runs")
     logs = {name: folder / f"{name}.log" for name in ("whole", "cut", "resumed")}
     whole = start_training(bundle_dir, slices_folder, folder / "whole", logs["whole"])
-    cut = start_training(bundle_dir, slices_folder, folder / "cut", logs["cut"])
-    wait_for_checkpoint(cut, folder / "cut")
-    cut.send_signal(signal.SIGKILL)
+    cut = start_training(bundle_dir, slices_folder, folder / "cut", logs["cut"], killed=True)
     assert cut.wait() == -signal.SIGKILL, logs["cut"].read_text()
     left = [p.name for p in (folder / "cut").iterdir()]
     resumed = start_training(bundle_dir, slices_folder, folder / "cut", logs["resumed"])

@@ -174,15 +174,20 @@ def read_status(folder: Path) -> Status | None:
 
     One that was killed is not running: nothing holds its folder.
     """
+    status = _read_file(folder)
+    if status is not None and status.status == RUNNING and not is_running(folder):
+        status = _read_file(folder)  # It may have ended meanwhile, and have said so
+        if status is not None and status.status == RUNNING:
+            status.status = ERROR
+            status.details.append("It was killed. Start it again and it goes on.")
+    return status
+
+
+def _read_file(folder: Path) -> Status | None:
     try:
-        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        status = Status(**content)
+        return Status(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    if status.status == RUNNING and not is_running(folder):
-        status.status = ERROR
-        status.details.append("It was killed. Start it again and it goes on.")
-    return status
 
 
 def is_running(folder: Path) -> bool:

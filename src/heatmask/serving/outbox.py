@@ -48,6 +48,7 @@ class Outbox:
         self._store, self._pacs, self._folder = store, pacs, folder
         self._versions = versions
         self._wake, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self.waiting: dict[str, str] = {}
 
     def describe_waiting(self) -> str:
@@ -61,7 +62,7 @@ class Outbox:
 
     def start(self) -> None:
         """Send what waits, now and whenever there may be something new."""
-        threading.Thread(target=self._run, name="outbox", daemon=True).start()
+        self._thread.start()
 
     def wake(self) -> None:
         """Look for masks to send."""
@@ -71,6 +72,11 @@ class Outbox:
         """Send no more."""
         self._ended = True
         self._wake.set()
+
+    def join(self, wait_s: float = 1.0) -> None:
+        """Wait after `stop` until what is being sent is noted as sent."""
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
 
     def send_waiting(self) -> None:
         """Send every mask that was not sent yet; of those that failed, keep why."""

@@ -17,6 +17,7 @@ from heatmask.errors import OptionError
 from helpers.oidc import PASSWORD
 from helpers.server import MODEL, find_free_port
 from helpers.serving_stub import write_bundle, write_scan
+from helpers.waiting import PATIENCE_S
 
 
 def test_the_command_refuses_other_machines_before_it_does_anything(tmp_path):
@@ -53,12 +54,12 @@ def test_the_whole_server_by_its_command(tmp_path, users, certificate):
         assert sample["id"] == "p1-flair"
         for host, status in (("scans.hospital.org", 200), ("evil.com", 403)):
             answer = requests.get(
-                f"https://127.0.0.1:{port}/auth/", headers={"Host": host}, verify=False, timeout=20
+                f"https://127.0.0.1:{port}/auth/", headers={"Host": host}, verify=False, timeout=60
             )
             assert answer.status_code == status
     finally:
         process.terminate()
-        assert process.wait(timeout=30) is not None
+        assert process.wait(PATIENCE_S) is not None
     text = log.read_text("utf-8")
     assert PASSWORD not in text
     assert "heatmask_" not in text  # no token

@@ -93,10 +93,10 @@ CHANGES = {
     "other audiences": {"aud": ["account", "heatmask-other"]},
     "an audience of another kind": {"aud": {"heatmask": 1}},
     "no audience": {"aud": None},
-    "expired": {"exp": int(time.time()) - 60},
+    "expired": {"exp": int(time.time()) - 10**6},
     "never expires": {"exp": None},
     "expires as NaN": {"exp": float("nan")},
-    "not yet valid": {"nbf": int(time.time()) + 600},
+    "not yet valid": {"nbf": int(time.time()) + 10**6},
     "an ID token": {"typ": "ID"},
     "a refresh token": {"typ": "Refresh"},
 }

@@ -13,6 +13,7 @@ from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 
 from helpers.server import MODEL, SLICER
 from helpers.serving_stub import tilt_affine, write_scan
+from helpers.waiting import PATIENCE_S
 from helpers.web import SLOW, Web
 
 SCRIBBLES, CLICKS = f"{MODEL}_scribbles", f"{MODEL}_clicks"
@@ -190,24 +191,21 @@ def test_two_people_correct_one_scan_each_alone(web: Web, tmp_path: Path) -> Non
     assert send_clicks(one, background=[list(INSIDE)])[INSIDE] == 0
 
 
-def test_a_correction_does_not_wait_for_a_run(
-    web: Web, slicer: MONAILabelClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_correction_does_not_wait_for_a_run(web: Web, slicer: MONAILabelClient) -> None:
     before = send_clicks(slicer)
-    monkeypatch.setattr(web.slow, "steps", 10_000)
 
     def run() -> None:
         with pytest.raises(MONAILabelClientException):
             slicer.infer(SLOW, "p2-flair", {**SLICER, "job": "endless"})
 
-    web.slow.running.clear()
-    running = threading.Thread(target=run)
-    running.start()
-    assert web.slow.running.wait(60)
-    assert send_clicks(slicer, foreground=[list(BESIDE)])[before == 1].all()
-    assert web.send("GET", "/jobs/endless").json()["state"] == "running"
-    web.send("DELETE", "/jobs/endless")
-    running.join()
+    with web.slow.hold():
+        running = threading.Thread(target=run)
+        running.start()
+        assert web.slow.running.wait(PATIENCE_S)
+        assert send_clicks(slicer, foreground=[list(BESIDE)])[before == 1].all()
+        assert web.send("GET", "/jobs/endless").json()["state"] == "running"
+        web.send("DELETE", "/jobs/endless")
+        running.join()
 
 
 def test_scribbles_on_a_scan_that_was_replaced_keep_the_mask_that_the_viewer_has(

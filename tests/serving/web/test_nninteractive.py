@@ -18,6 +18,7 @@ from nnInteractive.inference.remote.serialization import pack_array
 from heatmask.serving.corrections import limit_edit
 from heatmask.serving.web.routes import nninteractive as routes
 from helpers.server import MODEL
+from helpers.waiting import PATIENCE_S
 from helpers.web import SLOW, Web
 
 SPACING = {"spacing": [4.0, 1.5, 1.25]}  # along (z, y, x), as Slicer sends it
@@ -326,18 +327,16 @@ def test_edits_at_once_wait_for_one_another(web: Web) -> None:
         assert all(client.target_buffer[tuple(point)] for point in points)
 
 
-def test_an_edit_does_not_wait_for_a_run(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.slow, "steps", 10_000)
-    with connect(web, MODEL) as client:
-        web.slow.running.clear()
+def test_an_edit_does_not_wait_for_a_run(web: Web) -> None:
+    with connect(web, MODEL) as client, web.slow.hold():
         path = f"{web.url}/infer/{SLOW}?image=p2-flair"
         run = threading.Thread(
             target=httpx.post,
             args=(path,),
-            kwargs={"data": {"params": '{"job": "endless-2"}'}, "timeout": 60},
+            kwargs={"data": {"params": '{"job": "endless-2"}'}, "timeout": 300},
         )
         run.start()
-        assert web.slow.running.wait(60)
+        assert web.slow.running.wait(PATIENCE_S)
         client.add_point_interaction(INSIDE, True)
         assert measure_dice(client.target_buffer) > 0.9
         assert web.send("GET", "/jobs/endless-2").json()["state"] == "running"

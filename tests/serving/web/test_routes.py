@@ -2,12 +2,12 @@
 
 import json
 import logging
-import time
 
 import pytest
 import requests
 
 from helpers.server import MODEL
+from helpers.waiting import wait_until
 from helpers.web import Web
 
 
@@ -158,10 +158,11 @@ def test_health_readiness_and_numbers(own_web: Web) -> None:
     own_web.serving.app.loading.run()
     assert own_web.send("GET", "/readyz").json() == {"ready": True, "models": 2, "failed": []}
     own_web.send("POST", f"/infer/{MODEL}?image=p1-flair").raise_for_status()
+    answered = 'route="/infer/{model}",status="200"} 1.0'  # counted after the answer has gone out
+    wait_until(lambda: answered in own_web.send("GET", "/metrics").text)
     numbers = own_web.send("GET", "/metrics").text
     assert 'heatmask_jobs_total{state="done"} 1.0' in numbers
     assert "heatmask_images 2.0" in numbers
-    assert 'route="/infer/{model}",status="200"} 1.0' in numbers
     assert "p1-flair" not in numbers
 
 
@@ -177,12 +178,12 @@ def test_a_model_with_wrong_weights_is_taken_out(own_web: Web) -> None:
 
 def wait_for_line(caplog: pytest.LogCaptureFixture, path: str) -> logging.LogRecord:
     """Return the log's line of a request. It is written after the answer has gone out."""
-    for _ in range(200):
-        for record in caplog.records:
-            if record.name.endswith("requestlog") and record.path.startswith(path):
-                return record
-        time.sleep(0.05)
-    raise AssertionError(f"The log has no line of {path}: {caplog.messages}")
+
+    def find() -> logging.LogRecord | None:
+        lines = (r for r in list(caplog.records) if r.name.endswith("requestlog"))
+        return next((line for line in lines if line.path.startswith(path)), None)
+
+    return wait_until(find)
 
 
 def test_a_request_cannot_forge_a_line_of_the_log(

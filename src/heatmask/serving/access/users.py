@@ -245,7 +245,7 @@ class Users:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file; what the block did is kept if it ends well, else undone."""
-        with _explain(self.path), closing(sqlite3.connect(self.path, timeout=5)) as connection:
+        with _explain(self.path), closing(sqlite3.connect(self.path, timeout=30)) as connection:
             connection.execute("PRAGMA foreign_keys = ON")
             with connection:
                 yield connection

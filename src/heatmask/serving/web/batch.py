@@ -135,6 +135,8 @@ class Batch:
             scan = self._store.open_image(image)
             work = Inference(self._task, scan, image, self._message.options, folder)
             self._job = self._jobs.submit(work, self.person, self.model, urgent=False)
+            if self._stop.is_set():  # which came before it could reach this job
+                self.stop()
             file, facts = self._job.future.result()
             self._store.prelabel(image, file, {}, self.model, facts)
         finally:

@@ -214,6 +214,8 @@ class Jobs:
         job.future.add_done_callback(lambda _: self._metrics.count_job(job.state))
         line = self._quick if quick else self._queue
         line.put((0 if urgent else 1, next(self._order), job))
+        if self._closed:  # meanwhile: no worker may be left to run it
+            job.stop(JobError(503, "The server ends."))
         return job
 
     def get(self, job_id: str) -> Job:

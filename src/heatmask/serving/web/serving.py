@@ -118,6 +118,8 @@ class Serving:
         """Stop all work and delete what is half done; return whether the work came to its end."""
         self.stop()
         ended = self.jobs.join()
+        if self.outbox is not None:
+            self.outbox.join()
         shutil.rmtree(self.tmp, ignore_errors=True)
         return ended
 
