@@ -293,7 +293,9 @@ def test_of_many_bad_lines_the_first_are_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("image,class\na.png,x\n", r"no column label. .*image, class"),
-        ("", r"no column image and label. Its columns are not named"),
+        ("", r"is empty\. Its first line must name the columns: image, label\."),
+        (" \n\n", r"is empty\. Its first line must name"),
+        ("image,label\n", r"has a header and no line below it\. Write one for each image"),
         (
             "image,label\na.png,x\nb.png,x\n",
             r"All 2 images of .* are 'x', and nothing can be",

@@ -288,6 +288,14 @@ def test_lookalikes_are_found_and_others_not() -> None:
     assert find_lookalikes(pictures) == [(1, 3)]
 
 
+def test_long_pictures_are_not_alike_for_the_black_around_them() -> None:
+    random = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(4, 3, 64, 64)
+    pictures[:3, :, 30:34] = 0.5 + 0.5 * torch.rand(3, 1, 4, 64, generator=random)
+    pictures[3, :, 30:34] = pictures[1, :, 30:34] * 0.9
+    assert find_lookalikes(pictures) == [(1, 3)]
+
+
 # --- the parts -------------------------------------------------------------------------------
 
 

@@ -61,12 +61,24 @@ def find_lookalikes(pictures: PreparedPictures | torch.Tensor) -> list[tuple[int
 
 
 def _shrink(pictures: torch.Tensor) -> NDArray[np.float32]:
-    """Return pictures as vectors of mean 0 and length 1; of a flat one all are 0."""
-    middle = pictures.shape[1] // 2
-    grey = pictures[:, middle : middle + 1].float()
-    flat = F.interpolate(grey, (_SIDE, _SIDE), mode="area").flatten(1).numpy()
+    """Return pictures as vectors of mean 0 and length 1; of a flat one all are 0.
+
+    Without the black around them, which would make all long pictures alike.
+    """
+    grey = pictures[:, pictures.shape[1] // 2].float()
+    flat = torch.cat([_cut_black_off(picture) for picture in grey]).flatten(1).numpy()
     flat = flat - flat.mean(1, keepdims=True)
     return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-6)
+
+
+def _cut_black_off(picture: torch.Tensor) -> torch.Tensor:
+    """Return what a picture (H, W) shows, as (1, `_SIDE`, `_SIDE`)."""
+    for axis in (0, 1):
+        lit = picture.any(1 - axis).nonzero()
+        if len(lit):
+            first, last = int(lit[0]), int(lit[-1])
+            picture = picture.narrow(axis, first, last - first + 1)
+    return F.adaptive_avg_pool2d(picture[None], _SIDE)
 
 
 def _name(pairs: Sequence[tuple[LabelRow, LabelRow]], table: LabelTable) -> str:

@@ -132,7 +132,8 @@ def _merge_classes(task: OwnTask, parser: "ConfigParser") -> OwnTask:
     if not task.negatives:
         raise InputError(
             f"With one segment '{segment}' for {', '.join(task.class_names)} there must be images "
-            "without any of them, and the table has none."
+            "without any of them, and the table has none. Add some, or leave the option "
+            "segment out."
         )
     parser["network_def#num_classes"] = 1
     return replace(task, class_names=(str(segment),))

@@ -18,6 +18,9 @@ from heatmask.errors import InputError, OptionError
 from heatmask.geometry import find_slice_axis
 from heatmask.transforms.each import EachVolumed
 
+SHORTEST_SIDE = 8
+"""Pixels that the shorter side of a slice must have for a network to see anything in it."""
+
 
 class ResampleInPlaned(EachVolumed, InvertibleTransform):
     """Resample volumes to square pixels, leaving their slices where they are.
@@ -112,6 +115,11 @@ class FitInPlaned(ResampleInPlaned):
         Pixels along it; averages where pixels become larger.
     slice_axis
         As in `ResampleInPlaned`.
+
+    Raises
+    ------
+    InputError
+        On call, if the shorter side would have fewer pixels than `SHORTEST_SIDE`.
     """
 
     def __init__(self, keys: KeysCollection, longest_side: int, slice_axis: int = 2) -> None:
@@ -124,8 +132,16 @@ class FitInPlaned(ResampleInPlaned):
         axis = find_slice_axis(old.tolist(), self.slice_axis)
         extent = old * np.asarray(volume.pixdim)
         longest = max(length for i, length in enumerate(extent) if i != axis)
-        size = np.maximum(np.round(extent / longest * self.longest_side), 1).astype(int)
+        size = np.round(extent / longest * self.longest_side).astype(int)
         size[axis] = old[axis]
+        shorter = min(length for i, length in enumerate(size) if i != axis)
+        if shorter < SHORTEST_SIDE:
+            sides = " x ".join(str(length) for i, length in enumerate(old) if i != axis)
+            raise InputError(
+                f"A slice of {sides} pixels is too long: with {self.longest_side} along its longer "
+                f"side the shorter one would have {shorter}, and {SHORTEST_SIDE} is the least. "
+                "Crop it."
+            )
         info = self.get_transform_info()
         return self._resize(volume, size.tolist(), info, mode="bilinear", antialias=True)
 

@@ -51,6 +51,10 @@ def read_table(path: str | Path, needed: Sequence[str]) -> Table:
     """
     content = _read_bytes(path)
     text = _decode(content, path)
+    if not text.strip():
+        raise InputError(
+            f"{path} is empty. Its first line must name the columns: {', '.join(needed)}."
+        )
     try:
         names, rows = _choose_rows(text, needed)
         lines = list(rows)

@@ -40,8 +40,10 @@ class LabelRow:
 def read_lines(path: str | Path, patient_column: str) -> Table:
     """Read the table; the column of the patient is ``patient``, whatever the file calls it."""
     table = read_table(path, ["image", "label", *[patient_column] * (patient_column != "patient")])
+    if not table.lines:
+        raise InputError(f"{path} has a header and no line below it. Write one for each image.")
     lines = tuple((line, _write_plainly(row, patient_column)) for line, row in table.lines)
-    return replace(table, columns=tuple(lines[0][1]) if lines else (), lines=lines)
+    return replace(table, columns=tuple(lines[0][1]), lines=lines)
 
 
 def _write_plainly(row: dict[str, str], patient_column: str) -> dict[str, str]:
@@ -59,6 +61,11 @@ def choose_classes(
 ) -> tuple[str, ...]:
     """Return the classes that were given, or those of the table, sorted; refuse bad names."""
     found = sorted({row["label"] for _, row in lines if row["label"].lower() not in NO_FINDING})
+    if not found:
+        raise InputError(
+            f"All {len(lines)} labels of {path} say that there is no finding, and nothing can be "
+            "learnt from one kind of image. Add images that show what is to be found."
+        )
     names = tuple(found if classes is None else (name.strip() for name in classes))
     if names == ("1",):
         raise OptionError(
