@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from heatmask.networks.pretrained import CHANNELS
 from heatmask.training.features import FeatureDataset, View
 from heatmask.training.heads import Head, SearchingHead, SearchLoss
 from heatmask.training.position import PositionOffsetLoss
-from heatmask.training.pseudo_masks import find_agreement
 from heatmask.training.rarity import RarityMeter, mark_rarest, weigh_maps
 from heatmask.training.student import StudentLoss
 
@@ -132,15 +130,6 @@ def test_weighed_maps_go_from_zero_at_the_median_to_one(tmp_path: Path) -> None:
     assert not flat.any()
 
 
-def test_two_teachers_agree_where_their_dice_is_above_one_half() -> None:
-    first, second = np.zeros((2, 3, 2, 4, 4), bool)
-    first[:, 0, 0] = True
-    second[0, 0, 0, :3] = True
-    second[1, 0, :2, :2] = True
-    second[2, 1, 0] = True  # of another class
-    assert find_agreement(first, second).tolist() == [True, False, False]
-
-
 def make_view(searched: torch.Tensor) -> View:
     torch.manual_seed(0)
     sizes = (GRID, GRID, GRID // 2, GRID // 4)
@@ -176,15 +165,38 @@ def test_a_head_is_taught_to_show_nothing_elsewhere() -> None:
     assert even == pytest.approx(float(np.log(2)), abs=0.01)
 
 
-def test_masks_that_are_not_trusted_teach_nothing() -> None:
-    loss = StudentLoss(PositionOffsetLoss(negatives=False))
-    output: Any = torch.randn(2, 3), torch.randn(2, 3, 16, 16)
-    labels, masks = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 3, 16, 16)
+def lose(
+    masks: torch.Tensor, unsure: torch.Tensor, maps: torch.Tensor, tell: bool = False
+) -> float:
+    loss = StudentLoss(PositionOffsetLoss(negatives=False), tell)
+    targets = torch.tensor([[1.0], [2.0]]), torch.stack([masks, unsure], 1)
+    return float(loss((torch.zeros(2, 3), maps), targets))
+
+
+def test_a_mask_teaches_nothing_where_it_is_unsure() -> None:
+    torch.manual_seed(0)
+    masks, unsure, maps = (
+        torch.zeros(2, 3, 16, 16),
+        torch.zeros(2, 3, 16, 16),
+        torch.randn(2, 3, 16, 16),
+    )
     masks[:, 0, 4:9, 4:9] = 1
-    trusted = torch.tensor([True, False])
+    unsure[:, 0, 2:9, 6:12] = 1
+    changed, moved = masks.clone(), maps.clone()
+    changed[:, 0, 3:8, 7:11] = 1 - changed[:, 0, 3:8, 7:11]
+    moved[:, 0, 3:8, 7:11] += 3
+    assert lose(changed, unsure, moved) == pytest.approx(lose(masks, unsure, maps), abs=1e-6)
+    assert lose(changed, 0 * unsure, maps) != pytest.approx(lose(masks, 0 * unsure, maps), abs=1e-3)
 
-    def give(masks: torch.Tensor) -> float:
-        return float(loss(output, (labels, masks, trusted)))
 
-    assert give(masks) == give(torch.stack([masks[0], 1 - masks[1]]))
-    assert give(masks) != give(torch.stack([1 - masks[0], masks[1]]))
+def test_maps_tell_the_labels_only_where_some_image_has_no_finding() -> None:
+    """Else a map lights up the healthy tissue that tells the classes apart."""
+    masks, unsure, maps = (
+        torch.zeros(2, 3, 16, 16),
+        torch.ones(2, 3, 16, 16),
+        torch.zeros(2, 3, 16, 16),
+    )
+    lit = maps.clone()
+    lit[0, 0, :4], lit[1, 1, :4] = 3.0, 3.0
+    assert lose(masks, unsure, lit) == lose(masks, unsure, maps)
+    assert lose(masks, unsure, lit, tell=True) < lose(masks, unsure, maps, tell=True)

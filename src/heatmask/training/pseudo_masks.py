@@ -70,12 +70,6 @@ def draw_pseudo_masks(
     return masks
 
 
-def find_agreement(first: Masks, second: Masks) -> NDArray[np.bool_]:
-    """Return of which images (N,) two sets of masks (N, K, n, n) have a Dice above one half."""
-    axes = (1, 2, 3)
-    return 4 * (first & second).sum(axes) > first.sum(axes) + second.sum(axes)
-
-
 def list_stacks(data: FeatureDataset) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Give each class of each volume, and the numbers of the slices that show it, in order."""
     labels, volumes = data.labels.round().long().numpy(), data.places[:, 0].numpy()
@@ -90,10 +84,15 @@ def read_stack(
 ) -> tuple[Maps, NDArray[np.bool_]]:
     """Return the heat of some images (n, h, w) on the pictures' grid, and where these are."""
     size = data.pictures.shape[1:]
-    heat = F.interpolate(torch.from_numpy(maps)[:, None], size=size, mode="bilinear")[:, 0].numpy()
+    heat = enlarge(maps, size)
     factor = size[0] // data.inside.shape[1]
     inside = data.inside[members].repeat(factor, axis=1).repeat(factor, axis=2)
     return heat, inside
+
+
+def enlarge(maps: Maps, size: tuple[int, ...]) -> Maps:
+    """Interpolate maps (N, h, w) to a grid of another size."""
+    return F.interpolate(torch.from_numpy(maps)[:, None], size=size, mode="bilinear")[:, 0].numpy()
 
 
 def _measure_contrast(heat: Maps, data: FeatureDataset, number: int) -> float:

@@ -39,7 +39,7 @@ from heatmask.training.parts import describe_run
 from heatmask.training.pseudo_masks import (
     Masks,
     draw_pseudo_masks,
-    find_agreement,
+    enlarge,
     learn_polarity,
 )
 from heatmask.training.rarity import RarityMeter, mark_rarest, weigh_maps
@@ -55,6 +55,8 @@ RARE_HEAD = (8, 16, 32)
 """Likewise, of heads that search the rarest places."""
 FORGOTTEN = 0.5**3
 """Heat above which the first teacher's places are out of the second's memory."""
+WARM = 0.2
+"""Heat of either teacher above which a place without a pseudo-mask may hold the finding yet."""
 RARE_RULE = {"threshold_rule": "warm", "warm_level": 0.5, "snap": False}
 """How the network that they teach makes its masks."""
 SPARED = 0.995
@@ -92,14 +94,14 @@ class Taught(NamedTuple):
     ----------
     masks
         (N, K, side / 2, side / 2), the pseudo-masks of the training images.
-    trusted
-        (N,), bool: which of them are to be learnt.
+    unsure
+        Likewise: where they teach nothing.
     learnt
         What the bundle's inference config is to say.
     """
 
     masks: Masks
-    trusted: NDArray[np.bool_]
+    unsure: Masks
     learnt: dict[str, Any]
 
 
@@ -136,6 +138,7 @@ class SelfTrainer:
         self.folder, self.device = Path(options["output_dir"]), resolve_device(options["device"])
         self.side = take_part(LabelSettings, options).image_size[0]
         self.record = describe_run(options, self.settings) | asdict(self.own)
+        self.has_negatives = bool((data.labels == 0).any())
 
     def run(self) -> None:
         """Train, and write weights, ``training.json`` and ``training.png``.
@@ -151,7 +154,7 @@ class SelfTrainer:
     def teach(self) -> Taught:
         """Train the teacher, and draw its pseudo-masks."""
         views, others = self._extract_features()
-        if (self.data.labels == 0).any():
+        if self.has_negatives:
             return self._teach_from_negatives(views, others)
         return self._teach_from_rarity(views, others)
 
@@ -174,14 +177,14 @@ class SelfTrainer:
             images.labels = (images.labels > 0).float()
         polarity = learn_polarity(maps, views, self.settings.seed)
         masks = self._draw_masks(maps, views, polarity, "pseudo_masks")
-        return Taught(masks, np.ones(len(masks), bool), {"polarity": polarity})
+        return Taught(masks, np.zeros_like(masks), {"polarity": polarity})
 
     def _teach_from_rarity(self, views: FeatureDataset, others: FeatureDataset) -> Taught:
         """Two teachers look; what the first finds is taken out of the second's memory.
 
-        Where they disagree, the first one's mask is not to be learnt.
+        What both draw is to be learnt. Nothing is where only one of them does, or where it is warm.
         """
-        meter, drawn, polarity = RarityMeter(views), [], ""
+        meter, drawn, heats, polarity = RarityMeter(views), [], [], ""
         shown = np.arange(len(views)), views.labels.long().numpy() - 1
         for name in ("first", "second"):
             rarity = meter.measure(views, self.folder / f"rarity_{name}.npy")
@@ -192,10 +195,12 @@ class SelfTrainer:
             maps = weigh_maps(join_maps(heads, views), rarity)
             polarity = polarity or learn_polarity(maps, views, self.settings.seed)
             drawn.append(self._draw_masks(maps, views, polarity, f"pseudo_masks_{name}"))
-            meter.forget(maps[shown] > FORGOTTEN)
-        trusted = find_agreement(*drawn)
-        logger.info("Two teachers agree on %d of %d images.", trusted.sum(), len(trusted))
-        return Taught(drawn[0], trusted, {"polarity": polarity, **RARE_RULE})
+            heats.append(maps[shown])
+            meter.forget(heats[-1] > FORGOTTEN)
+        masks, unsure = drawn[0] & drawn[1], np.zeros_like(drawn[0])
+        warm = enlarge(np.maximum(*heats), masks.shape[2:]) > WARM
+        unsure[shown] = warm & ~masks[shown]
+        return Taught(masks, unsure, {"polarity": polarity, **RARE_RULE})
 
     def _train_heads(
         self,
@@ -243,7 +248,7 @@ class SelfTrainer:
         draw_first_weights(self.network, self.settings, self.own.pretrained)
         train_student(
             self.network.to(self.device),
-            PseudoMaskDataset(self.data, taught.masks, taught.trusted, self.side),
+            PseudoMaskDataset(self.data, taught.masks, taught.unsure, self.side),
             self.validation,
             self.settings,
             self.own.epoch_steps,
@@ -251,6 +256,7 @@ class SelfTrainer:
             place,
             self.record,
             self.inferer,
+            maps_tell=self.has_negatives,
         )
         load_best(place / "best.pt", self.network)
 

@@ -38,8 +38,8 @@ class PseudoMaskDataset(Dataset[dict[str, Any]]):
         The images.
     masks
         (N, K, n, n), bool, upright.
-    trusted
-        (N,), bool: whose masks are to be learnt; of the other images the label alone is.
+    unsure
+        Likewise: where the masks teach nothing.
     side
         Pixels of the square that an image is shown in.
     """
@@ -48,20 +48,23 @@ class PseudoMaskDataset(Dataset[dict[str, Any]]):
         self,
         slices: SliceDataset,
         masks: NDArray[np.bool_],
-        trusted: NDArray[np.bool_],
+        unsure: NDArray[np.bool_],
         side: int,
     ) -> None:
-        self.slices, self.masks, self.trusted, self.side = slices, masks, trusted, side
+        self.slices, self.masks, self.unsure, self.side = slices, masks, unsure, side
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` (3, side, side), ``mask`` (K, n, n), trusted, label and position."""
+        """Return ``image`` (3, side, side), ``mask`` (2, K, n, n), label and position.
+
+        The second half of the mask says where the first is unsure.
+        """
         item = self.slices[index]
         square = show_upright(item["image"][None], self.side)[0]
-        mask, trusted = torch.from_numpy(self.masks[index]).float(), bool(self.trusted[index])
-        return {**item, "image": square, "mask": mask, "trusted": trusted}
+        mask = np.stack([self.masks[index], self.unsure[index]])
+        return {**item, "image": square, "mask": torch.from_numpy(mask).float()}
 
     def draw_evenly(self, count: int) -> WeightedRandomSampler:
         """Return what draws so many images, every label equally often."""
@@ -71,7 +74,7 @@ class PseudoMaskDataset(Dataset[dict[str, Any]]):
 
 
 class PrepareStudent:
-    """MONAI's `prepare_batch`: augmented images; as targets the labels', masks and trust."""
+    """MONAI's `prepare_batch`: augmented images; as targets the labels' and masks."""
 
     def __init__(self, prior: PositionPrior | None, augmentation: PictureAugmentation) -> None:
         self.slices, self.augmentation = PrepareSlices(prior), augmentation
@@ -79,10 +82,10 @@ class PrepareStudent:
     def __call__(
         self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **how: Any
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return images (B, 3, n, n) and targets (B, 1 + K), (B, K, n / 2, n / 2), (B,)."""
-        images, masks = self.augmentation(batch["image"], batch["mask"])
+        """Return images (B, 3, n, n) and targets (B, 1 + K) and (B, 2, K, n / 2, n / 2)."""
+        images, masks = self.augmentation(batch["image"], batch["mask"].flatten(1, 2))
         images, targets = self.slices({**batch, "image": images}, device, non_blocking, **how)
-        return images, (targets, masks.to(device), batch["trusted"].to(device))
+        return images, (targets, masks.unflatten(1, (2, -1)).to(device))
 
 
 class StudentLoss(nn.Module):
@@ -92,26 +95,30 @@ class StudentLoss(nn.Module):
     ----------
     of_labels
         The labels' part.
+    maps_tell
+        Whether the hottest values of the maps are to tell the labels. Where every image has a
+        finding they would light up the healthy tissue that tells the classes apart.
     """
 
-    def __init__(self, of_labels: PositionOffsetLoss) -> None:
+    def __init__(self, of_labels: PositionOffsetLoss, maps_tell: bool) -> None:
         super().__init__()
-        self.of_labels = of_labels
+        self.of_labels, self.maps_tell = of_labels, maps_tell
 
     def forward(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, ...]) -> Tensor:
         """Return the mean loss of logits and maps, targets as of `PrepareStudent`.
 
-        An empty mask has no Dice loss; one that is not trusted teaches nothing.
+        An empty mask has no Dice loss.
         """
-        (linear, maps), (labels, masks, trusted) = output, target
-        pixels = F.binary_cross_entropy_with_logits(maps, masks, reduction="none")
-        shares, axes = maps.sigmoid(), (2, 3)
-        overlap, total = (shares * masks).sum(axes), (shares + masks).sum(axes)
+        (linear, maps), (labels, masks) = output, target
+        drawn, sure = masks[:, 0], 1 - masks[:, 1]
+        pixels = F.binary_cross_entropy_with_logits(maps, drawn, reduction="none") * sure
+        shares, drawn, axes = maps.sigmoid() * sure, drawn * sure, (2, 3)
+        overlap, total = (shares * drawn).sum(axes), (shares + drawn).sum(axes)
         dice = 1 - (2 * overlap + _SMALL) / (total + _SMALL)
-        drawn = masks.flatten(2).any(2)
-        classes = self.of_labels(linear, labels) + self.of_labels(pool_hottest(maps), labels)
-        of_masks = pixels.mean(axes) + 0.5 * dice * drawn
-        return classes + (of_masks * trusted[:, None]).mean()
+        classes = self.of_labels(linear, labels)
+        if self.maps_tell:
+            classes = classes + self.of_labels(pool_hottest(maps), labels)
+        return classes + (pixels.mean(axes) + 0.5 * dice * drawn.flatten(2).any(2)).mean()
 
 
 class UprightInferer(Inferer):
@@ -150,11 +157,13 @@ def train_student(
     folder: Path,
     record: Mapping[str, Any],
     inferer: Inferer,
+    maps_tell: bool,
 ) -> None:
     """Train a network that has its first weights; ``best.pt`` in `folder` is its last checkpoint.
 
     Images are augmented to squares of `side` pixels. Every label is drawn equally often. The images
     of validation have no masks: they say how well the labels are learnt, and choose nothing.
+    `maps_tell` as of `StudentLoss`.
     """
     classes, negatives, slices = data.masks.shape[1], settings.negatives, data.slices
     prior = None
@@ -166,7 +175,7 @@ def train_student(
         f"val_{name}": SliceScore(name, negatives, get_prediction) for name in ("auroc", "macro_f1")
     }
     objective = Objective(
-        StudentLoss(of_labels),
+        StudentLoss(of_labels, maps_tell),
         PrepareStudent(prior, augmentation),
         PrepareSlices(prior),
         scores,
