@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, WeightedRandomSampler
 
+from heatmask.device import to_channels_last
 from heatmask.networks.self_trained import SelfTrainedNet, pool_hottest, show_upright
 from heatmask.training.engine import PrepareSlices
 from heatmask.training.metrics import SliceScore
@@ -124,12 +125,13 @@ class StudentLoss(nn.Module):
 class UprightInferer(Inferer):
     """Logits and maps of upright images.
 
-    In float32: with its depthwise convolutions the encoder is slower in bfloat16 on a CPU.
+    In float32, channels last: on a CPU the encoder with its depthwise convolutions is slower in
+    bfloat16, and a quarter faster with its channels last in memory.
     """
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return what `SelfTrainedNet.forward_upright` does."""
-        return network.forward_upright(inputs)
+        return network.forward_upright(to_channels_last(inputs))
 
 
 class ClipGradients:
@@ -182,7 +184,7 @@ def train_student(
         of_labels,
     )
     ResumableTrainer(
-        network,
+        network.to(memory_format=torch.channels_last),
         data,
         validation,
         objective,
