@@ -279,16 +279,20 @@ def oblique_series(shared_data, tmp_path_factory):
 
 
 @of_heads
-def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(bundle_dir, oblique_series, tmp_path):
+def test_a_head_of_another_sequence_is_refused(bundle_dir, oblique_series, tmp_path):
     options = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
     pipeline = run_bundle(read_bundle(bundle_dir, options=options), "evaluator")
-    required = read_bundle(bundle_dir).get("required")
-    if required is not None:
-        message = f"needs a {required} scan; got T1 by the DICOM header"
-        with pytest.raises(InputError, match=message):
-            pipeline.run()
-        return
-    (report,) = pipeline.run()
+    required = "T1-Gd" if bundle_dir == TYPES else "FLAIR"
+    with pytest.raises(InputError, match=f"needs a {required} scan; got T1 by the DICOM header"):
+        pipeline.run()
+    assert not list(tmp_path.rglob("*_mask*"))
+
+
+def test_oblique_dicom_keeps_its_geometry_and_is_warned_about(oblique_series, tmp_path):
+    """Of a network that is made to take it."""
+    options = {"input": str(oblique_series), "output_dir": str(tmp_path), "device": "cpu"}
+    parser = read_bundle(find_bundle(), options={**options, "required": None})
+    (report,) = run_bundle(parser, "evaluator").run()
     assert any("Expected a FLAIR or T1-Gd scan" in warning for warning in report["warnings"])
     mask = nib.load(next(tmp_path.glob("*/*_mask.nii.gz")))
     rotation = mask.affine[:3, :3] / np.linalg.norm(mask.affine[:3, :3], axis=0)
@@ -379,7 +383,7 @@ def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
     images = {}
     scans = {"FLAIR": str(flair_scan), "T1-Gd": str(flair_scan)}
     for names in (["FLAIR", "T1-Gd"], ["T1-Gd", "FLAIR"], ["FLAIR"], ["T1-Gd"]):
-        parser = read_bundle(find_bundle(), options={"sequences": names})
+        parser = read_bundle(find_bundle(), options={"sequences": names, "required": None})
         network = run_bundle(parser, "network")
         loading = run_bundle(parser, "preprocessing").transforms[0]
         images[tuple(names)] = loading({"image": scans})["image"]
@@ -390,7 +394,9 @@ def test_sequences_choose_among_the_networks_channels(flair_scan, tmp_path):
     assert not flair[1].any()
     assert torch.equal(t1gd[1], both[1])
     assert not t1gd[0].any()
-    assert any("Without FLAIR" in warning for warning in t1gd.meta["warnings"])
+    parser = read_bundle(find_bundle(), options={"sequences": ["T1-Gd"]})
+    with pytest.raises(OptionError, match=r"must hold FLAIR, without which this .*; got T1-Gd"):
+        run_bundle(parser, "preprocessing")
     parser = read_bundle(find_bundle(), options={"sequences": ["T2"]})
     with pytest.raises(OptionError, match="takes, FLAIR, T1-Gd; got T2"):
         run_bundle(parser, "preprocessing")

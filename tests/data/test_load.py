@@ -339,6 +339,15 @@ def test_a_required_sequence_may_be_there_without_its_name(tmp_path: Path) -> No
     assert step({"image": scans})["scan"].meta["sequences_used"] == ["T1-Gd", "FLAIR"]
 
 
+def test_a_network_that_was_trained_on_other_sequences_requires_none_of_these(
+    tmp_path: Path,
+) -> None:
+    """As of ``heatmask train --set 'sequences=["T2"]'``: the bundle's own sequence stays."""
+    scan = write_nifti(tmp_path / "x_t2.nii", draw_waves(AFFINE), AFFINE)
+    step = LoadSequencesd("image", ["T2"], required="FLAIR")
+    assert step({"image": str(scan)})["scan"].meta["sequences_used"] == ["T2"]
+
+
 @pytest.mark.parametrize(
     ("name", "came"),
     [

@@ -60,8 +60,8 @@ class LoadSequencesd(MapTransform):
         A sequence without which the network is not to be trusted: there is a warning where it is
         absent.
     required
-        A sequence without which nothing is done. A scan of unknown sequence may be it, one that
-        is known to be another is refused.
+        A sequence without which nothing is done, if it is among `channels`. A scan of unknown
+        sequence may be it, one that is known to be another is refused.
     size_mm
         Least length of the two longer sides of what a scan of a head shows, and greatest of all
         three; None checks nothing (`heatmask.data.checks.plausibility`).
@@ -97,6 +97,11 @@ class LoadSequencesd(MapTransform):
         self.sequences, self.needed = check_sequences(sequences), needed
         self.channels = check_sequences(channels or sequences)
         _check_subset(self.sequences, self.channels)
+        if required in self.channels and required not in self.sequences:
+            raise OptionError(
+                f"sequences must hold {required}, without which this network finds nothing; got "
+                f"{', '.join(self.sequences)}."
+            )
         self.min_slices = min_slices
         if not isinstance(min_slices, int) or isinstance(min_slices, bool) or min_slices < 1:
             raise OptionError(f"min_slices must be a whole number from 1, got {min_slices!r}.")
@@ -110,7 +115,7 @@ class LoadSequencesd(MapTransform):
     def _load(self, value: Any, reference: str | None) -> tuple[MetaTensor, MetaTensor]:
         given = self._list_scans(value)
         roles = assign_roles(list(given), self.sequences, reference)
-        if self.required is not None:
+        if self.required in self.channels:
             self._check_required(roles, given)
         loaded = {name: self._open(name, given[name]) for name in roles.needed}
         zeroed = {name: zero_channels(scan.volume) for name, scan in loaded.items()}

@@ -173,7 +173,7 @@ def nginx(tmp_path, certificate):
     yield run
     for process in running:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def test_through_nginx_the_plugin_logs_in(start, users, nginx, tmp_path):
@@ -187,7 +187,7 @@ def test_through_nginx_the_plugin_logs_in(start, users, nginx, tmp_path):
     def ask(method: str = "GET", path: str = "/auth/", **headers: str) -> int:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return requests.request(
-            method, f"https://127.0.0.1:{port}{path}", headers=names, verify=False, timeout=10
+            method, f"https://127.0.0.1:{port}{path}", headers=names, verify=False, timeout=60
         ).status_code
 
     assert ask(Host="scans.hospital.org", Origin="https://scans.hospital.org") == 200
@@ -198,7 +198,7 @@ def test_through_nginx_the_plugin_logs_in(start, users, nginx, tmp_path):
     assert ask(X_Forwarded_Proto="http", X_Forwarded_For="10.0.0.1") == 200
     data = {"username": "the.admin", "password": "wrong horse battery"}
     requests.post(
-        f"https://127.0.0.1:{port}/auth/token", data=data, verify=False, timeout=10,
+        f"https://127.0.0.1:{port}/auth/token", data=data, verify=False, timeout=60,
         headers={"X-Forwarded-For": "10.0.0.1"},
     )  # fmt: skip
     assert '"address": "127.0.0.1"' in site.audit.path.read_text("utf-8").splitlines()[-1]

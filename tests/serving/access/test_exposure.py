@@ -90,7 +90,7 @@ def test_only_modern_encryption_is_spoken(start, users, certificate, version, ci
         client.minimum_version = client.maximum_version = version
     client.set_ciphers(ciphers)
     address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
-    with socket.create_connection(address, timeout=10) as plain:
+    with socket.create_connection(address, timeout=60) as plain:
         if name is None:
             with pytest.raises(OSError, match=r"(?i)handshake|alert|protocol|reset"):
                 client.wrap_socket(plain, server_hostname="127.0.0.1")
@@ -107,10 +107,10 @@ def test_the_plugin_logs_in_over_https(start, users, certificate):
     assert site.client.auth_enabled()
     site.client.update_auth(site.client.auth_token("the.reviewer", PASSWORD))
     assert site.client.info()["person"] == "the.reviewer"
-    trusting = requests.get(f"{site.url}/auth/", verify=str(certificate["tls_cert"]), timeout=10)
+    trusting = requests.get(f"{site.url}/auth/", verify=str(certificate["tls_cert"]), timeout=60)
     assert trusting.json()["enabled"]
     own = {"Origin": site.url, "Sec-Fetch-Site": "same-origin"}
-    answer = requests.get(f"{site.url}/auth/", headers=own, verify=False, timeout=10)
+    answer = requests.get(f"{site.url}/auth/", headers=own, verify=False, timeout=60)
     assert answer.status_code == 200
     with pytest.raises(requests.ConnectionError):
-        requests.get(site.url.replace("https", "http"), timeout=10)
+        requests.get(site.url.replace("https", "http"), timeout=60)

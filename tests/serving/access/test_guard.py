@@ -15,7 +15,7 @@ FOREIGN = "Requests of other web sites are not answered."
 def ask(url: str, method: str = "GET", path: str = "/info/", **headers: str) -> tuple[int, str]:
     """Send a request with exactly these headers; the port is put in for PORT."""
     place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
     connection.putrequest(method, path, skip_host=True)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value.replace("PORT", str(place.port)))
@@ -96,7 +96,7 @@ def test_a_foreign_page_cannot_embed_what_needs_no_origin(url, site):
 
 def test_nothing_is_answered_to_other_sites_in_words_of_cors(url):
     place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
     connection.request("GET", "/info/")
     names = {name.lower() for name, _ in connection.getresponse().getheaders()}
     assert not {name for name in names if name.startswith("access-control")}
@@ -131,7 +131,7 @@ def attempt_log_in(url: str, address: str, name: str) -> int:
         f"{url}/auth/token",
         data={"username": name, "password": "wrong horse battery"},
         headers={"X-Forwarded-For": address, "X-Forwarded-Proto": "https"},
-        timeout=20,
+        timeout=60,
     ).status_code
 
 

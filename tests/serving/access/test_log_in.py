@@ -23,7 +23,7 @@ def test_without_users_everybody_on_this_machine_may_do_all(start):
     assert site.client.auth_valid_token()
     assert site.client.auth_token("any", "thing") == {"access_token": None, "token_type": None}
     assert site.client.info() == {"person": "anonymous", "role": "admin"}
-    assert requests.post(f"{site.url}/train", timeout=10).status_code == 200
+    assert requests.post(f"{site.url}/train", timeout=60).status_code == 200
 
 
 def test_the_plugin_logs_in(start, users):
@@ -53,7 +53,7 @@ def test_a_role_includes_those_before_it(start, users, role, statuses):
     site = start()
     headers = bearer(site.client.auth_token(f"the.{role}", PASSWORD)["access_token"])
     answers = [
-        requests.request(method, f"{site.url}{path}", headers=headers, timeout=10)
+        requests.request(method, f"{site.url}{path}", headers=headers, timeout=60)
         for method, path in (("GET", "/info/"), ("POST", "/versions"), ("POST", "/train"))
     ]
     assert tuple(answer.status_code for answer in answers) == statuses
@@ -70,7 +70,7 @@ def test_a_role_includes_those_before_it(start, users, role, statuses):
 )  # fmt: skip
 def test_no_token_no_entry(start, users, header):
     headers = {"Authorization": header.encode("latin1")} if header else {}
-    answer = requests.get(f"{start().url}/info/", headers=headers, timeout=10)
+    answer = requests.get(f"{start().url}/info/", headers=headers, timeout=60)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
 
@@ -82,7 +82,7 @@ def test_no_token_no_entry(start, users, header):
 )  # fmt: skip
 def test_wrong_names_and_passwords_are_refused_alike(start, users, name, password):
     data = {"username": name, "password": password.encode("utf-8", "replace")}
-    answer = requests.post(f"{start().url}/auth/token", data=data, timeout=10)
+    answer = requests.post(f"{start().url}/auth/token", data=data, timeout=60)
     assert answer.status_code in (401, 422)  # 422: an empty field
     assert PASSWORD not in answer.text
 
@@ -93,7 +93,7 @@ def test_a_change_holds_at_once(start, users):
 
     def status(path="/info/", method="GET") -> int:
         return requests.request(
-            method, f"{site.url}{path}", headers=headers, timeout=10
+            method, f"{site.url}{path}", headers=headers, timeout=60
         ).status_code
 
     users.set_role("the.annotator", Role.ADMIN)
@@ -118,7 +118,7 @@ def test_a_change_holds_at_once(start, users):
 def test_a_token_expires(start, users):
     site = start(token_hours=1e-7)
     token = site.access.users.log_in("the.admin", PASSWORD, 1e-7)
-    assert requests.get(f"{site.url}/info/", headers=bearer(token), timeout=10).status_code == 401
+    assert requests.get(f"{site.url}/info/", headers=bearer(token), timeout=60).status_code == 401
     # ... and is cleared away by the next log-in
     users.log_in("the.admin", PASSWORD, 1)
     with users._open() as connection:
@@ -130,7 +130,7 @@ def test_log_ins_are_in_the_audit_log_without_secrets(start, users):
     with pytest.raises(MONAILabelClientException):
         site.client.auth_token("the.annotator", "wrong horse battery")
     token = site.client.auth_token("the.annotator", PASSWORD)["access_token"]
-    requests.post(f"{site.url}/train", headers=bearer(token), timeout=10)
+    requests.post(f"{site.url}/train", headers=bearer(token), timeout=60)
     text = site.audit.path.read_text(encoding="ascii")
     lines = [json.loads(line) for line in text.splitlines()]
     assert [(line["person"], line["action"], line["result"]) for line in lines] == [
@@ -151,8 +151,8 @@ def test_a_store_that_breaks_lets_nobody_in_and_names_no_path(start, users):
     site = start()
     token = site.client.auth_token("the.admin", PASSWORD)["access_token"]
     users.path.write_bytes(b"torn" * 1000)
-    answer = requests.get(f"{site.url}/info/", headers=bearer(token), timeout=20)
+    answer = requests.get(f"{site.url}/info/", headers=bearer(token), timeout=60)
     assert answer.status_code == 503
     assert str(users.path.parent) not in answer.text
     data = {"username": "the.admin", "password": PASSWORD}
-    assert requests.post(f"{site.url}/auth/token", data=data, timeout=20).status_code == 503
+    assert requests.post(f"{site.url}/auth/token", data=data, timeout=60).status_code == 503

@@ -102,7 +102,7 @@ def test_a_route_lets_in_who_has_its_role(web, routes, tokens, role):
 def test_nothing_is_read_of_who_is_not_let_in(web, method, path):
     """A stranger could otherwise fill the disk: the answer comes before a byte of the file."""
     place = urlsplit(web.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
     connection.putrequest(method, path)
     connection.putheader("Content-Type", "multipart/form-data; boundary=b")
     connection.putheader("Content-Length", str(500_000_000))

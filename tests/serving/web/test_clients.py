@@ -331,5 +331,5 @@ def test_a_study_that_is_gone_or_a_pipe_is_said_to_be_gone_and_holds_up_nothing(
             ("POST", f"/infer/{MODEL}?image=p1-flair", None),
             ("PUT", "/datastore/label?image=p1-flair", {"label": ("a.nii.gz", scan.read_bytes())}),
         ):
-            answer = own_web.http.request(method, own_web.url + path, files=files, timeout=10)
+            answer = own_web.http.request(method, own_web.url + path, files=files, timeout=60)
             assert (answer.status_code, "is gone" in answer.text) == (404, True), (method, path)
