@@ -104,6 +104,7 @@ train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
 train-all: $(READY)  ## train every shipped bundle anew and replace its weights; goes on where it stopped
 	@set -e; for bundle in $(SHIPPED); do \
 	  case $$bundle in \
+	    *_type_selftrained_*) set -- "$(TYPES)" ;; \
 	    *_type_*) set -- "$(TYPES)" --set "gate_dir=$(DATA)" ;; \
 	    *_selftrained_*) \
 	      test -d runs/joined || PYTHONPATH=benchmarks $(BIN)/python benchmarks/join_heads.py "$(DATA)" runs/joined; \

@@ -19,8 +19,10 @@ from helpers.project import PROJECT
 
 BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inference.json"))
 TYPES = "brain_t1ce_tumour_type_segmentation"
+SLICES = "brain_t1ce_tumour_type_selftrained_segmentation"
 LABELS = {
     TYPES: ("meningioma", "glioma", "pituitary"),
+    SLICES: ("meningioma", "glioma", "pituitary"),
     "breast_us_lesion_segmentation": ("lesion", "none", "lesion"),
 }
 """Of pictures, for the bundles that take them."""
@@ -81,6 +83,10 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple]) -> None:
 def find_scan(bundle: Path, study: Path, folder: Path) -> Path:
     """The phantom under the name of the sequence that the bundle takes."""
     scan = study / "P1" / "P1-t2f.nii.gz"
+    if bundle.name == SLICES:
+        whole = nib.load(scan)
+        nib.save(whole.slicer[..., 5:6], folder / "P1_T1Gd.nii.gz")
+        return folder / "P1_T1Gd.nii.gz"
     if bundle.name != TYPES:
         return scan
     (folder / "P1-t1c.nii.gz").symlink_to(scan)  # its own name counts for less

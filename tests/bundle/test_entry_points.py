@@ -27,7 +27,13 @@ BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inf
 RELEVANCE = PROJECT / "bundles" / "brain_mri_relevance3d_segmentation"
 TYPES = PROJECT / "bundles" / "brain_t1ce_tumour_type_segmentation"
 
-HEADS = [bundle for bundle in BUNDLES if bundle.name.startswith("brain_")]
+SLICES = PROJECT / "bundles" / "brain_t1ce_tumour_type_selftrained_segmentation"
+"""It takes single slices, and sees a tumour in each."""
+
+TERMS = {"breast_us_lesion_segmentation": "research use", SLICES.name: "cc by 4.0"}
+"""Of the weights that are not CC BY-NC-SA 4.0."""
+
+HEADS = [b for b in BUNDLES if b.name.startswith("brain_") and b != SLICES]
 of_heads = pytest.mark.parametrize("bundle_dir", HEADS, ids=lambda path: path.name, indirect=True)
 # The lesions of phantoms and the reference masks of real scans are those of FLAIR.
 of_flair = pytest.mark.parametrize(
@@ -54,12 +60,16 @@ def flair_scan(tmp_path_factory) -> Path:
     phantom = make_phantom(PHANTOM_SEED, shape=(112, 128, 20), spacing_mm=(2.0, 2.0, 6.0))
     write_phantom(phantom, folder / "head_flair.nii.gz", folder / "head-seg.nii.gz")
     os.link(folder / "head_flair.nii.gz", folder / "head_t1gd.nii.gz")
+    slice_ = nib.Nifti1Image(phantom.image[..., 9:10], phantom.affine)
+    nib.save(slice_, folder / "head_slice_t1gd.nii.gz")
     return folder / "head_flair.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def phantom_scan(bundle_dir, flair_scan) -> Path:
     """Named as the sequence that the bundle takes first, whatever it looks like."""
+    if bundle_dir == SLICES:
+        return flair_scan.with_name("head_slice_t1gd.nii.gz")
     return flair_scan.with_name("head_t1gd.nii.gz") if bundle_dir == TYPES else flair_scan
 
 
@@ -232,6 +242,9 @@ def test_shipped_weights_find_the_lesion_of_a_phantom(bundle_dir, phantom_scan, 
     assert 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()) >= 0.5
 
 
+@pytest.mark.parametrize(
+    "bundle_dir", [b for b in BUNDLES if b != SLICES], ids=lambda path: path.name, indirect=True
+)
 def test_no_tumour_predicted_is_an_answer(bundle_dir, phantom_scan, tmp_path):
     options = {"input": str(phantom_scan), "output_dir": str(tmp_path), "gate_probability": 1.0}
     (report,) = run_bundle(read_bundle(bundle_dir, options=options), "evaluator").run()
@@ -496,7 +509,7 @@ def test_check_looks_at_every_bundle(bundle_dir):
 
 def test_licence_of_the_weights_is_said_everywhere(bundle_dir):
     for file in ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/data_license.txt"):
-        terms = "research use" if bundle_dir.name.startswith("breast_us") else "cc by-nc-sa 4.0"
+        terms = TERMS.get(bundle_dir.name, "cc by-nc-sa 4.0")
         assert terms in (bundle_dir / file).read_text(encoding="utf-8").lower(), file
 
 

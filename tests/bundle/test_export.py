@@ -18,7 +18,11 @@ BUNDLES = sorted(path.parents[1] for path in PROJECT.glob("bundles/*/configs/inf
 GP_UNET = PROJECT / "bundles" / "brain_mri_gp_unet_segmentation" / "configs"
 TWO_STAGES = {"brain_mri_relevance3d_segmentation", "brain_t1ce_tumour_type_segmentation"}
 """Trained in two stages, of which several GPUs help in the first."""
-SELF_TRAINED = {"brain_mri_flair_selftrained_segmentation", "breast_us_lesion_segmentation"}
+SELF_TRAINED = {
+    "brain_mri_flair_selftrained_segmentation",
+    "brain_t1ce_tumour_type_selftrained_segmentation",
+    "breast_us_lesion_segmentation",
+}
 """Trained on labels and on their own masks, in one process."""
 MAX_DIFFERENT_LINES = 45
 """Of an inference config from the GP-UNet's; half of them list methods and layers."""
