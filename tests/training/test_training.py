@@ -432,7 +432,7 @@ def test_a_table_saved_by_a_spreadsheet(tmp_path: Path) -> None:
             r"no column tumour",
         ),
         ({"patients": "patient\nA\n"}, r"no column split"),
-        ({"patients": ""}, r"no column patient and split"),
+        ({"patients": ""}, r"is empty. .*columns: patient, split"),
         ({"slices": SLICES + "A,x,0\n"}, r"slices.csv, line 7: slice must be .* got 'x' and '0'"),
         ({"slices": SLICES + "A,-1,0\n"}, r"line 7: slice must be .* got '-1'"),
         ({"slices": SLICES + "A,2,2\n"}, r"line 7: .*tumour 0 or 1, got '2' and '2'"),

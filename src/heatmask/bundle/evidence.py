@@ -59,12 +59,15 @@ class BundleInfo:
         Content of metadata.json; empty without one.
     evidence
         The best first.
+    refuses_volumes
+        Whether it takes single slices alone.
     """
 
     folder: Path
     sequences: tuple[str, ...]
     metadata: Mapping[str, Any]
     evidence: tuple[Evidence, ...]
+    refuses_volumes: bool = False
 
     @property
     def name(self) -> str:
@@ -77,7 +80,12 @@ class BundleInfo:
         return self.evidence[0] if self.evidence else None
 
     def find_evidence(self, sequences: Iterable[str]) -> Evidence | None:
-        """Return how well it did on what it takes of these sequences; None if not measured."""
+        """Return how well it did on what it takes of these sequences; None if not measured.
+
+        None too if it refuses volumes: nothing here says whether a scan is a single slice.
+        """
+        if self.refuses_volumes:
+            return None
         seen = {*self.sequences} & {*sequences}
         return next((found for found in self.evidence if found.sequences == seen), None)
 
@@ -132,7 +140,9 @@ def read_info(folder: Path) -> BundleInfo:
     metadata = read_metadata(folder)
     sequences = check_sequences(config.get("sequences", ["FLAIR"]))
     metrics = metadata.get("eval_metrics", {})
-    return BundleInfo(folder, sequences, metadata, read_evidence(metrics, sequences))
+    evidence = read_evidence(metrics, sequences)
+    single = bool(config.get("single_slices", False))
+    return BundleInfo(folder, sequences, metadata, evidence, single)
 
 
 def read_evidence(metrics: Mapping[str, Any], sequences: Iterable[str]) -> tuple[Evidence, ...]:
