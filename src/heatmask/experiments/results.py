@@ -9,7 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.experiments.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
+from heatmask.experiments.bootstrap import (
+    Interval,
+    bootstrap_cluster_mean,
+    bootstrap_mean,
+    estimate_optimism,
+)
 from heatmask.experiments.cases import Cases
 from heatmask.experiments.classifier_metrics import compute_relative_positions, position_only_auroc
 from heatmask.experiments.entries import RANDOM, Entry, Refusal, list_draws
@@ -245,6 +250,14 @@ class Comparison:
         """Return each trained entry's row by the bundle's own rule, the best first."""
         own = [row for row in self.rows if row.kind == "method" and row.how == "own"]
         return sorted(own, key=lambda row: -row.mean("dice"))
+
+    @cached_property
+    def optimism(self) -> float:
+        """How much of the best explanation's Dice is owed to its choice; NaN for a single one."""
+        rows = self.find_headlines()
+        if len(rows) < 2:
+            return NAN
+        return estimate_optimism([row.dice for row in rows], self.cases.clusters)
 
     def find_row(self, entry: Entry, how: str = "own") -> Row | None:
         """Return an entry's row by a rule, None where there is none."""
