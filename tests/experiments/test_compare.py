@@ -21,7 +21,7 @@ from heatmask.cli import app
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.experiments import few_masks, retraining, usable
 from heatmask.experiments.baselines import BaselineScoring
-from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters, estimate_optimism
 from heatmask.experiments.cases import Place
 from heatmask.experiments.controls import list_stages, make_control, show_control
 from heatmask.experiments.entries import Entry, is_single_pass, make_plan
@@ -169,6 +169,20 @@ def test_the_three_rules_stand_apart(report: Path) -> None:
     assert dice["c"] >= dice["b"], "(c) is the upper bound of its family"
     masks = next(r for r in read_rows(report) if r["kind"] == "masks")
     assert masks["rule"] == "b"
+
+
+def test_the_luck_of_the_best_is_told(report: Path) -> None:
+    with (report / "compare.csv").open(encoding="utf-8") as file:
+        own = [r for r in csv.DictReader(file) if r["kind"] == "method" and r["threshold"] == "own"]
+    dice: dict[str, list[float]] = {}
+    for row in own:
+        dice.setdefault(row["name"], []).append(float(row["dice"]))
+    names = list(dict.fromkeys(row["subject"] for row in own))
+    luck = estimate_optimism(list(dice.values()), names)
+    said = (
+        f"The best of {len(dice)} owes {max(0, luck):.3f} of its mean Dice to having been chosen on"
+    )
+    assert f"{said} these patients" in "".join(read(report)["In short"]["lines"])
 
 
 def test_every_explanation_has_its_control(report: Path) -> None:

@@ -59,11 +59,11 @@ def _judge_choice(comparison: Comparison) -> list[str]:
     """Return what the best of many owes to having been chosen on the cases it is scored on."""
     if math.isnan(comparison.optimism):
         return []
-    count = len(comparison.find_headlines())
+    count, owed = len(comparison.find_headlines()), show(max(0.0, comparison.optimism))
     who = "groups" if comparison.cases.pictures else "patients"
     return [
-        f"The best of {count} is partly luck: chosen without a fifth of the {who}, its mean Dice "
-        f"on that fifth is {show(comparison.optimism)} lower (2,000 random fifths)."
+        f"The best of {count} owes {owed} of its mean Dice to having been chosen on these {who}: "
+        "chosen without a random fifth of them, 2,000 times, it has that much less on the fifth."
     ]
 
 
