@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from heatmask.errors import InputError
-from heatmask.experiments.bootstrap import (
-    bootstrap_clusters,
-    bootstrap_mean,
-    estimate_optimism,
-)
+from heatmask.experiments.bootstrap import bootstrap_clusters, bootstrap_mean
 
 VALUES = np.random.default_rng(5).beta(2, 3, size=24)
 
@@ -103,29 +99,3 @@ def test_the_seed_decides_which_clusters_are_drawn() -> None:
         for seed in (0, 0, 1)
     ]
     assert runs[0] == runs[1] != runs[2]
-
-
-# --- the best of many -----------------------------------------------------------------------
-
-
-def test_the_best_of_equal_methods_owes_all_of_its_lead_to_the_choice() -> None:
-    rng = np.random.default_rng(0)
-    leads, found = [], []
-    for _ in range(60):
-        scores = rng.normal(0.5, 0.2, (20, 16))
-        leads.append(scores.mean(axis=1).max() - 0.5)
-        found.append(estimate_optimism(scores, np.arange(16), 300))
-    assert np.mean(found) == pytest.approx(np.mean(leads), rel=0.1)
-
-
-def test_a_method_that_is_far_better_owes_nothing_to_the_choice() -> None:
-    scores = np.random.default_rng(1).normal(0.5, 0.05, (5, 30))
-    scores[2] += 0.3
-    assert estimate_optimism(scores, np.arange(30)) == pytest.approx(0, abs=0.002)
-
-
-def test_patients_are_left_out_whole_and_what_is_not_counted_is_not() -> None:
-    # Each of two methods is perfect on one patient: chosen on the one, it fails on the other.
-    scores = np.array([[1, 1, np.nan, 0, 0], [0, 0, 0, 1, np.nan]], float)
-    assert estimate_optimism(scores, ["a", "a", "a", "b", "b"]) == pytest.approx(0.5)
-    assert np.isnan(estimate_optimism(scores, ["a"] * 5))

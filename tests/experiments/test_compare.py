@@ -21,7 +21,7 @@ from heatmask.cli import app
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.experiments import few_masks, retraining, usable
 from heatmask.experiments.baselines import BaselineScoring
-from heatmask.experiments.bootstrap import Interval, bootstrap_clusters, estimate_optimism
+from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import Place
 from heatmask.experiments.controls import list_stages, make_control, show_control
 from heatmask.experiments.entries import Entry, is_single_pass, make_plan
@@ -36,6 +36,7 @@ from heatmask.experiments.results import Contrast, Row
 from heatmask.experiments.retraining import Retraining
 from heatmask.experiments.scores import Scoring, find_best_level
 from heatmask.experiments.sentences import summarise
+from heatmask.experiments.statistics import estimate_optimism
 from heatmask.experiments.store import Store, digest_code, digest_file
 from heatmask.experiments.usable import leave_out
 from heatmask.experiments.work import (

@@ -26,6 +26,7 @@ from heatmask.experiments.metrics import measure_auprc, score_heatmap, score_sur
 from heatmask.experiments.statistics import (
     adjust_holm,
     compare_paired,
+    estimate_optimism,
     mean_by_cluster,
     measure_risk_coverage,
 )
@@ -293,3 +294,30 @@ def test_conditions_that_make_no_sense() -> None:
         filter_images(make_slices(), Condition("hot", 1.5))
     names = [condition.name for condition in list_conditions((0.05, 0.4))]
     assert len(names) == len(set(names)) == 15
+
+
+# --- the best of many -----------------------------------------------------------------------
+
+
+def test_the_best_of_equal_methods_owes_all_of_its_lead_to_the_choice() -> None:
+    rng = np.random.default_rng(0)
+    leads, found = [], []
+    for _ in range(60):
+        scores = rng.normal(0.5, 0.2, (20, 16))
+        leads.append(scores.mean(axis=1).max() - 0.5)
+        found.append(estimate_optimism(scores, np.arange(16), 300))
+    assert np.mean(found) == pytest.approx(np.mean(leads), rel=0.1)
+
+
+def test_a_method_that_is_far_better_owes_nothing_to_the_choice() -> None:
+    scores = np.random.default_rng(1).normal(0.5, 0.05, (5, 30))
+    scores[2] += 0.3
+    assert estimate_optimism(scores, np.arange(30)) == pytest.approx(0, abs=0.002)
+
+
+def test_patients_are_left_out_whole_and_what_is_not_counted_is_not() -> None:
+    # Each of two methods is perfect on one patient: chosen on the one, it fails on the other.
+    scores = np.array([[1, 1, np.nan, 0, 0], [0, 0, 0, 1, np.nan]], float)
+    assert estimate_optimism(scores, ["a", "a", "a", "b", "b"]) == pytest.approx(0.5)
+    assert np.isnan(estimate_optimism(scores, ["a"] * 5))
+    assert np.isnan(estimate_optimism(np.full((2, 5), np.nan), ["a", "a", "b", "c", "d"]))

@@ -111,42 +111,6 @@ def bootstrap_cluster_mean(
     return Interval(mean, *(float(end) for end in np.percentile(found, (2.5, 97.5))))
 
 
-def estimate_optimism(
-    scores: ArrayLike, clusters: ArrayLike, n: int = 2_000, seed: int = 0
-) -> float:
-    """Return how much of the best method's mean is owed to being chosen on these very cases.
-
-    The method with the highest mean is chosen without a random fifth of the clusters, and scored
-    on that fifth, `n` times. The result is the highest mean of all less the mean of these scores.
-
-    Parameters
-    ----------
-    scores
-        (methods, N), NaN where a case is not counted.
-    clusters
-        (N,), the cluster of each case: any values that differ.
-    n, seed
-        Of the random fifths; the same seed gives the same result.
-
-    Returns
-    -------
-    float
-        NaN for a single cluster.
-    """
-    numbers = np.asarray(scores, float)
-    members = (np.asarray(clusters) == np.unique(clusters)[:, None]).astype(float)
-    if len(members) < 2:
-        return float("nan")
-    counted = ~np.isnan(numbers)
-    sums, sizes = np.where(counted, numbers, 0) @ members.T, counted @ members.T
-    places = np.random.default_rng(seed).random((len(members), n)).argsort(axis=0)
-    out = places < max(1, len(members) // 5)
-    best = ((sums @ ~out) / np.maximum(sizes @ ~out, 1)).argmax(axis=0), np.arange(n)
-    left_out, known = (sums @ out)[best], (sizes @ out)[best]
-    highest = (sums.sum(axis=1) / np.maximum(sizes.sum(axis=1), 1)).max()
-    return float(highest - left_out.sum() / known.sum())
-
-
 def _check_values(values: ArrayLike) -> np.ndarray:
     numbers = np.asarray(values, float)
     if numbers.ndim != 1 or numbers.size == 0:

@@ -9,18 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.experiments.bootstrap import (
-    Interval,
-    bootstrap_cluster_mean,
-    bootstrap_mean,
-    estimate_optimism,
-)
+from heatmask.experiments.bootstrap import Interval, bootstrap_cluster_mean, bootstrap_mean
 from heatmask.experiments.cases import Cases
 from heatmask.experiments.classifier_metrics import compute_relative_positions, position_only_auroc
 from heatmask.experiments.entries import RANDOM, Entry, Refusal, list_draws
 from heatmask.experiments.outcomes import Outcome
 from heatmask.experiments.predictions import Predictions
-from heatmask.experiments.statistics import adjust_holm, compare_paired
+from heatmask.experiments.statistics import adjust_holm, compare_paired, estimate_optimism
 
 NAN = float("nan")
 ALPHA = 0.05
