@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from heatmask.attribution import Explainer, register, registry
+from heatmask.bundle import list_folders
 from heatmask.cli import app
 from heatmask.errors import InputError, OptionError, OutputError
 from heatmask.experiments import few_masks, retraining, usable
@@ -24,14 +25,14 @@ from heatmask.experiments.baselines import BaselineScoring
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
 from heatmask.experiments.cases import Place
 from heatmask.experiments.controls import list_stages, make_control, show_control
-from heatmask.experiments.entries import Entry, is_single_pass, make_plan
+from heatmask.experiments.entries import Entry, find_bundles, is_single_pass, make_plan
 from heatmask.experiments.faithfulness import FaithfulnessScoring
 from heatmask.experiments.few_masks import FewMasks
 from heatmask.experiments.filtered import Condition, Slices, filter_images
 from heatmask.experiments.gather import compare, retrain
 from heatmask.experiments.heatmaps import Explanations, Heatmap, measure_range
 from heatmask.experiments.page import format_rows, write_report
-from heatmask.experiments.plan import PARTS, Request, list_tasks
+from heatmask.experiments.plan import PARTS, Request, list_tasks, refuse_faithfulness
 from heatmask.experiments.results import Contrast, Row
 from heatmask.experiments.retraining import Retraining
 from heatmask.experiments.scores import Scoring, find_best_level
@@ -218,6 +219,17 @@ def test_a_bundle_of_blocks_says_why_it_has_no_deletion(heads: Path, tmp_path: P
     assert not comparison.faithfulness
     (refused,) = comparison.refused
     assert (refused.bundle, refused.method) == (relevance, "deletion and insertion")
+
+
+def test_a_network_that_knows_slices_alone_is_asked_for_deletion(
+    heads: Path, tmp_path: Path
+) -> None:
+    """Its config does not say that it takes slices, as it could take nothing else."""
+    bundle = PROJECT / "bundles" / "brain_mri_flair_selftrained_segmentation"
+    place, plan = Place(str(heads), str(tmp_path), device="cpu"), make_plan([bundle], ("inherent",))
+    tasks = list_tasks(plan, Request(parts=("faithfulness",)), place, has_given=False)
+    assert "faithfulness" in {task.kind for task in tasks}
+    assert not refuse_faithfulness(plan, place)
 
 
 def test_each_case_has_a_line_for_each_row(report: Path) -> None:
@@ -675,6 +687,27 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(f"{number}.png,{name},{label},{split},g{number // 2}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def test_without_names_all_bundles_are_taken_that_fit(
+    heads: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def find(data: Path) -> set[str]:
+        return {folder.name for folder in find_bundles([], Place(str(data)))}
+
+    types = {f"brain_t1ce_tumour_type{s}_segmentation" for s in ("", "_selftrained")}
+    breast = {"breast_us_lesion_segmentation"}
+    assert find(pictures) == types
+    every = {folder.name for folder in list_folders()}
+    assert find(heads) == every - types - breast
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "image,mask,label,split,group\na.png,,Normal,test,1\nb.png,b.png,benign,test,2\n"
+    )
+    assert find(tmp_path) == breast
+    table.write_text(table.read_text() + "c.png,c.png,polyp,test,3\n")
+    with pytest.raises(InputError, match=r"none for such data. Name a --bundle\."):
+        find(tmp_path)
 
 
 def test_pictures_are_scored_in_pixels_by_group(

@@ -1,6 +1,7 @@
 """Metrics on toy masks against independent ones, and the rules for what is empty or constant."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -188,24 +189,26 @@ def test_risk_coverage_of_a_classifier_that_knows_and_one_that_does_not() -> Non
 # --- faithfulness --------------------------------------------------------------------------
 
 
-def look_at_corner(images: torch.Tensor) -> torch.Tensor:
+def look_at_corner(images: torch.Tensor, scale: float) -> torch.Tensor:
     """A classifier that sees nothing but how bright the first 2 x 2 pixels are."""
-    return ((images[:, 0, :2, :2].mean(dim=(1, 2)) - 1) / 4).clamp(0, 1)
+    return ((images[:, 0, :2, :2].mean(dim=(1, 2)) / scale - 1) / 4).clamp(0, 1)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.1])
 @pytest.mark.parametrize(("ask", "right_wins"), [(measure_deletion, -1), (measure_insertion, 1)])
 def test_the_pixels_that_decide_are_told_from_others(
-    ask: Callable[..., torch.Tensor], right_wins: int
+    ask: Callable[..., torch.Tensor], right_wins: int, scale: float
 ) -> None:
-    images = torch.ones(2, 1, 10, 10)
-    images[:, 0, :2, :2] = 5.0
+    """Whatever ordinary tissue is, 1 of a normalised head or a tenth of white."""
+    images = torch.full((2, 1, 10, 10), scale)
+    images[:, 0, :2, :2] *= 5
     right = torch.zeros(2, 10, 10)
     right[:, :2, :2] = 1
     wrong = right.flip(1) - right  # so that what decides comes last of all
-    fractions = (0.04, 0.1)
-    found = [float(ask(look_at_corner, images, m, fractions)) for m in (right, wrong)]
+    look = partial(look_at_corner, scale=scale)
+    found = [float(ask(look, images, m, (0.04, 0.1))) for m in (right, wrong)]
     assert right_wins * (found[0] - found[1]) > 0.9
-    assert found[0] == (0.0 if right_wins < 0 else 1.0)
+    assert found[0] == pytest.approx(0.0 if right_wins < 0 else 1.0, abs=1e-6)
 
 
 # --- filtered images -----------------------------------------------------------------------

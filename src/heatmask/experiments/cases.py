@@ -18,6 +18,7 @@ from heatmask.data.paths import is_picture
 from heatmask.data.readers.reference import read_reference
 from heatmask.data.tables.csv_table import read_table
 from heatmask.data.tables.image_finder import ImageFinder
+from heatmask.data.tables.label_rows import NO_FINDING
 from heatmask.errors import InputError, OptionError, list_reasons
 from heatmask.experiments.overlap import check_same_shape
 from heatmask.geometry import find_array_axis, find_ras_slice_axis, match_voxels
@@ -284,10 +285,16 @@ def read_pictures(place: Place, words: Mapping[str, str]) -> LabelTable:
     names = tuple(dict.fromkeys(words.values()))
     if len(names) > 1:
         return read_label_table(path, place.data, list(words), patient_column=patients)
-    found = {row["label"] for _, row in read_table(path, ("image", "label")).lines}
+    found = list_labels(place)
     used = [word for word in words if word in found] or names
     table = read_label_table(path, place.data, used, patient_column=patients)
     return table.join_classes(*names)
+
+
+def list_labels(place: Place) -> set[str]:
+    """Return the labels of a table of pictures, without those that say that nothing is shown."""
+    lines = read_table(Path(place.data) / place.labels, ("image", "label")).lines
+    return {row["label"] for _, row in lines if row["label"].lower() not in NO_FINDING}
 
 
 def read_references(place: Place) -> dict[Path, Path]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from heatmask.attribution.registry import get_method, list_methods
 from heatmask.bundle import find_bundle, list_folders, read_bundle
+from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import InputError, OptionError
+from heatmask.experiments.cases import Place, list_labels
 from heatmask.parts import offer_options
 
 RANDOM = "random"
@@ -80,7 +82,7 @@ class Plan:
     refused: list[Refusal] = field(default_factory=list)
 
 
-def find_bundles(names: Sequence[str], pictures: bool) -> list[Path]:
+def find_bundles(names: Sequence[str], place: Place) -> list[Path]:
     """Return the folders of bundles; without names, all that are made for such data.
 
     Raises
@@ -90,15 +92,22 @@ def find_bundles(names: Sequence[str], pictures: bool) -> list[Path]:
     """
     if names:
         return [find_bundle(name) for name in names]
-    found = [folder for folder in list_folders() if takes_pictures(folder) == pictures]
+    labels = list_labels(place) if place.pictures else None
+    found = [folder for folder in list_folders() if _fits(folder, labels)]
     if not found:
-        raise InputError("There must be a bundle to compare, and bundles/ has none for such data.")
+        raise InputError(
+            "There must be a bundle to compare, and bundles/ has none for such data. Name a "
+            "--bundle."
+        )
     return found
 
 
-def takes_pictures(bundle: Path) -> bool:
-    """Whether a bundle tells classes apart, as a table of 2D pictures asks for."""
-    return len(read_config(bundle)["class_names"]) > 1
+def _fits(bundle: Path, labels: set[str] | None) -> bool:
+    """Whether a bundle knows a table's labels, or takes volumes, of which one class is shown."""
+    if labels is not None:
+        return labels <= set(list_label_words(bundle))
+    config = read_config(bundle)
+    return len(config["class_names"]) == 1 and UNKNOWN not in config["sequences"]
 
 
 @cache

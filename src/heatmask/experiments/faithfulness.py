@@ -24,7 +24,6 @@ def measure_deletion(
     images: Tensor,
     heatmap: Tensor,
     fractions: Sequence[float] = FRACTIONS,
-    fill: float = 1.0,
 ) -> float:
     """Return the mean probability left when the hottest pixels are filled: low is faithful.
 
@@ -33,19 +32,17 @@ def measure_deletion(
     classify
         Images to probabilities (N,) of the class explained.
     images
-        Slices (N, C, H, W), 0 outside of the head.
+        Slices (N, C, H, W), 0 outside of the head. Pixels are filled with its median.
     heatmap
         (N, H, W).
     fractions
         Shares of each head's pixels, the hottest first.
-    fill
-        Intensity of ordinary tissue: 1 is the head's median after `NormalizeHeadd`.
 
     Notes
     -----
     Samek et al. 2017 (arXiv 1509.06321); Petsiuk et al. 2018 (arXiv 1806.07421), in steps.
     """
-    filled = torch.where(images != 0, fill, images)
+    filled = flatten_heads(images)
     return _classify_mixed(classify, filled, images, find_hottest(images, heatmap, fractions))
 
 
@@ -54,13 +51,12 @@ def measure_insertion(
     images: Tensor,
     heatmap: Tensor,
     fractions: Sequence[float] = FRACTIONS,
-    fill: float = 1.0,
 ) -> float:
     """Return the mean probability with the hottest pixels of a flat head put back: high is good.
 
     As `measure_deletion`.
     """
-    filled = torch.where(images != 0, fill, images)
+    filled = flatten_heads(images)
     return _classify_mixed(classify, images, filled, find_hottest(images, heatmap, fractions))
 
 
@@ -69,6 +65,13 @@ def _classify_mixed(
 ) -> float:
     mixed = [classify(torch.where(r[:, None], inside, outside)).mean() for r in regions]
     return float(torch.stack(mixed).mean())
+
+
+def flatten_heads(images: Tensor) -> Tensor:
+    """Return images (N, C, H, W) whose head, all that is not 0, has its median everywhere."""
+    head = images != 0
+    medians = torch.where(head, images, torch.nan).flatten(2).nanmedian(2).values
+    return torch.where(head, medians[..., None, None], images)
 
 
 def find_hottest(images: Tensor, heatmap: Tensor, fractions: Sequence[float]) -> list[Tensor]:
@@ -88,12 +91,11 @@ def measure_deletion_contrast(
     images: Tensor,
     heatmap: Tensor,
     fractions: Sequence[float] = (0.01, 0.02, 0.05, 0.1),
-    fill: float = 1.0,
     mirror_axis: int = 0,
 ) -> float:
     """Return how much more the hottest pixels of a volume matter than their mirror images.
 
-    The hottest pixels are filled with ordinary tissue and the classifier is asked again; then
+    The hottest pixels are filled with the head's median and the classifier is asked again; then
     the same with the region mirrored to the other side of the head. Heatmaps are compared at
     equal area, so that none wins by being large.
 
@@ -107,9 +109,6 @@ def measure_deletion_contrast(
         (N, H, W).
     fractions
         Shares of the head's pixels in all these slices that are filled, one after another.
-    fill
-        Intensity of ordinary tissue: 1 is the head's median after `NormalizeHeadd`. Pixels
-        outside of the head (0) stay as they are.
     mirror_axis
         Spatial axis from left to right.
 
@@ -125,10 +124,10 @@ def measure_deletion_contrast(
     if len(images) == 0:
         return 0.0
     head = (images != 0).any(dim=1)
-    ordered = heatmap[head].sort(descending=True).values
+    ordered, filled = heatmap[head].sort(descending=True).values, flatten_heads(images)
 
     def classify_without(region: Tensor) -> Tensor:
-        return classify(torch.where(region[:, None] & (images != 0), fill, images))
+        return classify(torch.where(region[:, None], filled, images))
 
     contrasts = []
     for fraction in fractions:

@@ -49,7 +49,7 @@ def compare(request: Request, place: Place) -> Comparison:
     """
     start = time.perf_counter()
     place.check_splits()
-    bundles = find_bundles(request.bundles, place.pictures)
+    bundles = find_bundles(request.bundles, place)
     plan = make_plan(bundles, request.methods, request.quick)
     if not plan.entries:
         raise InputError("There must be a method to compare; none of those given can be done.")
@@ -140,7 +140,7 @@ def retrain(
     """
     request = Request(seeds=seeds, jobs=jobs)
     place.check_splits()
-    plan = Plan(find_bundles([bundle] if bundle else [], place.pictures))
+    plan = Plan(find_bundles([bundle] if bundle else [], place))
     place = leave_out(plan.bundles, place)
     tasks = list_retraining(plan, request, place, quantiles)
     if not tasks:

@@ -109,8 +109,8 @@ def refuse_faithfulness(plan: Plan, place: Place) -> list[Refusal]:
 
 def _is_flat(entry: Entry, place: Place) -> bool:
     """Whether a bundle's network takes slices: what is asked of single images needs that."""
-    parser = open_explanations(entry, place).parser
-    return int(parser["network_def"]["spatial_dims"]) == 2
+    network = open_explanations(entry, place).parser["network_def"]
+    return int(network.get("spatial_dims", 2)) == 2  # some networks know slices alone
 
 
 def _choose_cascaded(plan: Plan) -> list[Entry]:
