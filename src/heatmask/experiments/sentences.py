@@ -29,9 +29,8 @@ def summarise(comparison: Comparison) -> list[str]:
         f"By each bundle's preset rule, no mask looked at, the best masks come from {best.name}: "
         f"mean Dice per {what} {show(comparison.find_dice(best))} over "
         f"{count} {what}s. One training of each network: another seed may change the order.",
-        "Of the other "
-        f"{len(rows) - 1} explanations, {len(level)} are not shown to differ from it (p < {ALPHA} "
-        f"after Holm's correction){_list(level)}."
+        f"Not shown to differ from it (p < {ALPHA} after Holm's correction): {len(level)} of "
+        f"{len(rows) - 1} others{_list(level)}."
         if len(rows) > 1
         else "Nothing else was asked.",
         *_judge_choice(comparison),
