@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from heatmask.errors import OptionError
-from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask
+from heatmask.masks.clean import KEEP, clean_mask, crop_to_mask, fill_holes, open_mask, trim_ends
 from heatmask.masks.make import make_mask
 from heatmask.masks.settings import MaskSettings
 from heatmask.masks.snap import snap_mask
@@ -202,6 +202,35 @@ def test_the_box_holds_the_mask_and_its_margin(margin: tuple[int, int, int]) -> 
         for a, h, m, n in zip(low, high, margin, mask.shape, strict=True)
     )
     assert mask[box].shape == expected
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("areas", "hot", "kept"),
+    [
+        ([0, 2, 12, 20, 3, 9, 4, 0], [], range(2, 6)),  # small slices between stay
+        ([0, 2, 12, 20, 3, 9, 4, 0], [6], range(2, 7)),
+        ([0, 2, 12, 20, 3, 9, 4, 0], [1, 7], range(1, 6)),
+        ([5, 20, 5, 4, 4, 4, 4, 4], [], range(3)),  # exactly the share stays
+        ([0, 0, 0, 1, 0, 0, 0, 0], [], range(3, 4)),
+    ],
+)
+def test_small_slices_at_the_ends_go_unless_they_are_hot(
+    slice_axis: int, areas: list[int], hot: list[int], kept: range
+) -> None:
+    mask, warmth = np.zeros((2, 8, 5, 4), bool)
+    for part, area in zip(mask, areas, strict=True):
+        part.flat[:area] = True
+    warmth[hot, 0, 0] = True
+    expected = np.where(np.isin(np.arange(8), kept)[:, None, None], mask, False)
+    turned = [np.moveaxis(volume, 0, slice_axis) for volume in (mask, warmth, expected)]
+    np.testing.assert_array_equal(trim_ends(*turned[:2], slice_axis, 0.25), turned[2])
+
+
+def test_trimming_nothing() -> None:
+    empty = np.zeros(SHAPE, bool)
+    assert not trim_ends(empty, ~empty, 2, 0.25).any()
+    np.testing.assert_array_equal(trim_ends(draw_objects(), empty, 2, 0.0), draw_objects())
 
 
 # --- snapping ------------------------------------------------------------------------------

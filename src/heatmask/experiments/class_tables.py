@@ -24,18 +24,19 @@ def tabulate_classes(comparison: Comparison) -> Table:
         header = ("network", "macro F1 [95 %]", *(f"F1, {name}" for name in names),
                   "accuracy [95 %]", "calibration error")  # fmt: skip
         rows = [_describe_pictures(one) for one in comparison.predictions]
-        note = "Accuracy among tumours: every picture shows one."
+        note = "Accuracy among lesions: every picture shows one."
     else:
+        stacked = not comparison.cases.pictures
         known = f"Position alone has an AUROC of {show(comparison.position_auroc)}."
-        header = ("network", "AUROC [95 %]", "within tenths of the stack", "average precision",
-                  "macro F1 [95 %]", "F1, tumour", "F1, none", "accuracy [95 %]",
-                  "calibration error")  # fmt: skip
-        rows = [_describe_slices(one) for one in comparison.predictions]
-        note = "At probability 0.5." + f" {known}" * (not comparison.cases.pictures)
+        header = ("network", "AUROC [95 %]", *stacked * ("within tenths of the stack",),
+                  "average precision", "macro F1 [95 %]", "F1, lesion", "F1, none",
+                  "accuracy [95 %]", "calibration error")  # fmt: skip
+        rows = [_describe_slices(one, stacked) for one in comparison.predictions]
+        note = "At probability 0.5." + f" {known}" * stacked
     return Table("Classification", header, tuple(tuple(map(show, row)) for row in rows), note)
 
 
-def _describe_slices(classifier: Predictions) -> tuple[object, ...]:
+def _describe_slices(classifier: Predictions, stacked: bool) -> tuple[object, ...]:
     labels, given = classifier.labels, classifier.any_class
     scores = score_slices(labels, given)
     f1 = metrics.f1_score(labels, given >= 0.5, average=None, labels=[0, 1], zero_division=0)
@@ -44,8 +45,8 @@ def _describe_slices(classifier: Predictions) -> tuple[object, ...]:
         for f in (slice_auroc, _score_macro_f1, _score_accuracy)
     )
     return (
-        classifier.name, auroc, classifier.within_deciles.mean, scores["average_precision"],
-        macro_f1, f1[1], f1[0], accuracy, scores["ece"],
+        classifier.name, auroc, *stacked * (classifier.within_deciles.mean,),
+        scores["average_precision"], macro_f1, f1[1], f1[0], accuracy, scores["ece"],
     )  # fmt: skip
 
 

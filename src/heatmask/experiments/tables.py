@@ -21,7 +21,7 @@ _LENDERS = {
     True: ("any picture of another group", ""),
     False: (
         "a slice of about the same height",
-        ", and take another patient's reference where a slice has no tumour, for an empty mask "
+        ", and take another patient's reference where a slice has no lesion, for an empty mask "
         "would tell the label",
     ),
 }

@@ -79,6 +79,29 @@ def fill_holes(mask: Mask, slice_axis: int) -> Mask:
     return ndimage.binary_fill_holes(mask, structure)
 
 
+def trim_ends(mask: Mask, hot: Mask, slice_axis: int, least_share: float) -> Mask:
+    """Drop the outermost slices along `slice_axis` that hold little of the mask and are not hot.
+
+    A mask begins and ends with a slice that has at least `least_share` of the area of its largest
+    one, or a `hot` voxel. Slices between stay.
+
+    Parameters
+    ----------
+    mask, hot
+        (X, Y, Z).
+    least_share
+        From 0, which drops nothing, to 1.
+    """
+    slices = np.moveaxis(mask, slice_axis, 0)
+    areas = slices.sum((1, 2))
+    large = areas >= least_share * areas.max()
+    ends = np.flatnonzero(large | (slices & np.moveaxis(hot, slice_axis, 0)).any((1, 2)))
+    trimmed = np.zeros_like(mask)
+    inside = slice(ends[0], ends[-1] + 1)
+    np.moveaxis(trimmed, slice_axis, 0)[inside] = slices[inside]
+    return trimmed
+
+
 def crop_to_mask(mask: Mask, margin_voxels: tuple[int, ...]) -> tuple[slice, ...]:
     """Return the box around a mask that is not empty, widened by a margin inside the volume.
 

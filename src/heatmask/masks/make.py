@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from heatmask.masks.clean import clean_mask, crop_to_mask, fill_holes, open_mask
+from heatmask.masks.clean import clean_mask, crop_to_mask, fill_holes, open_mask, trim_ends
 from heatmask.masks.level_sets import draw_level_sets, find_warm_level
 from heatmask.masks.paper import make_paper_mask
 from heatmask.masks.settings import MaskSettings
@@ -13,6 +13,10 @@ from heatmask.masks.snap import snap_mask
 from heatmask.masks.threshold import threshold_heatmap
 
 __all__ = ["MaskSettings", "find_threshold", "make_label_map", "make_mask"]
+
+_END_SHARE, _END_LEVEL = 0.25, 0.85
+"""A mask of level sets ends with no slice below this share of its largest slice's area, unless its
+heatmap reaches this level there, of a scale as of `MaskSettings.warm_level`."""
 
 
 def make_label_map(
@@ -109,7 +113,10 @@ def _make_level_set_mask(
     if settings.snap and settings.polarity == "bright":  # beside dark lesions lie darker shadows
         snapped = snap_mask(mask, scan, spacing_mm, slice_axis, settings.snap_distance_mm)
         mask = fill_holes(clean(snapped), slice_axis)
-    return mask
+    if settings.keep == "all":  # small objects on other slices are wanted
+        return mask
+    hot = heatmap > find_warm_level(heat, _END_LEVEL)
+    return trim_ends(mask, hot, slice_axis, _END_SHARE)
 
 
 def find_threshold(
