@@ -177,8 +177,8 @@ def _judge_share(found: Outcomes, share: float) -> str:
         return show(found[Condition(kind, share, **words), TRAIN].score.mean)
 
     return (
-        f"{100 * share:g}% of the foreground: keeping the hottest gives {get('hot')}, a random blob "
-        f"{get('random')}, another patient's {get('other')}, the shape alone "
+        f"{100 * share:g}% of the foreground: keeping the hottest gives {get('hot')}, a random "
+        f"blob {get('random')}, another patient's {get('other')}, the shape alone "
         f"{get('hot', blank=True)}; removing the hottest gives {get('hot', keep=False)}, a random "
         f"blob {get('random', keep=False)}."
     )
@@ -207,8 +207,8 @@ def _judge_dark_regions(found: Outcomes, share: float) -> str:
     else:
         answer = "this is undecided, for the shape of the hole alone would do as well"
     return (
-        f"Do dark regions contribute? Without {dark.name.removeprefix('remove ')} of the foreground the "
-        f"score is {_show_outcome(dark)}; the shape of the hole alone gives "
+        f"Do dark regions contribute? Without {dark.name.removeprefix('remove ')} of the "
+        f"foreground the score is {_show_outcome(dark)}; the shape of the hole alone gives "
         f"{_show_outcome(shape)}: {answer}."
     )
 
