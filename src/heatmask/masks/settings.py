@@ -30,7 +30,7 @@ class MaskSettings:
         "otsu",
         "otsu, multi_otsu (stricter), fixed, warm (all above warm_level), or level_sets: heatmap "
         "and scan vote on the border of the warm part; bright lesions are snapped after that, dark "
-        "ones are not, and neither are smoothed.",
+        "ones are not, neither are smoothed, and the ends lose small slices that are not hot.",
         choices=THRESHOLD_RULES,
         in_panel=True,
         hint="The rule level, in the heatmap's own unit, is now fixed, with a level from 0 to 1.",
