@@ -101,7 +101,7 @@ format: $(DEV)  ## put the code into ruff's format, repair what it can
 train: $(READY)  ## train the bundle from the image-level labels of DATA=folder
 	$(BIN)/heatmask train "$(DATA)" $(DEVICE_OPTION) $(ARGS)
 
-train-all: $(READY)  ## train every shipped bundle anew and replace its weights; goes on where it stopped
+train-all: $(READY)  ## train the shipped brain bundles anew and replace their weights; goes on where it stopped
 	@set -e; for bundle in $(SHIPPED); do \
 	  case $$bundle in \
 	    *_type_selftrained_*) set -- "$(TYPES)" ;; \
