@@ -54,7 +54,7 @@ app.add_typer(users)
 
 @app.callback(invoke_without_command=True)
 def show_version(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Show the version."""
     if version:

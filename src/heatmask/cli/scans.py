@@ -30,8 +30,8 @@ _HELP = {name: option.help for name, option in list_options(MaskSettings).items(
 ChosenBundle = Annotated[
     str | None,
     typer.Option(
-        help="Name of a bundle, or the path of its folder; default: the one that did best on the "
-        "scan's sequence (see `heatmask bundles`)."
+        help="Name of a bundle, or the path of its folder; default: the one with the best Dice on "
+        "the scan's sequence (see `heatmask bundles`)."
     ),
 ]
 
@@ -66,8 +66,8 @@ def segment(
     scan: Annotated[
         Path | None,
         typer.Argument(
-            help="A NIfTI, an NRRD, a DICOM series folder, or a folder searched for scans; "
-            "none with --dicomweb."
+            help="A NIfTI or NRRD file, a DICOM series folder or file, a picture, or a folder "
+            "searched for scans; none with --dicomweb."
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
@@ -81,7 +81,9 @@ def segment(
     min_volume_mm3: Annotated[float | None, typer.Option(help=_HELP["min_volume_mm3"])] = None,
     gate: Annotated[
         bool | None,
-        typer.Option("--gate/--no-gate", help="Mask only slices predicted to hold a tumour."),
+        typer.Option(
+            "--gate/--no-gate", help="Mask only slices (or volumes) predicted to show the finding."
+        ),
     ] = None,
     snap: Annotated[bool | None, typer.Option("--snap/--no-snap", help=_HELP["snap"])] = None,
     slice_axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal.")] = None,
@@ -180,7 +182,7 @@ def serve(
         typer.Option(help="Another name under which the server is called; may be repeated."),
     ] = None,
     oidc: Annotated[
-        Path | None, typer.Option(help="Settings of a provider of OpenID Connect (TOML).")
+        Path | None, typer.Option(help="TOML file with the settings of an OpenID Connect provider.")
     ] = None,
     token_hours: Annotated[float, typer.Option(help="How long a log-in lasts.")] = 12.0,
     json_log: Annotated[bool, typer.Option("--json-log", help="Log JSON, for machines.")] = False,

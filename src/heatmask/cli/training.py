@@ -69,9 +69,9 @@ def train(
 ) -> None:
     """Train a bundle from image-level labels alone; no mask is opened.
 
-    With DATA: the bundle's own task, from slice labels. The best epoch by validation
-    classification loss is written to RUN_DIR/model.pt. A bundle's own weights are replaced
-    only on request: --weights bundles/NAME/models/model.pt.
+    With DATA: the bundle's own task, from slice labels. RUN_DIR/model.pt gets the best epoch by
+    validation classification loss; of self-trained bundles the averaged weights at the end. A
+    bundle's own weights are replaced only on request: --weights bundles/NAME/models/model.pt.
 
     With --labels, --images and --output: a task of your own, on 2D images or volumes and for
     any number of classes. OUTPUT becomes a complete bundle; below bundles/ it is served at once.

@@ -26,7 +26,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder with patients.csv, slice_labels.csv and a folder a patient; or, for a "
+            help="Folder with patients.csv, slice_labels.csv and one folder per patient; or, for a "
             "bundle of 2D pictures, with labels.csv (image, mask, label, split) and its files."
         ),
     ],
@@ -96,13 +96,13 @@ def compare(
     quick: Annotated[
         bool, typer.Option(help="Only single-pass methods, and one seed of retraining.")
     ] = False,
-    seeds: Annotated[int, typer.Option(help="Of retraining on filtered images.")] = 3,
+    seeds: Annotated[int, typer.Option(help="How many seeds the retraining uses.")] = 3,
     without: Annotated[
         list[str] | None,
         typer.Option(help="Leave out few-masks, retraining, faithfulness or cascade; repeatable."),
     ] = None,
     split: Annotated[str, typer.Option(help="What is reported on.")] = "test",
-    given: Annotated[str, typer.Option(help="Whose masks rule (b) may use.")] = "val",
+    given: Annotated[str, typer.Option(help="Split whose masks rule (b) may use.")] = "val",
     cache: Annotated[
         Path | None, typer.Option(help="Results of earlier runs; default: OUTPUT/cache.")
     ] = None,
@@ -149,7 +149,8 @@ def retrain(
         "retraining"
     ),
     bundle: Annotated[
-        str | None, typer.Option(help="Default: the first of slices that offers grad_cam.")
+        str | None,
+        typer.Option(help="Default: the first that works slice by slice and offers grad_cam."),
     ] = None,
     quantile: Annotated[
         list[float] | None,
@@ -198,11 +199,12 @@ def simulate(
         "simulation"
     ),
     bundle: Bundle = DEFAULT_BUNDLE,
-    edits: Annotated[int, typer.Option(min=1, max=100, help="Edits of each case.")] = 10,
+    edits: Annotated[int, typer.Option(min=1, max=100, help="How many edits each case gets.")] = 10,
     strokes: Annotated[bool, typer.Option("--strokes", help="Lines instead of clicks.")] = False,
     split: Annotated[str, typer.Option(help="Which lines of patients.csv or labels.csv.")] = "test",
     most: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, spread over the split.")
+        int | None,
+        typer.Option(min=1, help="Play at most this many cases, spread evenly over the split."),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Heatmaps of earlier runs; default: OUTPUT/cache.")

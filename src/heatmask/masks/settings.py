@@ -29,15 +29,15 @@ class MaskSettings:
     threshold_rule: str = option(
         "otsu",
         "otsu, multi_otsu (stricter), fixed, warm (all above warm_level), or level_sets: heatmap "
-        "and scan vote on the border of the warm part; bright lesions are snapped after that, dark "
-        "ones are not, neither are smoothed, and the ends lose small slices that are not hot.",
+        "and scan together place the border. Only bright lesions are then snapped to the scan, and "
+        "small slices at the ends are dropped where the heatmap is low.",
         choices=THRESHOLD_RULES,
         in_panel=True,
         hint="The rule level, in the heatmap's own unit, is now fixed, with a level from 0 to 1.",
     )
     threshold_level: float = option(
         0.5,
-        "Threshold of the rule fixed: 0 is what nothing looks like, 1 the highest on a finding.",
+        "Threshold of the rule fixed: 0 is usual without a finding, 1 very high on a finding.",
         low=0.0,
         high=1.0,
         in_panel=True,
