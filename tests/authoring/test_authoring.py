@@ -220,6 +220,7 @@ def test_the_card_says_what_was_measured(pictures: Path) -> None:
     assert f"| validation (chose the epoch) | {' | '.join(row)} |" in card
     assert "| test | - | " in card
     assert f"heatmask train --bundle {SOURCE} --labels labels.csv --images data" in card
+    assert "--classes disc,bar" in card
     assert "none gives no mask" in card
     assert "every slice gets" not in card
     metrics = read_json(pictures / "configs" / "metadata.json")["eval_metrics"]
@@ -234,6 +235,7 @@ def test_the_card_of_other_tasks(volumes: Path, one_class: Path) -> None:
     card = (one_class / "docs" / "README.md").read_text(encoding="utf-8")
     assert "trained on from its weights" in card
     assert "--fine-tune" in card
+    assert "--classes" not in card, "the table's own"
 
 
 def test_the_licence_of_the_weights_is_the_users_to_state(pictures: Path, one_class: Path) -> None:
@@ -422,11 +424,11 @@ def test_few_images_of_a_label_are_said(caplog: pytest.LogCaptureFixture) -> Non
             [(1, "train")] * (FEW - 1) + [(1, "val")] * FEW + [(0, "train")] * FEW
         )
     ]
-    warn_of_few(LabelTable(("disc",), tuple(rows), "", ""))
+    warn_of_few(LabelTable(("disc",), tuple(rows), ""))
     (record,) = caplog.records
     assert f"few training images: {FEW - 1} of disc. The masks" in record.getMessage()
     caplog.clear()
-    warn_of_few(LabelTable(("disc",), (*rows, rows[0]), "", ""))
+    warn_of_few(LabelTable(("disc",), (*rows, rows[0]), ""))
     assert not caplog.records
 
 

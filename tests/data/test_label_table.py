@@ -80,6 +80,28 @@ def test_slices_of_a_volume_are_one_image(tmp_path: Path) -> None:
         image.list_labels(5)
 
 
+@pytest.mark.fault("H")
+def test_one_image_with_a_slice_and_without_is_refused(tmp_path: Path) -> None:
+    """It would have two labels: an empty slice of an image of one slice is slice 0."""
+    text = "image,slice,label\na.png,,x\na.png,0,y\n" + "".join(f"{n}.png,,x\n" for n in range(5))
+    with pytest.raises(InputError, match=r"line 3: 'a.png' has lines with a slice and without"):
+        read(tmp_path, text)
+
+
+@pytest.mark.fault("H")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_volume_by_two_spellings_is_one_patient(tmp_path: Path, seed: int) -> None:
+    lines = [
+        f"{'./' * (index % 2)}v{number}.nii.gz,{index},{'x' if (number + index) % 3 else 0}"
+        for number in range(6)
+        for index in range(4)
+    ]
+    table = read(tmp_path, "image,slice,label\n" + "\n".join(lines), seed=seed)
+    assert len({row.patient for row in table.rows}) == 6
+    for place in {row.path for row in table.rows}:
+        assert len({row.split for row in table.rows if row.path == place}) == 1
+
+
 def test_an_image_of_one_slice_needs_no_slice_number(tmp_path: Path) -> None:
     image = LabelledImage("p", tmp_path, {None: 3}, (2,))
     assert image.list_labels(1) == (3,)

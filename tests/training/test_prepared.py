@@ -14,6 +14,7 @@ from skimage.io import imsave
 from heatmask.data.label_table import LabelledImage
 from heatmask.data.load import LoadSequencesd
 from heatmask.errors import InputError, OutputError
+from heatmask.training import prepared
 from heatmask.training.prepared import PreparedPictures, prepare_pictures
 from heatmask.training.slices import SliceDataset
 from heatmask.transforms import NormalizeHeadd, ResizeInPlaned
@@ -93,6 +94,17 @@ def test_another_way_of_preparing_has_a_folder_of_its_own(tmp_path: Path) -> Non
     chains = [make_chain(), make_chain((9, 9)), make_chain(sequences=("T1", "unknown"))]
     folders = {prepare(paths, chain).folder for chain in [*chains, make_chain()]}
     assert len(folders) == 3
+
+
+@pytest.mark.parametrize("part", ["data", "transforms"])
+def test_another_version_has_a_folder_of_its_own(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """What code reads and scales pictures decides what they look like."""
+    before, read = prepared._make_folder(make_chain(), SIZE), Path.read_bytes
+    changed = Path(prepared.__file__).parents[1] / part / "__init__.py"
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == changed))
+    assert prepared._make_folder(make_chain(), SIZE) != before
 
 
 def test_the_name_chooses_the_channel(tmp_path: Path) -> None:

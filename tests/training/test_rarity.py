@@ -10,7 +10,7 @@ import torch
 from heatmask.errors import InputError
 from heatmask.networks.pretrained import CHANNELS
 from heatmask.training.features import FeatureDataset, View
-from heatmask.training.heads import Head, SearchingHead, SearchLoss
+from heatmask.training.heads import BinaryLoss, Head, SearchingHead, SearchLoss
 from heatmask.training.position import PositionOffsetLoss
 from heatmask.training.rarity import RarityMeter, mark_rarest, weigh_maps
 from heatmask.training.student import StudentLoss
@@ -160,9 +160,17 @@ def test_a_head_is_taught_to_show_nothing_elsewhere() -> None:
     assert loss((logits, rest + 5), target) > loss((logits, rest), target)
     right = torch.tensor([[9.0, -9, -9], [-9, -9, 9]])
     assert loss((right, rest - 20), target) < 0.01
-    shifted = torch.cat([target, -right], dim=1)
-    even = loss((right, rest - 20), shifted).item()
-    assert even == pytest.approx(float(np.log(2)), abs=0.01)
+
+
+def test_a_head_gains_nothing_from_the_height_of_a_slice() -> None:
+    """The shares of the classes at a height are given: a map that says no more is the best."""
+    shares = torch.tensor([0.8, 0.15, 0.05])
+    labels = torch.tensor([1.0] * 16 + [2.0] * 3 + [3.0])[:, None]
+    target = torch.cat([labels, shares.log().expand(20, 3)], dim=1)
+    logits = torch.zeros(1, 3, requires_grad=True)
+    BinaryLoss()(logits.expand(20, 3), target).backward()
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad, 0, atol=1e-6)
 
 
 def lose(

@@ -4,6 +4,7 @@ import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -14,19 +15,24 @@ from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
 from skimage.io import imsave
 from typer.testing import CliRunner
 
+from heatmask.authoring.config import adapt_training
 from heatmask.authoring.lookalikes import find_lookalikes, warn_of_lookalikes
+from heatmask.authoring.task import OwnTask
 from heatmask.authoring.train import OwnData, train_own_bundle
-from heatmask.bundle import OWN_DATA_BUNDLE, read_bundle, run_bundle
+from heatmask.bundle import OWN_DATA_BUNDLE, find_bundle, read_bundle, run_bundle
 from heatmask.check import inspect_bundle
 from heatmask.cli import app
 from heatmask.data.label_table import read_label_table
 from heatmask.errors import InputError, OptionError
 from heatmask.networks.pretrained import PretrainedEncoder
+from heatmask.networks.self_trained import SelfTrainedNet
+from heatmask.networks.weights import save_weights
 from heatmask.training.features import FeatureDataset, FeatureExtractor, find_inside
 from heatmask.training.heads import choose_heads
 from heatmask.training.picture_augment import PictureAugmentation, draw_marks
 from heatmask.training.position import PositionOffsetLoss
-from heatmask.training.self_training import find_boundary
+from heatmask.training.self_training import SelfTrainer, draw_first_weights, find_boundary
+from heatmask.training.settings import TrainSettings
 from heatmask.training.student import StudentLoss
 from helpers.planted import make_affine
 from helpers.scan_files import write_nifti
@@ -75,9 +81,9 @@ def write_pictures(folder: Path, kinds: tuple[str, ...], count: int) -> Path:
     return folder / "labels.csv"
 
 
-def train(folder: Path, labels: Path, **options: Any) -> Path:
+def train(folder: Path, labels: Path, bundle: str = OWN_DATA_BUNDLE, **options: Any) -> Path:
     output = folder / "bundles" / "mine_segmentation"
-    given = OwnData(labels, labels.parent, output, bundle=OWN_DATA_BUNDLE, run_dir=folder / "run",
+    given = OwnData(labels, labels.parent, output, bundle=bundle, run_dir=folder / "run",
                     options={**SMALL, **options})  # fmt: skip
     return train_own_bundle(given)
 
@@ -195,10 +201,13 @@ def test_several_classes_may_teach_one_segment(pictures: Path) -> None:
     assert head["0.out.weight"].shape[0] == 2, "disc and bar"
 
 
-def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> None:
+def test_where_every_image_has_a_finding_rare_places_teach(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """From a table without "none": two teachers, and a rule of their own for the masks."""
     labels = write_pictures(tmp_path / "data", ("disc", "bar"), 12)
     bundle = train(tmp_path, labels)
+    assert "training images are at least twice as long as wide" in caplog.text
     config = read_json(bundle / "configs" / "inference.json")
     assert (config["threshold_rule"], config["warm_level"], config["snap"]) == ("warm", 0.5, False)
     assert config["network_def"]["num_classes"] == 2
@@ -220,6 +229,106 @@ def test_where_every_image_has_a_finding_rare_places_teach(tmp_path: Path) -> No
     bundle.rename(tmp_path / "moved")
     train(tmp_path, labels)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("checkpoint*.pt")} == kept
+
+
+def test_a_bundle_for_pictures_becomes_one_for_volumes(volumes: Path, tmp_path: Path) -> None:
+    """Nothing stays of what its source says of its own images: single ones, all with a finding."""
+    labels = volumes.parents[1] / "data" / "labels.csv"
+    source = "brain_t1ce_tumour_type_selftrained_segmentation"
+    bundle = train(tmp_path, labels, source, segment="lesion")
+    trained = read_json(bundle / "configs" / "train.json")
+    assert (trained["pictures"], trained["position_offset"]) == (False, True)
+    config = read_json(bundle / "configs" / "inference.json")
+    assert (config["threshold_rule"], config["snap"]) == ("level_sets", True)
+    assert config["gate_scope"] == "volume", "by what its boundary was fitted for"
+    assert not {"single_slices", "image_size", "none_logit"} & config.keys()
+    card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "a volume is masked where one of its slices has a probability of at least" in card
+    assert "| validation (set the gate's threshold) |" in card
+    assert "--classes" not in card, "none was typed"
+    assert np.asarray(segment(bundle, labels.parent / "p0.nii.gz", tmp_path / "out").dataobj).any()
+
+
+def test_several_classes_of_volumes_are_gated_slice_by_slice(volumes: Path) -> None:
+    """There is one boundary for one class alone."""
+    assert read_json(volumes / "configs" / "inference.json")["gate_scope"] == "slice"
+
+
+def test_what_is_read_in_training_is_read_later(pictures: Path) -> None:
+    trained = read_json(pictures / "configs" / "train.json")
+    config = read_json(pictures / "configs" / "inference.json")
+    for name in ("longest_side", "image_size", "intensity", "neighbours", "sequences"):
+        assert config[name] == trained[name]
+
+
+def test_a_picture_must_not_lose_its_border(tmp_path: Path) -> None:
+    labels = write_pictures(tmp_path / "data", ("none", "disc"), 8)
+    with pytest.raises(OptionError, match=r"room for slices of 64 pixels .*, got \[64, 32\]"):
+        train(tmp_path, labels, image_size=[64, 32])
+
+
+def test_the_users_options_come_before_those_of_the_source() -> None:
+    """breast_us has one segment for its own classes, and takes it back for those of others."""
+    for options, segment in (({}, ""), ({"segment": "mass"}, "mass")):
+        parser = read_bundle(find_bundle("breast_us_lesion_segmentation"), ("train",), options)
+        adapt_training(parser, OwnTask(("a", "b"), True, True, ("unknown",)), options=options)
+        assert parser["segment"] == segment
+
+
+def test_features_of_other_labels_are_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the features, and then split anew: they would be those of other images."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    labels = write_pictures(tmp_path / "data", ("none", "disc"), 12)
+    with monkeypatch.context() as patched:
+        patched.setattr("heatmask.training.self_training.train_heads", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, labels)
+    assert (tmp_path / "run" / "features" / "train" / "done.json").is_file()
+    with pytest.raises(OptionError, match=r"other settings \(split_seed: 0 there, 1 now\)"):
+        train(tmp_path, labels, split_seed=1)
+    train(tmp_path, labels)
+
+
+@pytest.mark.parametrize(("index", "scope"), [(0, "slice"), (1, "volume")])
+def test_the_boundary_is_for_single_images_or_for_whole_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int, scope: str
+) -> None:
+    """What the images are decides, not their format: one slice each, or several of a volume."""
+    labels, logits = (
+        torch.tensor([0.0] * 5 + [1] * 5),
+        torch.tensor([-5.0] * 4 + [4] + [2] + [5] * 4),
+    )
+    trainer = object.__new__(SelfTrainer)
+    trainer.network, trainer.folder, trainer.settings = SelfTrainedNet(), tmp_path, TrainSettings()
+    places = torch.stack([torch.arange(10), torch.arange(10) % 2 * index], dim=1)
+    trainer.validation = SimpleNamespace(labels=labels, places=places)  # type: ignore[assignment]
+    monkeypatch.setattr(
+        "heatmask.training.self_training.classify_slices", lambda *_: logits[:, None]
+    )
+    torch.save({"metrics": {}}, tmp_path / "best.pt")
+    _, found = trainer.join(tmp_path / "best.pt")
+    assert found == scope
+    spared = np.quantile(logits[:5], 0.995)
+    expected = spared if index else find_boundary(logits.numpy(), labels.numpy() > 0)
+    assert float(trainer.network.offset) == pytest.approx(expected)
+
+
+def test_a_boundary_is_not_taken_over(tmp_path: Path) -> None:
+    """It is fitted anew: what another network calls 0 says nothing of these labels."""
+    source, network = SelfTrainedNet(side=64), SelfTrainedNet(side=64)
+    source.offset.fill_(3.0)
+    save_weights(source.state_dict(), tmp_path / "model.pt")
+    settings = TrainSettings(start_from=str(tmp_path / "model.pt"))
+    draw_first_weights(network, settings, pretrained=False)
+    assert float(network.offset) == 0
+    torch.testing.assert_close(
+        network.decoder.out.weight, source.decoder.out.weight, atol=1e-3, rtol=1e-2
+    )
 
 
 def test_one_segment_needs_images_without_it(tmp_path: Path) -> None:

@@ -46,12 +46,14 @@ from heatmask.training.engine import (
     seed_network,
 )
 from heatmask.training.metrics import SliceScore, compute_probabilities, score_slices
+from heatmask.training.parts import describe_run, take_settings
 from heatmask.training.position import (
     PositionOffsetLoss,
     PositionPrior,
     add_none_logit,
     balance_classes,
 )
+from heatmask.training.settings import TrainSettings
 from heatmask.training.slices import SliceDataset
 from helpers.phantom import make_phantom
 from helpers.planted import PlantedClassifier, make_affine, make_volume, store_as
@@ -722,6 +724,29 @@ def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"other settings \(data: there there, elsewhere now\)"):
         run_resumable(*make_trainer(3), tmp_path, {**SETTINGS, "data": "elsewhere"})
     assert (tmp_path / "checkpoint_epoch=2.pt").stat().st_mtime_ns == before
+
+
+def test_a_setting_that_is_left_out_later_is_another_run(tmp_path: Path) -> None:
+    run_resumable(*make_trainer(2), tmp_path, {**SETTINGS, "pattern": "*flair*"})
+    with pytest.raises(OptionError, match=r"pattern: \*flair\* there, None now"):
+        run_resumable(*make_trainer(2), tmp_path, SETTINGS)
+
+
+def test_corrected_slice_labels_make_another_run(tmp_path: Path) -> None:
+    """The tables beside the images count by their content, as those that are named do."""
+    (tmp_path / "patients.csv").write_text("patient,split\n", encoding="utf-8")
+    labels, records = tmp_path / "slice_labels.csv", []
+    for label in (0, 1):
+        labels.write_text(f"patient,slice,tumour\nP,0,{label}\n", encoding="utf-8")
+        records.append(describe_run({"dataset_dir": str(tmp_path)}, TrainSettings()))
+    assert records[0]["patients"] == records[1]["patients"]
+    assert records[0]["slice_labels"] != records[1]["slice_labels"]
+
+
+def test_a_batch_is_at_most_all_images() -> None:
+    """A smaller one is dropped, so that nothing would be learnt."""
+    assert take_settings({"batch_size": 32}, 1, range(5)).batch_size == 5
+    assert take_settings({"batch_size": 4}, 1, range(5)).batch_size == 4
 
 
 def test_a_new_run_drops_the_best_of_an_old_one(tmp_path: Path) -> None:

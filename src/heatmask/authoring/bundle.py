@@ -18,6 +18,12 @@ from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
 from heatmask.files import render
 
+_SEEN_ALIKE = {
+    "network_def", "sequences", "pixel_spacing_mm", "longest_side", "intensity", "neighbours",
+    "block_slices",
+}  # fmt: skip
+"""What the network sees, which must be the same in training and later."""
+
 
 @dataclass(frozen=True)
 class OwnBundle:
@@ -112,9 +118,10 @@ def _write_files(folder: Path, made: OwnBundle) -> None:
 def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any]:
     """Return the inference config of the source, for the task that was trained."""
     out, trained, task = copy.deepcopy(dict(config)), made.train_config, made.task
-    for option in ("network_def", "sequences", "pixel_spacing_mm"):
-        if option in out and option in trained:
-            out[option] = copy.deepcopy(trained[option])
+    for name in ("image_size", "single_slices", "none_logit"):  # of the source's own task
+        out.pop(name, None)
+    for name in _SEEN_ALIKE & trained.keys():
+        out[name] = copy.deepcopy(trained[name])
     out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
     adapt_reading(out, task, trained["image_size"])

@@ -1,6 +1,6 @@
 """Turn a bundle's training config to a user's own task: classes, labels, images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from heatmask.attribution.registry import get_method
@@ -20,11 +20,12 @@ def adapt_training(
     task: OwnTask,
     split_seed: int = 0,
     patient_column: str = "patient",
+    options: Collection[str] = (),
 ) -> None:
     """Turn the training config of a bundle to a task, in place.
 
     What the bundle says about optimisation, augmentation and checkpoints stays. What else changes
-    for a user's own task, it names itself under ``own_task``.
+    for a user's own task, it names itself under ``own_task``, where the user's `options` do not.
 
     Raises
     ------
@@ -41,8 +42,9 @@ def adapt_training(
         )
     for name in ("slice_labels", "patients", "pattern"):
         config.pop(name, None)
+    usual = {**config.pop("own_task", {}), "position_offset": not task.pictures}
     own: dict[str, Any] = {
-        **config.pop("own_task", {}),
+        **{name: value for name, value in usual.items() if name not in options},
         "labels": "$(@dataset_dir or '.') + '/labels.csv'",
         "split_seed": split_seed,
         "patient_column": patient_column,
@@ -50,6 +52,7 @@ def adapt_training(
         "negatives": task.negatives,
         "sequences": list(task.sequences),
         "network_def#num_classes": len(task.class_names),
+        "pictures": task.pictures,
     }
     if "in_channels" in config["network_def"]:
         own["network_def#in_channels"] = len(task.sequences)
@@ -59,8 +62,6 @@ def adapt_training(
             "a table for each, or take a bundle for several: --bundle "
             "brain_mri_gp_unet_segmentation."
         )
-    if task.pictures:
-        own |= {"pictures": True, "position_offset": False}
     parser.update(own)
     adapt_reading(config, task, config["image_size"])
 

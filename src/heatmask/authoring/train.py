@@ -20,7 +20,6 @@ from heatmask.bundle import find_bundle, read_bundle, run_bundle
 from heatmask.data.label_table import LabelTable, read_label_table
 from heatmask.data.tables.label_rows import SPLITS
 from heatmask.errors import InputError
-from heatmask.parts import list_all_options
 from heatmask.training.metrics import score_slices
 from heatmask.training.slices import SliceDataset
 
@@ -94,11 +93,11 @@ def train_own_bundle(data: OwnData) -> Path:
     choose_methods(parser, read_bundle(source).get("method", "inherent"), methods, layers)
     task = describe_task(table, parser["sequences"], "sequences" in options, data.fine_tune)
     start = str(source / "models" / "model.pt") if data.fine_tune else None
-    adapt_training(parser, task, split_seed, patient_column)
+    adapt_training(parser, task, split_seed, patient_column, options)
     task = _merge_classes(task, parser)
     train_config = {n: v for n, v in copy.deepcopy(parser.get()).items() if n != "_meta_"} | _PLACES
     run_dir = data.run_dir or Path("runs") / f"{output.name}_seed{parser['seed']}"
-    parser.update(_point_to(data, table, run_dir, parser) | {"start_from": start})
+    parser.update(_point_to(data, run_dir) | {"start_from": start})
     test = _read_ahead(table, task, parser)
     run_bundle(parser)
     made = OwnBundle(
@@ -139,17 +138,12 @@ def _merge_classes(task: OwnTask, parser: "ConfigParser") -> OwnTask:
     return replace(task, class_names=(str(segment),))
 
 
-def _point_to(
-    data: OwnData, table: LabelTable, run_dir: Path, parser: "ConfigParser"
-) -> dict[str, Any]:
-    count = sum(table.count_labels("train").values())
-    batch_size = list_all_options(parser.get())["batch_size"].default
+def _point_to(data: OwnData, run_dir: Path) -> dict[str, Any]:
     return {
         "labels": os.path.abspath(data.labels),
         "dataset_dir": os.path.abspath(data.images),
         "output_dir": str(run_dir),
         "weights": str(run_dir / "model.pt"),
-        "batch_size": min(batch_size, count),  # the last, smaller batch is dropped
     }
 
 
@@ -158,7 +152,7 @@ def _read_ahead(table: LabelTable, task: OwnTask, parser: "ConfigParser") -> Sli
 
     Of pictures those of all splits at once, which prepares them; volumes would not fit into memory.
     """
-    preprocessing, size = parser.get_parsed_content("preprocessing"), parser["image_size"]
+    preprocessing, size = run_bundle(parser, "preprocessing"), parser["image_size"]
     if task.pictures:
         everything = SliceDataset(table.select(*SPLITS), preprocessing, size)
         warn_of_lookalikes(table, everything.images)
@@ -191,18 +185,20 @@ def _describe_training(
         seed=parser["seed"],
         epochs=parser["max_epochs"],
         best_epoch=found["best_epoch"],
-        command=_format_command(data, task),
+        command=_format_command(data),
         fine_tuned=data.fine_tune,
         scores={name: round(v, 4) for name, v in scores.items() if not math.isnan(v)},
         learnt=found.get("options", {}),
     )
 
 
-def _format_command(data: OwnData, task: OwnTask) -> str:
+def _format_command(data: OwnData) -> str:
     """What was typed, with the names of files and folders in place of their paths."""
     words = ["heatmask", "train", "--bundle", find_bundle(data.bundle).resolve().name]
     words += ["--labels", data.labels.name, "--images", data.images.resolve().name]
-    words += ["--classes", ",".join(task.class_names), "--output", data.output.name]
+    if data.classes is not None:
+        words += ["--classes", ",".join(data.classes)]
+    words += ["--output", data.output.name]
     words += ["--fine-tune"] * data.fine_tune
     hidden = ("dataset_dir", "device", "output_dir", "weights")
     for name, value in data.options.items():

@@ -72,13 +72,11 @@ class LabelTable:
     class_names : what a network has a logit for, in order
     rows : all lines, each in a split
     split_rule : a sentence for people: how the lines came into their splits
-    digest : SHA-256 of the file
     """
 
     class_names: tuple[str, ...]
     rows: tuple[LabelRow, ...]
     split_rule: str
-    digest: str
 
     @cached_property
     def has_negatives(self) -> bool:
@@ -160,4 +158,4 @@ def read_label_table(
             f"one {whole} in one split, about 1 in 5 for validation, drawn from seed {split_seed}"
         )
     check_coverage(labels, rows, class_names)
-    return LabelTable(class_names, tuple(rows), rule, table.digest)
+    return LabelTable(class_names, tuple(rows), rule)

@@ -23,26 +23,21 @@ _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, 
 class PretrainedEncoder(nn.Module):
     """EfficientNet-Lite0 up to its last stage: images (B, 3, H, W) to five feature maps.
 
-    Its batch norm keeps the statistics that it has.
-
-    Parameters
-    ----------
-    frozen_blocks
-        How many of the seven blocks, counted from the image, are not trained; the first
-        convolution is not either.
+    Its batch norm keeps the statistics that it has. The first convolution and the first three of
+    the seven blocks are not trained.
     """
 
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, frozen_blocks: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
         import timm  # takes seconds
 
         self.body = timm.create_model(
             "tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3, 4)
         )
-        for part in (self.body.conv_stem, self.body.bn1, *self.body.blocks[:frozen_blocks]):
+        for part in (self.body.conv_stem, self.body.bn1, *self.body.blocks[:3]):
             part.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("sd", torch.tensor(_SD)[:, None, None], persistent=False)

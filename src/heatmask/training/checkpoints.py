@@ -39,21 +39,12 @@ class KeepBest:
         The network that is validated (the averaged one).
     path
         Where the best goes, as ``{"model": state dict, "epoch": n, "metrics": {...}}``.
-    metric
-        Name of the metric that is to be lowest.
     keep_last
         Keep the latest instead.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        path: str | Path,
-        metric: str = "val_loss",
-        keep_last: bool = False,
-    ) -> None:
-        self.network, self.path, self.metric = network, Path(path), metric
-        self.keep_last = keep_last
+    def __init__(self, network: nn.Module, path: str | Path, keep_last: bool = False) -> None:
+        self.network, self.path, self.keep_last = network, Path(path), keep_last
 
     def attach(self, engine: Engine) -> None:
         """Attach to a validator."""
@@ -62,9 +53,9 @@ class KeepBest:
     def __call__(self, engine: Engine) -> None:
         """Compare and save; the first epoch of a run replaces what an older run left."""
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
-        loss = metrics[self.metric]
+        loss = metrics["val_loss"]
         if self.path.is_file() and engine.state.epoch > 1 and not self.keep_last:
-            best = torch.load(self.path, weights_only=True)["metrics"][self.metric]
+            best = torch.load(self.path, weights_only=True)["metrics"]["val_loss"]
             if math.isnan(loss) or loss >= best:
                 return
         state = self.network.state_dict()
@@ -109,7 +100,7 @@ def resume(
     settings = {**settings, "network structure": structure}
     last = sorted(Path(folder).glob("checkpoint_epoch=*.pt"), key=os.path.getmtime)
     if writes:
-        _claim_folder(Path(folder), settings, begun=bool(last))
+        claim_folder(Path(folder), settings, begun=bool(last))
     if last:
         content = torch.load(last[-1], map_location="cpu", weights_only=True)
         done = content["trainer"]["iteration"] // content["trainer"]["epoch_length"]
@@ -135,14 +126,22 @@ def _save_epoch(trainer: Engine, state: Mapping[str, Any], folder: Path) -> None
             older.unlink()
 
 
-def _claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> None:
+def claim_folder(folder: Path, settings: Mapping[str, Any], begun: bool) -> None:
+    """Write what makes a run into its folder, or compare it with what stands there.
+
+    Raises
+    ------
+    OptionError
+        A run that was begun there is another one.
+    """
     record = folder / "run.json"
     wanted = json.loads(json.dumps(settings))
     if begun:
         found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        other = [name for name in wanted if found.get(name) != wanted[name]]
+        names = [*wanted, *(name for name in found if name not in wanted)]
+        other = [name for name in names if found.get(name) != wanted.get(name)]
         if other:
-            changes = "; ".join(f"{n}: {found.get(n)} there, {wanted[n]} now" for n in other)
+            changes = "; ".join(f"{n}: {found.get(n)} there, {wanted.get(n)} now" for n in other)
             raise OptionError(
                 f"{folder} holds a run with other settings ({changes}). Give another folder "
                 "(--run-dir), or remove that one."

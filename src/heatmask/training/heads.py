@@ -105,13 +105,17 @@ class SearchingHead(nn.Module):
 
 
 class BinaryLoss(nn.Module):
-    """Binary cross-entropy of each class, targets as of `PositionOffsetLoss`."""
+    """Binary cross-entropy of each class, targets as of `PositionOffsetLoss`.
+
+    The offsets are logarithms of shares, as there are no images without a finding.
+    """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss of logits (B, K)."""
         labels = F.one_hot(target[:, 0].long(), logits.shape[1] + 1)[:, 1:].float()
-        offset = target[:, 1:] if target.shape[1] > 1 else 0.0
-        return F.binary_cross_entropy_with_logits(logits + offset, labels)
+        if target.shape[1] > 1:
+            logits = logits + target[:, 1:].exp().logit()  # the odds of each class against the rest
+        return F.binary_cross_entropy_with_logits(logits, labels)
 
 
 class SearchLoss(BinaryLoss):

@@ -18,6 +18,7 @@ from heatmask import parts
 from heatmask.data.label_table import read_label_table
 from heatmask.data.labels import list_labelled_volumes
 from heatmask.device import resolve_device
+from heatmask.errors import OptionError
 from heatmask.options import take_part
 from heatmask.parts import Options
 from heatmask.training.augment import Augmentation
@@ -40,13 +41,21 @@ _SCORES = ("auroc", "macro_f1")
 def read_labels(options: Options) -> Callable[[str], Sequence[Volume]]:
     """Return what lists the labelled images of a split."""
     found, images = take_part(LabelSettings, options), Path(options["dataset_dir"] or ".")
+    tables = find_tables(options)
     if found.labels is not None:
         classes, column = options.get("class_names"), found.patient_column
-        return read_label_table(found.labels, images, classes, found.split_seed, column).select
-    slice_labels = found.slice_labels or images / "slice_labels.csv"
-    patients, sequences = found.patients or images / "patients.csv", options["sequences"]
-    where = (images, options.get("pattern"), slice_labels, patients)
-    return partial(list_labelled_volumes, *where, sequences=sequences)
+        return read_label_table(tables["labels"], images, classes, found.split_seed, column).select
+    where = (images, options.get("pattern"), tables["slice_labels"], tables["patients"])
+    return partial(list_labelled_volumes, *where, sequences=options["sequences"])
+
+
+def find_tables(options: Options) -> dict[str, Path]:
+    """Return the files that hold the labels, by the option that names them."""
+    found, images = take_part(LabelSettings, options), Path(options["dataset_dir"] or ".")
+    if found.labels is not None:
+        return {"labels": Path(found.labels)}
+    given = {"slice_labels": found.slice_labels, "patients": found.patients}
+    return {name: Path(path or images / f"{name}.csv") for name, path in given.items()}
 
 
 def start_network(options: Options, network_def: nn.Module) -> nn.Module:
@@ -57,7 +66,19 @@ def start_network(options: Options, network_def: nn.Module) -> nn.Module:
 
 
 def make_preprocessing(options: Options) -> Compose:
-    """Return the steps of inference; only pictures are scaled to `image_size`."""
+    """Return the steps of inference; only pictures are scaled to `image_size`.
+
+    Raises
+    ------
+    OptionError
+        A slice scaled to its `longest_side` would lose its border in `image_size`.
+    """
+    longest, size = options.get("longest_side"), take_part(LabelSettings, options).image_size
+    if longest is not None and min(size) < longest:
+        raise OptionError(
+            f"image_size must have room for slices of {longest} pixels (longest_side), got "
+            f"{[*size]}. Set both, for example --set longest_side={min(size)}."
+        )
     cropped = {} if options.get("pictures") else {"image_size": None}
     return parts.make_preprocessing({**options, **cropped})
 
@@ -87,7 +108,7 @@ def make_trainer(
     handlers: Sequence[Any] = (),
 ) -> ResumableTrainer:
     """Return what trains the classifier of a bundle."""
-    settings = replace(take_part(TrainSettings, options), max_epochs=max_epochs)
+    settings = take_settings(options, max_epochs, data)
     objective = make_objective(settings, data, len(options.get("class_names", "1")))
     folder, record = Path(options["output_dir"]), describe_run(options, settings)
     return ResumableTrainer(
@@ -95,18 +116,24 @@ def make_trainer(
     )
 
 
+def take_settings(options: Options, max_epochs: int, data: Data) -> TrainSettings:
+    """Return how a network learns; of few images a batch holds all, as a smaller one is dropped."""
+    settings = take_part(TrainSettings, options)
+    return replace(settings, max_epochs=max_epochs, batch_size=min(settings.batch_size, len(data)))
+
+
 def describe_run(options: Options, settings: TrainSettings) -> dict[str, Any]:
     """Return what must be the same when a run goes on: data, labels, how they are read, settings.
 
-    A table of labels counts by its content.
+    Tables of labels count by their content.
     """
     record = {**options, **asdict(settings)}
     for name in ("bundle_root", "output_dir", "weights", "device", *_OFFERED):
         record.pop(name, None)
-    for name in {"dataset_dir", "slice_labels", "patients"} & record.keys():
-        record[name] = str(Path(record[name] or ".").resolve())
-    if "labels" in record:
-        record["labels"] = sha256(Path(record["labels"]).read_bytes()).hexdigest()
+    if "dataset_dir" in record:
+        record["dataset_dir"] = str(Path(record["dataset_dir"] or ".").resolve())
+    for name, path in find_tables(options).items():
+        record[name] = sha256(path.read_bytes()).hexdigest()
     return record
 
 

@@ -165,7 +165,8 @@ def _make_folder(preprocessing: Preprocessing, size: tuple[int, int]) -> Path:
         pickle.dumps((steps or preprocessing, [*size], versions)), digest_size=8
     )
     package = Path(__file__).parents[1]
-    for code in [*sorted((package / "data").rglob("*.py")), *sorted(package.glob("*.py"))]:
+    parts = (package.glob("*.py"), *((package / p).rglob("*.py") for p in ("data", "transforms")))
+    for code in sorted(path for part in parts for path in part):
         digest.update(code.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(home) / "heatmask" / "pictures" / digest.hexdigest()

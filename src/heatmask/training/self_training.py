@@ -29,13 +29,13 @@ from heatmask.networks.self_trained import SelfTrainedNet
 from heatmask.options import check_options, option, take_part
 from heatmask.parts import Options
 from heatmask.training.calibrate import list_explainers
-from heatmask.training.checkpoints import export_best, load_best, save_whole
+from heatmask.training.checkpoints import claim_folder, export_best, load_best, save_whole
 from heatmask.training.curve import draw_curves
 from heatmask.training.engine import draw_or_copy_weights
 from heatmask.training.features import FeatureDataset, FeatureExtractor
 from heatmask.training.heads import Head, Maps, choose_heads, join_maps, train_heads
 from heatmask.training.metrics import classify_slices, score_logits
-from heatmask.training.parts import describe_run
+from heatmask.training.parts import describe_run, take_settings
 from heatmask.training.pseudo_masks import (
     Masks,
     draw_pseudo_masks,
@@ -59,6 +59,8 @@ WARM = 0.2
 """Heat of either teacher above which a place without a pseudo-mask may hold the finding yet."""
 RARE_RULE = {"threshold_rule": "warm", "warm_level": 0.5, "snap": False}
 """How the network that they teach makes its masks."""
+KNOWN_RULE = {"threshold_rule": "level_sets", "warm_level": 0.35, "snap": True}
+"""Likewise, where there were images without a finding."""
 SPARED = 0.995
 """Share of the validation slices without a finding that must not be let through."""
 
@@ -133,7 +135,7 @@ class SelfTrainer:
     ) -> None:
         self.options, self.network = options, network
         self.data, self.validation, self.inferer = data, validation, inferer
-        self.settings = replace(take_part(TrainSettings, options), max_epochs=max_epochs)
+        self.settings = take_settings(options, max_epochs, data)
         self.own = take_part(SelfTrainingSettings, options)
         self.folder, self.device = Path(options["output_dir"]), resolve_device(options["device"])
         self.side = take_part(LabelSettings, options).image_size[0]
@@ -146,10 +148,11 @@ class SelfTrainer:
         The report says under ``options`` what the bundle's inference config is to say: what was
         learnt beside the weights.
         """
+        claim_folder(self.folder, self.record, begun=(self.folder / "run.json").is_file())
         taught = self.teach()
         self.train(taught, self.folder / "student")
-        whole = self.join(self.folder / "student" / "best.pt")
-        self.ship(whole, taught.learnt)
+        whole, scope = self.join(self.folder / "student" / "best.pt")
+        self.ship(whole, {**taught.learnt, "gate_scope": scope})
 
     def teach(self) -> Taught:
         """Train the teacher, and draw its pseudo-masks."""
@@ -177,13 +180,19 @@ class SelfTrainer:
             images.labels = (images.labels > 0).float()
         polarity = learn_polarity(maps, views, self.settings.seed)
         masks = self._draw_masks(maps, views, polarity, "pseudo_masks")
-        return Taught(masks, np.zeros_like(masks), {"polarity": polarity})
+        return Taught(masks, np.zeros_like(masks), {"polarity": polarity, **KNOWN_RULE})
 
     def _teach_from_rarity(self, views: FeatureDataset, others: FeatureDataset) -> Taught:
         """Two teachers look; what the first finds is taken out of the second's memory.
 
         What both draw is to be learnt. Nothing is where only one of them does, or where it is warm.
         """
+        if long := int((views.inside.mean((1, 2)) <= 0.5).sum()):
+            logger.warning(
+                "%d of %d training images are at least twice as long as wide. As every image has "
+                "a finding, these may teach wrong places. Crop them, or add images without one.",
+                long, len(views),
+            )  # fmt: skip
         meter, drawn, heats, polarity = RarityMeter(views), [], [], ""
         shown = np.arange(len(views)), views.labels.long().numpy() - 1
         for name in ("first", "second"):
@@ -260,18 +269,25 @@ class SelfTrainer:
         )
         load_best(place / "best.pt", self.network)
 
-    def join(self, best: Path) -> Path:
-        """Let 0 be where validation images are best separated; write the checkpoint, return it.
+    def join(self, best: Path) -> tuple[Path, str]:
+        """Let 0 be where validation images are best separated; write the checkpoint.
 
-        A volume is let through by a single one of its slices, and so hardly any slice without the
-        finding may pass.
+        A volume of one class is let through as a whole by a single one of its slices, and so hardly
+        any slice without the finding may pass.
+
+        Returns
+        -------
+        Path
+            The checkpoint.
+        str
+            The gate's scope that this boundary is for.
         """
-        network, labels = self.network, self.validation.labels
+        network, labels, scope = self.network, self.validation.labels, "slice"
         logits = classify_slices(network, self.validation, "Classifying validation images")
         if network.num_classes == 1:
             values, present = logits[:, 0].numpy(), labels.numpy() > 0
-            if self.settings.position_offset:
-                offset = float(np.quantile(values[~present], SPARED))
+            if (self.validation.places[:, 1] > 0).any():
+                offset, scope = float(np.quantile(values[~present], SPARED)), "volume"
             else:
                 offset = find_boundary(values, present)
             network.offset.fill_(offset)
@@ -281,7 +297,7 @@ class SelfTrainer:
         metrics = content["metrics"] | {f"val_{name}": value for name, value in scores.items()}
         path = self.folder / "whole.pt"
         save_whole({**content, "model": network.state_dict(), "metrics": metrics}, path)
-        return path
+        return path, scope
 
     def ship(self, whole: Path, learnt: Mapping[str, Any]) -> None:
         """Export weights and calibration, and draw the curves."""
@@ -297,6 +313,7 @@ class SelfTrainer:
 def draw_first_weights(network: SelfTrainedNet, settings: TrainSettings, pretrained: bool) -> None:
     """Draw a network's first weights, the encoder's from ImageNet, or take those to start from."""
     draw_or_copy_weights(network, settings.seed, settings.start_from)
+    network.offset.zero_()  # a boundary of other labels
     if settings.start_from is not None:
         return
     if pretrained:

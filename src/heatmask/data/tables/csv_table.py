@@ -5,7 +5,6 @@ renames a column that is there twice.
 """
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,12 +27,10 @@ class Table:
     ----------
     columns : names of the columns
     lines : number in the file (the header is mostly 1) and values by column of each line
-    digest : SHA-256 of the file
     """
 
     columns: tuple[str, ...]
     lines: tuple[tuple[int, dict[str, str]], ...]
-    digest: str
 
 
 def read_table(path: str | Path, needed: Sequence[str]) -> Table:
@@ -49,8 +46,7 @@ def read_table(path: str | Path, needed: Sequence[str]) -> Table:
         The file cannot be read or is no such table, a needed column is missing, or lines have more
         or fewer values than there are columns; all of these are named.
     """
-    content = _read_bytes(path)
-    text = _decode(content, path)
+    text = _decode(_read_bytes(path), path)
     if not text.strip():
         raise InputError(
             f"{path} is empty. Its first line must name the columns: {', '.join(needed)}."
@@ -75,7 +71,7 @@ def read_table(path: str | Path, needed: Sequence[str]) -> Table:
         (line, {name: value for name, value in zip(names, values, strict=False) if name})
         for line, values in lines
     )
-    return Table(tuple(filter(None, names)), found, hashlib.sha256(content).hexdigest())
+    return Table(tuple(filter(None, names)), found)
 
 
 def raise_problems(what: str, problems: Sequence[str]) -> None:

@@ -94,19 +94,23 @@ def parse_lines(
         values["1"] = 1
     rows, problems = [], []
     first: dict[tuple[Path, int | None], int] = {}
+    named: dict[Path, tuple[str, bool]] = {}  # by the name that comes first, with slices or not
     for line, row in lines:
         place = find(row["image"])
         problem = _find_problem(row, place, find.folder, values)
         if not problem:
             index = int(row["slice"]) if row.get("slice") else None
+            name, sliced = named.setdefault(place, (row["image"], index is not None))
             earlier = first.setdefault((place, index), line)
             if earlier != line:
                 problem = f"'{row['image']}'{_say_slice(index)} has a label in line {earlier}"
+            elif sliced != (index is not None):
+                problem = f"'{row['image']}' has lines with a slice and without; write it in all"
         if problem:
             problems.append(f"line {line}: {problem}")
             continue
         value = row["label"] if row["label"] in values else row["label"].lower()
-        patient = row.get("patient") or row["image"]
+        patient = row.get("patient") or name
         rows.append(LabelRow(line, place, index, values[value], patient, row.get("split", "")))
     if problems:
         raise_problems(f"{path} has {len(problems)} of {len(lines)} lines", problems)
