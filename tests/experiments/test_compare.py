@@ -20,10 +20,10 @@ from heatmask.attribution import Explainer, register, registry
 from heatmask.bundle import list_folders
 from heatmask.cli import app
 from heatmask.errors import InputError, OptionError, OutputError
-from heatmask.experiments import few_masks, retraining, usable
+from heatmask.experiments import few_masks, heatmaps, retraining, usable
 from heatmask.experiments.baselines import BaselineScoring
 from heatmask.experiments.bootstrap import Interval, bootstrap_clusters
-from heatmask.experiments.cases import Place
+from heatmask.experiments.cases import Case, Place
 from heatmask.experiments.controls import list_stages, make_control, show_control
 from heatmask.experiments.entries import Entry, find_bundles, is_single_pass, make_plan
 from heatmask.experiments.faithfulness import FaithfulnessScoring
@@ -352,6 +352,43 @@ def test_what_depends_on_a_file_is_computed_anew(
     }  # fmt: skip
     assert {kinds[name] for name in before if before[name] != after[name]} == stale
     assert {kinds[name] for name in before if before[name] == after[name]}.isdisjoint(stale)
+
+
+def test_a_patient_of_another_split_is_retrained_anew(heads: Path, tmp_path: Path) -> None:
+    """The same files in the same order: the first of test becomes the last of validation."""
+    data = Path(shutil.copytree(heads, tmp_path / "heads"))
+    keys = []
+    for _ in range(2):
+        found = find_keys(data, tmp_path / "cache")
+        keys.append([key for name, key in found.items() if name.startswith("retraining")])
+        text = (data / "patients.csv").read_text(encoding="utf-8")
+        (data / "patients.csv").write_text(text.replace("P5,test", "P5,val"), encoding="utf-8")
+    assert set(keys[0]).isdisjoint(keys[1])
+
+
+def test_the_code_of_the_method_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry loads methods by name, so that no import leads to them."""
+    entry = Entry(PROJECT / "bundles" / "brain_mri_gradcam_segmentation", "guided_backprop")
+    names: list[str] = []
+    monkeypatch.setattr(heatmaps, "digest_code", lambda *found: names.extend(found) or "")
+    assert Explanations(entry, {"device": "cpu"}, None).digest
+    assert "heatmask.attribution.gradient" in names
+
+
+def test_pictures_without_a_mask_are_kept_apart(tmp_path: Path) -> None:
+    """The last file of a case is its reference mask, but for what shows nothing."""
+    explanations = Explanations(Entry(GP_UNET, "inherent"), {"device": "cpu"}, None)
+    keys = set()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+        keys.add(explanations.find_key(Case(name, name, str(tmp_path / name), None, (0,))))
+    assert len(keys) == 2
+
+
+def test_bundles_of_one_name_are_refused(tmp_path: Path) -> None:
+    copies = [shutil.copytree(GP_UNET, tmp_path / n / GP_UNET.name) for n in ("v1", "v2")]
+    with pytest.raises(OptionError, match=r"must have a name of its own.*v1.*v2"):
+        find_bundles([str(copy) for copy in copies], Place(str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from helpers.planted import PlantedClassifier
 NAMES = ("dim", "bright")
 LEVELS = {"dim": 150, "bright": 250}
 DIM, BRIGHT = (0.5, 0.0), (1.0, -100.0)  # gain and offset: even at the grey value 200
+PLANTED = {"gains": (DIM[0], BRIGHT[0]), "offsets": (DIM[1], BRIGHT[1])}
 SWAPPED = {"gains": (BRIGHT[0], DIM[0]), "offsets": (BRIGHT[1], DIM[1])}
 LINES = (
     # image, class in the table, class painted, group, split: the third test picture is told wrongly
@@ -81,7 +82,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "planted_segmentation"
     config = {
         "device": "cpu",
-        "weights": "",
+        "weights": str(folder / "models" / "model.pt"),
         "slice_axis": 2,
         "sequences": ["T1-Gd"],
         "class_names": list(NAMES),
@@ -93,8 +94,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "_target_": "heatmask.pipeline.Pipeline",
             "preprocessing": "@preprocessing",
             "network": {
-                "_target_": "helpers.planted.PlantedClassifier",
-                "gains": [DIM[0], BRIGHT[0]], "offsets": [DIM[1], BRIGHT[1]],
+                "_target_": "heatmask.parts.load_network", "options": {"weights": "@weights"},
+                "network_def": {
+                    "_target_": "helpers.planted.PlantedClassifier",
+                    "gains": [DIM[0], BRIGHT[0]], "offsets": [DIM[1], BRIGHT[1]],
+                },
             },
             "inferer": {"_target_": "heatmask.inferer.HeatmapInferer", "check": False},
             "postprocessing": {
@@ -110,6 +114,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "device": "@device",
         },
     }  # fmt: skip
+    (folder / "models").mkdir(parents=True)
+    torch.save(PlantedClassifier(**PLANTED).state_dict(), folder / "models" / "model.pt")
     for name, content in (("inference", config), ("metadata", {"network_name": "planted"})):
         path = folder / "configs" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,8 +225,10 @@ def finder(bundle: Path, tmp_path: Path) -> Path:
     path = folder / "configs" / "inference.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["class_names"] = ["lesion"]
-    network = config["evaluator"]["network"]
-    network |= {"gains": [1.0], "offsets": [-120.0]}
+    planted = {"gains": [1.0], "offsets": [-120.0]}
+    config["evaluator"]["network"]["network_def"] |= planted
+    config["weights"] = str(folder / "models" / "model.pt")
+    torch.save(PlantedClassifier(**planted).state_dict(), config["weights"])
     masker = config["evaluator"]["postprocessing"]["transforms"][0]
     masker |= {"calibration": [-60, 200], "threshold_rule": "otsu"}
     path.write_text(json.dumps(config), encoding="utf-8")

@@ -109,12 +109,14 @@ def test_outlines_are_as_far_apart_as_by_hand(
     assert found["surface_dice"] == pytest.approx(agreement)
 
 
-def test_a_pictures_outline_lies_in_its_plane() -> None:
-    reference = np.zeros((20, 18, 1), bool)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_pictures_outline_lies_in_its_plane(axis: int) -> None:
+    reference = np.zeros((20, 18), bool)
     reference[4:12, 5:11] = True
     mask = np.roll(reference, 4, axis=0)
-    found = score_surface(mask, reference, (1, 1, 1), 2.0)
-    wanted = measure_by_hand(mask[..., 0], reference[..., 0], (1, 1), 2.0)
+    pair = (np.expand_dims(part, axis) for part in (mask, reference))
+    found = score_surface(*pair, np.insert([1.0, 2.0], axis, 9.0), 2.0)
+    wanted = measure_by_hand(mask, reference, (1, 2), 2.0)
     assert (found["hd95"], found["surface_dice"]) == pytest.approx(wanted)
     assert found["surface_dice"] < 1
 
@@ -184,6 +186,7 @@ def test_risk_coverage_of_a_classifier_that_knows_and_one_that_does_not() -> Non
     np.testing.assert_allclose(same.dice, [0.5, 0.5, 0.5])
     assert np.isnan(same.rank_correlation)
     assert np.isnan(measure_risk_coverage([1.0], [np.nan]).area)
+    assert measure_risk_coverage([np.nan, 0.2, 0.9], [0.0, 0.3, 0.5]).dice.size == 2
 
 
 # --- faithfulness --------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_stroke_is_the_middle_line_of_the_error_in_one_slice(axis, positive):
 
 def test_goal_that_is_not_reached_counts_as_one_edit_more():
     courses = [
-        Course("P1", start, dice, (1.0, 0.5, 0.1), (0.1, 0.2))
+        Course("P1", "P1", start, dice, (1.0, 0.5, 0.1), (0.1, 0.2))
         for start in STARTS
         for dice in ((0.0, 0.86, 0.95), (0.0, 0.5, 0.86))
     ]
@@ -75,6 +75,19 @@ def test_goal_that_is_not_reached_counts_as_one_edit_more():
     assert row["edits_to_0.85"] == 1.5
     assert (row["edits_to_0.90"], row["reached_0.90"]) == (2.5, 1)
     assert row["dice_2"] == pytest.approx(0.905)
+
+
+def test_the_interval_is_over_groups():
+    """Pictures of one group are alike: many of them tell no more than one."""
+    courses = [
+        Course(f"{group}/{n}", str(group), PSEUDO, (0.0, 0.2 * group), (1.0, 0.5), (0.1,))
+        for group in range(4)
+        for n in range(25)
+    ]
+    (row,) = summarise_courses(courses)
+    low, high = row["dice_interval"]
+    assert row["interval_after"] == 1
+    assert high - low > 0.3
 
 
 @pytest.fixture(scope="module")

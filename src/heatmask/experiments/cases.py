@@ -50,7 +50,7 @@ class Place:
     slice_labels, patients, labels
         The tables, below `data` or elsewhere.
     unusable
-        Cases to leave out, each with the reason: see `heatmask.experiments.usable`.
+        Cases to leave out, each with its split and the reason: see `heatmask.experiments.usable`.
     """
 
     data: str
@@ -63,12 +63,16 @@ class Place:
     slice_labels: str = "slice_labels.csv"
     patients: str = "patients.csv"
     labels: str = "labels.csv"
-    unusable: tuple[tuple[str, str], ...] = ()
+    unusable: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def pictures(self) -> bool:
         """Whether the data are 2D pictures."""
         return (Path(self.data) / self.labels).is_file()
+
+    def list_unusable(self, split: str) -> dict[str, str]:
+        """Return the cases of a split to leave out, each with the reason."""
+        return {name: why for own, name, why in self.unusable if own == split}
 
     def check_splits(self) -> None:
         """Refuse masks that would judge themselves, with an `OptionError`."""
@@ -106,10 +110,15 @@ class Case:
     labels: tuple[int, ...]
 
     @property
+    def scans(self) -> list[Path]:
+        """What the network sees."""
+        scans = self.image.values() if not isinstance(self.image, str) else [self.image]
+        return [*map(Path, scans)]
+
+    @property
     def files(self) -> list[Path]:
         """The scans, then the reference if there is one."""
-        scans = self.image.values() if not isinstance(self.image, str) else [self.image]
-        return [*map(Path, scans), *([self.reference] if self.reference else [])]
+        return [*self.scans, *([self.reference] if self.reference else [])]
 
     def load_reference(self, scan: MetaTensor) -> NDArray[np.bool_]:
         """Return the mask (X, Y, Z) on the voxels of its scan (1, X, Y, Z), True inside.
@@ -276,7 +285,7 @@ def list_cases(
         )
     training = tuple(v.slice_labels for v in list_volumes(place, sequences, "train", None))
     cases = Cases(split, tuple(found), {}, training_labels=training)
-    return cases.leave_out({**problems, **dict(place.unusable)})
+    return cases.leave_out({**problems, **place.list_unusable(split)})
 
 
 def read_pictures(place: Place, words: Mapping[str, str]) -> LabelTable:
@@ -329,7 +338,7 @@ def _list_pictures(place: Place, table: LabelTable, split: str) -> Cases:
         labels = ((label or 0) - several,)
         found.append(Case(name, image.patient, image.image, reference, labels))
     cases = Cases(split, tuple(found), {}, table.class_names)
-    return cases.leave_out({**problems, **dict(place.unusable)})
+    return cases.leave_out({**problems, **place.list_unusable(split)})
 
 
 def keep_usable(volumes: Volumes, cases: Cases) -> Volumes:

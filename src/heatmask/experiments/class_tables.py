@@ -97,16 +97,26 @@ def _find_median(values: NDArray[np.float64], chosen: NDArray[np.int64]) -> floa
 
 
 def tabulate_confidence(comparison: Comparison, count: int = 8) -> Table:
-    """Confidence against Dice."""
+    """Confidence against Dice, of the cases with a mask."""
+    clusters = np.array(comparison.cases.clusters)
+
+    def correlate(row: Row) -> str:
+        def find(chosen: NDArray[np.int64]) -> float:
+            kept = measure_risk_coverage(row.confidence[chosen], row.dice[chosen])
+            return kept.rank_correlation
+
+        return show(bootstrap_clusters(find, clusters, _DRAWS), 2)
+
     rows = comparison.find_headlines()[:count]
-    found = [measure_risk_coverage(row.scores["confidence"], row.dice) for row in rows]
+    found = [measure_risk_coverage(row.confidence, row.dice) for row in rows]
     return make_table(
         "Confidence against Dice",
         list(zip(rows, found, strict=True)),
         {
             "masks from": lambda pair: pair[0].name,
-            "rank correlation": lambda pair: show(pair[1].rank_correlation, 2),
-            "Dice of all": lambda pair: pair[0].mean("dice"),
+            "cases": lambda pair: pair[1].dice.size,
+            "rank correlation [95 %]": lambda pair: correlate(pair[0]),
+            "Dice of all": lambda pair: pair[1].dice[-1] if pair[1].dice.size else float("nan"),
             "of the more confident half": lambda pair: pair[1].half,
             "area under the curve": lambda pair: pair[1].area,
             "area, ranked by Dice itself": lambda pair: pair[1].ideal,

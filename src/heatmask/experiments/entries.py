@@ -89,9 +89,17 @@ def find_bundles(names: Sequence[str], place: Place) -> list[Path]:
     ------
     InputError
         There is none of that name, or none at all.
+    OptionError
+        Two have one name: their rows could not be told apart.
     """
     if names:
-        return [find_bundle(name) for name in names]
+        bundles = [find_bundle(name) for name in names]
+        if len({Entry(bundle, "").label for bundle in bundles}) < len(bundles):
+            raise OptionError(
+                "Each bundle must have a name of its own, or the rows cannot be told apart; got "
+                f"{', '.join(map(str, bundles))}. Rename a folder."
+            )
+        return bundles
     labels = list_labels(place) if place.pictures else None
     found = [folder for folder in list_folders() if _fits(folder, labels)]
     if not found:

@@ -70,7 +70,7 @@ def draw_risk(comparison: Comparison, count: int = 6) -> Picture:
     """Risk-coverage curves."""
     figure, axes = _make_figure(6.2, 3.8)
     for row, colour in zip(comparison.find_headlines()[:count], CYCLE, strict=False):
-        found = measure_risk_coverage(row.scores["confidence"], row.dice)
+        found = measure_risk_coverage(row.confidence, row.dice)
         axes.plot(found.coverage, found.dice, color=colour, label=row.name)
     _finish(axes, "coverage: share of cases kept, the most confident first", "mean Dice of these")
     return _encode(
@@ -84,7 +84,7 @@ def draw_confidence(comparison: Comparison, count: int = 6) -> Picture:
     for row, colour in zip(comparison.find_headlines()[:count], CYCLE, strict=False):
         size = 16 if len(row.dice) < 100 else 4
         axes.scatter(
-            row.scores["confidence"], row.dice, s=size, alpha=0.6, color=colour,
+            row.confidence, row.dice, s=size, alpha=0.6, color=colour,
             label=row.name,
         )  # fmt: skip
     _finish(axes, "confidence", "Dice")

@@ -14,6 +14,7 @@ from monai.utils import convert_to_dst_type
 from numpy.typing import NDArray
 
 from heatmask.attribution.memory import measure_peak
+from heatmask.attribution.registry import get_method
 from heatmask.bundle import read_bundle, run_bundle
 from heatmask.errors import reveal_reason
 from heatmask.experiments.cases import Case
@@ -116,7 +117,8 @@ class Explanations(Kept[Case]):
         weights = Path(self._find_weights())
         files = [weights, weights.with_name("calibration.json")]
         found = [digest_file(path) for path in files if path.is_file()]
-        return digest([self.preparation, found, self.entry.control])
+        method = digest_code(get_method(self.entry.method).function.__module__)
+        return digest([self.preparation, found, self.entry.control, method])
 
     def _find_weights(self) -> str:
         if "options" in self.parser:
@@ -125,7 +127,7 @@ class Explanations(Kept[Case]):
 
     def find_key(self, item: Case) -> str:
         """Return what the heatmap of a case is kept under."""
-        return digest([self.digest, [digest_file(path) for path in item.files[:-1]]])
+        return digest([self.digest, [digest_file(path) for path in item.scans]])
 
     def prepare(self, case: Case) -> dict[str, Any]:
         """Return what the bundle's preprocessing makes of a case; the last one is at hand."""

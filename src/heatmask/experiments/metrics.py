@@ -30,7 +30,7 @@ def score_surface(
     Parameters
     ----------
     mask, reference
-        (X, Y, Z), or (X, Y, 1) for a picture, whose outline is then that in its plane.
+        (X, Y, Z); of a picture, or a volume of one slice, the outline is that in its plane.
     spacing
         Edge of a voxel along each axis, in mm or pixels.
     tolerance
@@ -47,8 +47,10 @@ def score_surface(
     if not mask.any() or not reference.any():
         return {"hd95": NAN, "surface_dice": 0.0 if mask.any() or reference.any() else NAN}
     pair, edges = _crop(mask, reference), list(map(float, spacing))
-    if mask.shape[2] == 1:
-        pair, edges = [part[..., 0] for part in pair], edges[:2]
+    if 1 in mask.shape:
+        flat = mask.shape.index(1)
+        pair = [part.squeeze(flat) for part in pair]
+        del edges[flat]
     ours, theirs = (torch.from_numpy(part.astype(np.float32))[None, None] for part in pair)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI's own, of an argument of its own

@@ -33,7 +33,6 @@ from heatmask.experiments.predictions import gather_predictions
 from heatmask.experiments.results import Comparison, Row
 from heatmask.experiments.rows import Found, make_baselines, make_rows
 from heatmask.experiments.scores import OWN, UNGATED, Scores, Scoring
-from heatmask.networks.weights import load_weights
 
 RIGHT_CLASS = "right class only"
 """Name of the row where a picture counts 0 if the wrong class is predicted."""
@@ -72,13 +71,14 @@ def evaluate_bundle(
     """
     options = {"device": place.device, **(options or {})}
     method = str(options.get("method", read_methods(bundle)[0]))
-    explanations = Explanations(Entry(bundle, method), options, None)
+    entry = Entry(bundle, method)
+    explanations = Explanations(entry, options, None)
     name = name_network(bundle, explanations.parser.get())
     sequences = explanations.parser.get_parsed_content("sequences")
     cases = list_cases(place, sequences, list_label_words(bundle), place.split)
     networks = {
         name + f", network {number}" * (number > 1): _list_scorings(network, cases)
-        for number, network in enumerate(_list_networks(explanations, further_weights), start=1)
+        for number, network in enumerate(_list_networks(entry, options, further_weights), start=1)
     }
     baseline_scoring = BaselineScoring(explanations, cases, brief=True)
     failures, results = Failures(), []
@@ -89,7 +89,7 @@ def evaluate_bundle(
     cases = cases.leave_out(failures.reasons)
     *found, baselines = zip(*results, strict=True)
     by_network = dict(zip(networks, found, strict=True))
-    comparison = tabulate(cases, explanations.entry, by_network, baselines)
+    comparison = tabulate(cases, entry, by_network, baselines)
     if cases.pictures and find_patient_column(place) == GROUP:
         guessed = "Groups are guessed from images that look alike and approximate patients."
         comparison.notes.insert(0, guessed)
@@ -137,15 +137,13 @@ def tabulate(
     return comparison
 
 
-def _list_networks(explanations: Explanations, weights: Sequence[str]) -> Iterator[Explanations]:
-    """Yield the explanations, then the same of further weights with the same calibration."""
-    yield explanations
+def _list_networks(
+    entry: Entry, options: Mapping[str, Any], weights: Sequence[str]
+) -> Iterator[Explanations]:
+    """Yield the explanations, then those of further weights, with the calibration beside each."""
+    yield Explanations(entry, options, None)
     for path in weights:
-        twin = copy.copy(explanations)
-        pipeline = twin.pipeline = copy.copy(explanations.pipeline)
-        pipeline.network = load_weights(copy.deepcopy(pipeline.network).cpu(), path)
-        pipeline.network.to(pipeline.device)
-        yield twin
+        yield Explanations(entry, {**options, "weights": path}, None)
 
 
 def _list_rows(comparison: Comparison, networks: Mapping[str, Sequence[Row]]) -> list[Row]:

@@ -83,13 +83,25 @@ def _score_f1(true: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     return 2 * right / (2 * right + wrong) if right + wrong else float("nan")
 
 
-def gather_predictions(name: str, found: Sequence[Mapping[str, Any]], cases: Cases) -> Predictions:
-    """Return what a network predicts for every slice or picture."""
+def gather_predictions(
+    name: str,
+    found: Sequence[Mapping[str, Any]],
+    cases: Cases,
+    classes: Sequence[str] = (),
+) -> Predictions:
+    """Return what a network predicts for every slice or picture.
+
+    `classes` is the network's own order of the classes, where it may be another than that of
+    `cases`.
+    """
     labels = [np.array(case.labels) for case in cases.cases]
+    probabilities = np.concatenate([np.array(one["probabilities"]) for one in found])
+    if len(classes) > 1:
+        probabilities = probabilities[:, [classes.index(one) for one in cases.classes]]
     return Predictions(
         name,
         np.concatenate(labels),
-        np.concatenate([np.array(one["probabilities"]) for one in found]),
+        probabilities,
         np.concatenate([compute_relative_positions(len(part)) for part in labels]),
         [c.cluster for c, part in zip(cases.cases, labels, strict=True) for _ in part],
     )

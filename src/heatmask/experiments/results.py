@@ -72,6 +72,11 @@ class Row:
         return float(known.mean()) if known.size else NAN
 
     @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Confidence of every case, NaN where no mask is: there Dice says nothing of the mask."""
+        return np.where(self.scores["empty"] == 0, self.scores["confidence"], NAN)
+
+    @property
     def n_counted(self) -> int:
         """Cases whose Dice is counted: not those where mask and reference are both empty."""
         return int(np.isfinite(self.dice).sum())

@@ -99,8 +99,11 @@ class Retraining(Kept[Trial]):
         self.masked = {part.split: part for part in (given, cases)}
         self.test, self.num_classes = cases, max(1, len(cases.classes))
         self.image_size = tuple(read_config(explanations.entry.bundle, "train")["image_size"])
-        masks = [digest_file(f) for p in self.masked.values() for s in p.cases for f in s.files]
-        every = [_digest_volume(volume) for part in volumes.values() for volume in part]
+        masks = {
+            split: [digest_file(file) for case in part.cases for file in case.files]
+            for split, part in self.masked.items()
+        }
+        every = {split: [_digest_volume(v) for v in part] for split, part in volumes.items()}
         own = (SIDE, EPOCHS, METHOD, self.image_size, digest_code(__name__))
         self.digest = digest([explanations.digest, every, masks, own])
         self._slices: dict[str, Slices] = {}

@@ -12,7 +12,7 @@ from heatmask.experiments.entries import RANDOM, Entry, list_draws
 from heatmask.experiments.predictions import gather_predictions
 from heatmask.experiments.results import KEYS, Comparison, Row
 from heatmask.experiments.scores import N_LEVELS, OWN, find_best_level
-from heatmask.experiments.work import Task, read_task
+from heatmask.experiments.work import Task, read_cases, read_task
 
 Found = Sequence[Mapping[str, Any]]
 """One result a case."""
@@ -42,8 +42,10 @@ def add_rows(comparison: Comparison, done: Sequence[Task], place: Place) -> None
             for rule, (level, words) in sorted(chosen.items())
         ]
         if not any(one.name == entry.label for one in comparison.predictions):
-            classifier = gather_predictions(entry.label, found, comparison.cases)
-            comparison.predictions.append(classifier)
+            own = read_cases(entry.bundle, place, place.split).classes
+            comparison.predictions.append(
+                gather_predictions(entry.label, found, comparison.cases, own)
+            )
     for task in done:
         if task.kind == "baselines":
             comparison.rows += make_baselines(read_task(task, place))

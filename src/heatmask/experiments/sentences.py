@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from heatmask.attribution.registry import get_method
@@ -22,8 +23,7 @@ def summarise(comparison: Comparison) -> list[str]:
     """Return the answer to what a classifier's mask is worth, and which explanation is best."""
     rows = comparison.find_headlines()
     best = rows[0]
-    what = "picture" if comparison.cases.pictures else "volume"
-    count = len(comparison.cases.cases)
+    what, count = comparison.cases.unit, best.n_counted
     level = [row for row, p in comparison.ranking[1:] if row.kind == "method" and not p < ALPHA]
     lines = [
         f"By each bundle's preset rule, no mask looked at, the best masks come from {best.name}: "
@@ -45,7 +45,7 @@ def summarise(comparison: Comparison) -> list[str]:
         )
     masks = [row for row in comparison.rows if row.kind == "masks"]
     lines += [
-        f"A {row.name} ({len(comparison.given.cases)} of them) reaches "
+        f"A {row.name} ({len(comparison.given.cases)} {what}s) reaches "
         f"{show(comparison.find_dice(row))}; the best masks less that: "
         f"{show(comparison.subtract(best, row))}."
         for row in masks
@@ -165,7 +165,8 @@ def judge_retraining(comparison: Comparison) -> list[str]:
     lines.append(f"On whole images the retrained classifier scores {show(whole.score)}.")
     shares = sorted({c.quantile for c, learns in found if c.quantile and learns == TRAIN})
     lines += [_judge_share(found, share) for share in shares]
-    lines += _judge_shapes(found, shares)
+    chance = 1 / max(2, len(comparison.cases.classes))
+    lines += _judge_shapes(found, shares, chance)
     lines.append(_judge_dark_regions(found, shares[-1]))
     for learns in dict.fromkeys(learns for _, learns in found if learns != TRAIN):
         lines.append(_judge_references(found, learns))
@@ -184,10 +185,10 @@ def _judge_share(found: Outcomes, share: float) -> str:
     )
 
 
-def _judge_shapes(found: Outcomes, shares: Sequence[float]) -> list[str]:
+def _judge_shapes(found: Outcomes, shares: Sequence[float], chance: float) -> list[str]:
     shapes = [found[Condition("hot", share, blank=True), TRAIN] for share in shares]
     telling = max(shapes, key=lambda outcome: outcome.score.mean)
-    if telling.gap.high < 0:
+    if telling.gap.high < 0 or telling.score.low <= chance:
         return []
     return [
         f"{telling.name.capitalize()} scores {show(telling.score)}, not shown to be "
@@ -268,7 +269,7 @@ def judge_cascades(comparison: Comparison) -> list[str]:
     for entry, depths in comparison.cascades.items():
         ordered = sorted(depths, key=lambda depth: depth.stages)
         first, last = ordered[0], ordered[-1]
-        kept = [depth for depth in ordered[1:] if depth.difference.high >= 0]
+        kept = list(takewhile(lambda depth: depth.difference.high >= 0, ordered[1:]))
         line = (
             f"{entry.name}: Dice {show(first.dice)} with all weights, {show(last.dice)} with none; "
             f"rank correlation {show(last.similarity, 2)} at the end."
@@ -277,7 +278,7 @@ def judge_cascades(comparison: Comparison) -> list[str]:
             line += (
                 f" With the last {kept[-1].stages} of {last.stages} stages forgotten (down to "
                 f"{kept[-1].last}) it still has {show(kept[-1].dice)} (difference to the trained "
-                f"{show(kept[-1].difference)}): these masks do not need them."
+                f"{show(kept[-1].difference)}): these masks are not shown to need them."
             )
         lines.append(line)
     return lines

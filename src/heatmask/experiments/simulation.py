@@ -13,13 +13,21 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from rich.progress import track
 
+from heatmask.bundle import read_bundle
 from heatmask.errors import Failures, InputError
 from heatmask.experiments.cases import Case, Cases, Place, find_slices, list_cases
 from heatmask.experiments.click_cut import ClickCut
 from heatmask.experiments.entries import list_label_words, read_config
 from heatmask.experiments.overlap import score_mask
 from heatmask.experiments.simulated_user import place_click, place_stroke
-from heatmask.experiments.store import Kept, Store, digest, digest_code, digest_file
+from heatmask.experiments.store import (
+    Kept,
+    Store,
+    digest,
+    digest_code,
+    digest_file,
+    list_targets,
+)
 from heatmask.interaction import Correction, Edit
 from heatmask.pipeline import Pipeline
 
@@ -42,8 +50,8 @@ class Course:
 
     Attributes
     ----------
-    case, start
-        Of whom, and which of `STARTS`.
+    case, cluster, start
+        Of which case, of whom, and which of `STARTS`.
     dice
         After 0, 1, 2, ... edits.
     to_paint
@@ -53,6 +61,7 @@ class Course:
     """
 
     case: str
+    cluster: str
     start: str
     dice: tuple[float, ...]
     to_paint: tuple[float, ...]
@@ -70,11 +79,13 @@ class StartMasks(Kept[Case]):
     def __init__(self, bundle: Path, options: Mapping[str, Any], store: Store) -> None:
         self.bundle, self.options, self.store = bundle, dict(options), store
         self.pipeline = Pipeline.from_bundle(bundle, self.options, self.options["device"])
-        self._code = digest_code("heatmask.pipeline", "heatmask.parts", "heatmask.masks.make")
+        config = read_bundle(bundle, options=self.options).get()
+        self._code = digest_code("heatmask.pipeline", "heatmask.masks.make", *list_targets(config))
 
     def find_key(self, item: Case) -> str:
         """Return what the result of a case is kept under."""
-        files = [digest_file(path) for path in (*item.files[:-1], self.bundle)]
+        weights = [Path(self.options["weights"])] if "weights" in self.options else []
+        files = [digest_file(path) for path in (*item.scans, self.bundle, *weights)]
         chosen = {k: str(v) for k, v in self.options.items() if k != "device"}
         return digest(["start masks", self._code, chosen, files])
 
@@ -143,11 +154,11 @@ def play_case(
     place = partial(place_stroke, slice_axis=find_slices(scan)) if strokes else place_click
     for name, begin in STARTS.items():
         if name != CUT or find_spec("numpymaxflow"):
-            yield _play(case.name, name, begin(scan, start["mask"]), reference, n_edits, place)
+            yield _play(case, name, begin(scan, start["mask"]), reference, n_edits, place)
 
 
 def _play(
-    case: str,
+    case: Case,
     start: str,
     correction: Correction | ClickCut,
     reference: NDArray[np.bool_],
@@ -165,4 +176,6 @@ def _play(
         seconds.append(time.process_time() - begin)
     dice = [score_mask(mask, reference, correction.spacing_mm)["dice"] for mask in masks]
     wrong = [np.count_nonzero(mask != reference) / np.count_nonzero(reference) for mask in masks]
-    return Course(case, start, tuple(dice), tuple(map(float, wrong)), tuple(seconds))
+    return Course(
+        case.name, case.cluster, start, tuple(dice), tuple(map(float, wrong)), tuple(seconds)
+    )

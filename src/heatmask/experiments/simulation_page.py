@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from heatmask.experiments.bootstrap import bootstrap_mean
+from heatmask.experiments.bootstrap import bootstrap_cluster_mean
 from heatmask.experiments.cases import Cases
 from heatmask.experiments.figures import BASELINE, CONTROL, FAINT, INK, METHOD
 from heatmask.experiments.files import format_csv, write_files
@@ -43,7 +43,9 @@ def _summarise(courses: Sequence[Course]) -> dict[str, Any]:
     row: dict[str, Any] = {"start": courses[0].start, "cases": len(courses)}
     for count in shown:
         row[f"dice_{count}"] = float(np.mean([c.dice[count] for c in courses]))
-    row["dice_interval"] = [*bootstrap_mean([c.dice[shown[-1]] for c in courses])[1:]]
+    last = [course.dice[shown[-1]] for course in courses]
+    interval = bootstrap_cluster_mean(last, [course.cluster for course in courses])
+    row["interval_after"], row["dice_interval"] = shown[-1], [*interval[1:]]
     for goal in GOALS:
         needed = [course.count_edits(goal) for course in courses]
         row[f"edits_to_{goal:.2f}"] = float(np.mean([min(n, made + 1) for n in needed]))

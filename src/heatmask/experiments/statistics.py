@@ -45,11 +45,12 @@ class RiskCoverage:
 def measure_risk_coverage(confidence: ArrayLike, dice: ArrayLike) -> RiskCoverage:
     """Return how Dice (N,) changes as the least confident cases are handed back.
 
-    Cases whose Dice is NaN are left out. Cases of equal confidence are kept together: each counts
+    Cases where either is NaN are left out. Cases of equal confidence are kept together: each counts
     as the mean of them.
     """
     trust, scores = np.asarray(confidence, float), np.asarray(dice, float)
-    trust, scores = trust[~np.isnan(scores)], scores[~np.isnan(scores)]
+    known = ~np.isnan(trust + scores)
+    trust, scores = trust[known], scores[known]
     if scores.size == 0:
         empty = np.zeros(0)
         return RiskCoverage(empty, empty, NAN, NAN, NAN)

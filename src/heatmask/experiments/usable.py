@@ -45,14 +45,17 @@ def leave_out(bundles: Sequence[Path], place: Place) -> Place:
     """
     found = [_find_problems(bundle, place) for bundle in bundles]
     unusable = {n: why for n, why in found[0].items() if all(other.get(n) for other in found)}
-    return replace(place, unusable=tuple(unusable.items()))
+    return replace(place, unusable=tuple((*where, why) for where, why in unusable.items()))
 
 
-def _find_problems(bundle: Path, place: Place) -> Mapping[str, str]:
+def _find_problems(bundle: Path, place: Place) -> Mapping[tuple[str, str], str]:
+    """Return what is wrong with each case, by split and name."""
     checking = Checking(open_explanations(Entry(bundle, read_methods(bundle)[0]), place))
-    cases = [*read_cases(bundle, place, place.split).cases, *_list_given(bundle, place)]
+    reported = read_cases(bundle, place, place.split).cases
+    cases = [(place.split, case) for case in reported]
+    cases += [(place.given, case) for case in _list_given(bundle, place)]
     reading = track(cases, f"Checking scans and masks, {checking.explanations.entry.label}")
-    return {case.name: checking.get(case) for case in reading}
+    return {(split, case.name): checking.get(case) for split, case in reading}
 
 
 def _list_given(bundle: Path, place: Place) -> Sequence[Case]:
