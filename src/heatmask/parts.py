@@ -17,6 +17,7 @@ from heatmask.attribution.explainer import Explainer
 from heatmask.block_inferer import BlockInferer
 from heatmask.data.cases import Listing, list_cases
 from heatmask.data.load import LoadSequencesd
+from heatmask.errors import OptionError
 from heatmask.inferer import HeatmapInferer
 from heatmask.masks.settings import MaskSettings
 from heatmask.networks.weights import load_weights
@@ -211,6 +212,12 @@ def make_inferer(
     settings
         Further arguments of the inferer.
     """
+    if wrong := {"method", "target_layer"} & {*(explainer or {})}:
+        raise OptionError(
+            f"{' and '.join(sorted(wrong))} must be set as an option of the bundle, such as --set "
+            "method=saliency, and not below inferer#explainer: the heatmap's range is that of the "
+            "option."
+        )
     explain = take_part(ExplainSettings, options)
     flips = {"flips": (0,)} if explain.effort == "best" else {}
     method = {"method": explain.method, "target_layer": explain.layer, **flips, **(explainer or {})}

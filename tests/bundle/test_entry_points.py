@@ -478,6 +478,10 @@ def test_the_options_of_a_method_can_be_set(bundle_dir):
             read_bundle(bundle_dir, options={"method": method, name: 3})
     with pytest.raises(OptionError, match="method must be one of"):
         read_bundle(bundle_dir, options={"method": "occlusoin", "inferer#explainer#window": 3})
+    with pytest.raises(OptionError, match="method must be set as an option of the bundle"):
+        run_bundle(
+            read_bundle(bundle_dir, options={"inferer#explainer#method": "saliency"}), "inferer"
+        )
 
 
 @pytest.mark.fault("H")

@@ -86,6 +86,17 @@ def test_segment_takes_the_options_of_the_bundle(scan, tmp_path):
     assert report["finding"] in done.output.replace("\n", " ")
 
 
+def test_a_threshold_level_alone_is_used(scan, tmp_path):
+    words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--threshold-level", "0.9"]
+    done = runner.invoke(app, [*words, "--set", f"output_dir={tmp_path / 'set'}"])
+    assert done.exit_code == 0, done.exception
+    report = json.loads((tmp_path / "set" / "head_flair" / "report.json").read_text())
+    assert report["parameters"]["threshold_rule"] == "fixed"
+    assert not (tmp_path / "out").exists()
+    done = runner.invoke(app, [*words, "--threshold-rule", "otsu"])
+    assert isinstance(done.exception, OptionError)
+
+
 @pytest.mark.fault("D")
 def test_segment_says_at_the_end_what_was_passed_over(scan, tmp_path):
     """Also where a scan failed."""

@@ -46,6 +46,16 @@ def test_frames_are_read_by_their_place_not_by_their_order(
         assert raw.warnings == []
 
 
+def test_white_is_bright_however_it_is_stored(
+    tmp_path: Path, array: np.ndarray, affine: np.ndarray
+) -> None:
+    path = write_enhanced_mr(tmp_path / "IM1", array.max() - array, affine, ORDER, [1.0] * 6)
+    header = dcmread(path)
+    header.PhotometricInterpretation = "MONOCHROME1"
+    header.save_as(path)
+    np.testing.assert_allclose(read_scan(path).array, array - array.min())
+
+
 def test_highdicom_puts_the_voxels_in_the_same_places(
     tmp_path: Path, array: np.ndarray, affine: np.ndarray
 ) -> None:

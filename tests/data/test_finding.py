@@ -332,3 +332,12 @@ def test_a_link_is_known_by_its_own_name_and_place(tmp_path):
     (tmp_path / "Ax FLAIR").symlink_to(folder)
     (scan,) = find_scans(tmp_path / "Ax FLAIR")
     assert (scan.case, scan.clue.sequence) == ("Ax_FLAIR", "FLAIR")
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize("name", ["sub-01_T1map", "sub-01_magnitude1", "sub-01_bold"])
+def test_what_is_passed_over_in_a_folder_is_refused_alone(tmp_path, name):
+    path = tmp_path / f"{name}.nii.gz"
+    path.touch()
+    with pytest.raises(InputError, match="a field map or a parameter map"):
+        find_scans(path)

@@ -20,12 +20,13 @@ from monai.transforms import (
     SaveImaged,
     ScaleIntensityd,
     Spacingd,
+    SpatialCrop,
 )
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from heatmask.data.load import LoadSequencesd
-from heatmask.data.scan import get_warnings
+from heatmask.data.scan import get_warnings, load_scan
 from heatmask.errors import InputError, OptionError
 from helpers.scan_files import write_dicom_series, write_nifti, write_nrrd, write_raw_nifti
 
@@ -469,3 +470,22 @@ def test_dicom_series_with_holes_or_doubles(tmp_path):
 def test_options(options, reason):
     with pytest.raises(OptionError, match=reason):
         LoadSequencesd("image", **options)
+
+
+@pytest.mark.fault("D")
+@pytest.mark.parametrize("name", ["sub-01_dwi", "p2_flair", "sub-01_bold", "sub-01_T1map"])
+def test_four_volumes_that_are_by_their_name_not_the_four_sequences(tmp_path, name):
+    """Directions of a diffusion scan, or points in time."""
+    volumes = np.stack([make_array(seed=c) for c in range(4)], axis=-1).astype(np.int16)
+    path = write_nifti(tmp_path / f"{name}.nii.gz", volumes, make_affine())
+    with pytest.raises(InputError, match="by its name they are not one of each sequence"):
+        load_scan(path)
+
+
+def test_a_volume_that_was_moved_has_no_header_of_the_file(tmp_path):
+    path = write_nifti(tmp_path / "a.nii.gz", make_array().astype(np.int16), make_affine())
+    volume = load_scan(path)[0].volume
+    cropped = SpatialCrop(roi_start=(1, 1, 1), roi_end=(6, 6, 4))(volume)
+    kept, moved = (load_scan(given)[0].volume for given in (volume, cropped))
+    assert "nifti_header" in kept.meta
+    assert "nifti_header" not in moved.meta

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
@@ -44,6 +45,22 @@ def test_colours_become_their_brightness(tmp_path: Path) -> None:
     red = np.zeros((*grey.shape, 3), np.uint8)
     red[..., 0] = 200
     assert read_scan(write_us(tmp_path / "b.dcm", red)).array.max() == pytest.approx(42.5, abs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "PALETTE COLOR"])
+def test_white_is_bright_however_it_is_stored(tmp_path: Path, kind: str) -> None:
+    grey = draw()
+    path = write_us(tmp_path / "a.dcm", grey.max() - grey)
+    header = dcmread(path)
+    header.PhotometricInterpretation = kind
+    if kind == "PALETTE COLOR":
+        table = (np.arange(256)[::-1] - (255 - int(grey.max()))).clip(0).astype(np.uint16) << 8
+        for colour in range(3):
+            header.add_new((0x0028, 0x1101 + colour), "US", [256, 0, 16])
+            header.add_new((0x0028, 0x1201 + colour), "OW", table.tobytes())
+    header.save_as(path)
+    array = read_scan(path).array[..., 0]
+    assert np.corrcoef(array.ravel(), grey.T.ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(

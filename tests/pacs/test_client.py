@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 
 from heatmask.errors import OptionError
-from heatmask.pacs import Pacs, PacsError, PacsStudies, is_address
+from heatmask.pacs import Pacs, PacsError, PacsStudies, fetch_study, is_address
 from helpers.dicom_studies import write_study
 
 Reply = tuple[int, str, bytes]
@@ -104,6 +106,28 @@ def test_a_series_that_the_pacs_has_replaced_is_fetched_anew(
         fake.pacs.fetch_series(*read_uids(series), target)
         uids = {str(dcmread(path).SOPInstanceUID) for path in series.iterdir()}
         assert {path.stem for path in target.iterdir()} == uids
+
+
+def test_a_series_that_the_pacs_has_no_more_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the folder of the study is segmented, and sent."""
+    new, old = (tmp_path / "1.2" / uid for uid in ("1.2.3", "1.2.4"))
+    old.mkdir(parents=True)
+
+    class Studies:
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def choose(self, _: Any) -> list[Any]:
+            return [SimpleNamespace(paths={"FLAIR": new})]
+
+        def fetch(self, series: Path) -> None:
+            series.mkdir()
+
+    monkeypatch.setattr("heatmask.pacs.studies.PacsStudies", Studies)
+    folder = fetch_study(None, "1.2", tmp_path, ["FLAIR"])  # type: ignore[arg-type]
+    assert [*folder.iterdir()] == [new]
 
 
 def test_a_copy_from_before_is_used_while_the_pacs_is_down(

@@ -271,6 +271,17 @@ def test_the_volumes_keep_the_scans_geometry(
         )
 
 
+def test_dicom_objects_of_an_earlier_scan_do_not_stay(tmp_path: Path, plain_picture: None) -> None:
+    """They may be of another patient, whose series has the same name."""
+    writer, folder = make_writer(tmp_path), tmp_path / "out" / "head"
+    folder.mkdir(parents=True)
+    for name in ("head_mask.dcm", "head_heatmap.dcm", "notes.txt"):
+        (folder / name).touch()
+    writer.write(make_result("RAS"))
+    assert not list(folder.glob("*.dcm"))
+    assert (folder / "notes.txt").exists(), "not ours"
+
+
 @pytest.mark.fault("C")
 def test_the_volumes_carry_both_forms_of_the_scan(tmp_path: Path, plain_picture: None) -> None:
     writer, result = make_writer(tmp_path), make_result("PSL")

@@ -133,9 +133,14 @@ def segment(
     settings = {name: value for name, value in given.items() if value is not None}
     settings |= {"input": str(scan), "output_dir": str(output)}
     settings |= read_options(options)
+    if threshold_level is not None and settings.setdefault("threshold_rule", "fixed") != "fixed":
+        raise OptionError(
+            "--threshold-level is that of the rule fixed; got --threshold-rule "
+            f"{settings['threshold_rule']}. Leave one of them out."
+        )
     folder = pick_bundle(bundle, scan, pattern, partial(console.print, markup=False))
     pipeline = Pipeline.from_bundle(folder, settings, device)
-    writer = CaseWriter(output, dicom=dicom_seg or send_seg)
+    writer = CaseWriter(str(settings["output_dir"]), dicom=dicom_seg or send_seg)
 
     def finish(report: dict[str, Any]) -> None:
         show_report(report)

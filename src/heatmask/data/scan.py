@@ -110,6 +110,8 @@ def _check_volume(value: Any, min_slices: int) -> MetaTensor:
     volume = MetaTensor(torch.as_tensor(value, dtype=torch.float32))
     if isinstance(value, MetaTensor):
         volume.copy_meta_from(value)
+        if not _lies_as_read(volume):
+            volume.meta.pop("nifti_header", None)
     check_affine(np.asarray(volume.affine), name)
     check_voxels(volume[0].detach().cpu().numpy(), min_slices, name)
     warnings = get_warnings(volume)
@@ -118,6 +120,17 @@ def _check_volume(value: Any, min_slices: int) -> MetaTensor:
     volume.meta["warnings"] = warnings
     volume.meta.setdefault("sequence", UNKNOWN)
     return volume
+
+
+def _lies_as_read(volume: MetaTensor) -> bool:
+    """Whether a volume is still on the grid of the file that its header is of."""
+    shape, affine = (
+        volume.meta.get(key) for key in (MetaKeys.SPATIAL_SHAPE, MetaKeys.ORIGINAL_AFFINE)
+    )
+    if shape is None or affine is None:
+        return False
+    same = tuple(map(int, shape)) == tuple(volume.shape[1:])
+    return same and np.allclose(affine, volume.affine)
 
 
 def _squeeze(array: np.ndarray, path: Path) -> np.ndarray:

@@ -114,7 +114,7 @@ def tabulate_confidence(comparison: Comparison, count: int = 8) -> Table:
         list(zip(rows, found, strict=True)),
         {
             "masks from": lambda pair: pair[0].name,
-            "cases": lambda pair: pair[1].dice.size,
+            "cases": lambda pair: str(pair[1].dice.size),
             "rank correlation [95 %]": lambda pair: correlate(pair[0]),
             "Dice of all": lambda pair: pair[1].dice[-1] if pair[1].dice.size else float("nan"),
             "of the more confident half": lambda pair: pair[1].half,

@@ -90,13 +90,13 @@ def find_bundles(names: Sequence[str], place: Place) -> list[Path]:
     InputError
         There is none of that name, or none at all.
     OptionError
-        Two have one name: their rows could not be told apart.
+        Two have one name, which their rows would share.
     """
     if names:
         bundles = [find_bundle(name) for name in names]
         if len({Entry(bundle, "").label for bundle in bundles}) < len(bundles):
             raise OptionError(
-                "Each bundle must have a name of its own, or the rows cannot be told apart; got "
+                "Each bundle must have a name of its own, which its rows bear; got "
                 f"{', '.join(map(str, bundles))}. Rename a folder."
             )
         return bundles

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -118,9 +119,11 @@ def fetch_study(pacs: Pacs, study: str, folder: Path, sequences: Sequence[str]) 
         The PACS has no such study, or does not answer.
     """
     studies = PacsStudies(pacs, folder, {"StudyInstanceUID": study})
-    for chosen in studies.choose(sequences):
-        for series in chosen.paths.values():
-            studies.fetch(series)
+    wanted = {s for chosen in studies.choose(sequences) for s in chosen.paths.values()}
+    for series in wanted:
+        studies.fetch(series)
+    for earlier in {*(folder / study).iterdir()} - wanted:  # the PACS may have it no longer
+        shutil.rmtree(earlier)
     return folder / study
 
 

@@ -28,7 +28,7 @@ class CaseWriter:
         Made if it is not there. ``<output_dir>/<case>/`` receives ``<case>_mask.nii.gz``
         (uint8 labels), ``<case>_heatmap.nii.gz`` (float32, [0, 1] by the bundle's fixed
         calibration), ``report.json`` and ``overview.png``; files of these names are
-        replaced, others stay.
+        replaced, DICOM objects of an earlier run removed; others stay.
     dicom
         Also write ``<case>_mask.dcm``, a DICOM SEG, and ``<case>_heatmap.dcm``, a parametric map
         (see `heatmask.report.dicom`). Scans must then be DICOM series.
@@ -54,6 +54,9 @@ class CaseWriter:
                 _save_files(result, report, Path(partial))
                 if self.dicom:
                     _save_dicom(result, Path(partial))
+                for name in (f"{case}_mask.dcm", f"{case}_heatmap.dcm"):  # of an earlier run
+                    if not Path(partial, name).exists():
+                        Path(self.output_dir, case, name).unlink(missing_ok=True)
                 move_files(Path(partial), self.output_dir / case)
         except OSError as error:
             raise OutputError(

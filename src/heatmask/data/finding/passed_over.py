@@ -6,7 +6,7 @@ from pathlib import Path
 from heatmask.data.finding.masks import is_mask
 from heatmask.data.paths import find_missing_content, get_stem, is_picture, split_scan_name
 from heatmask.data.readers.dicom_files import DICOM_SUFFIXES
-from heatmask.data.recognition.bids import NO_STRUCTURE, parse_bids
+from heatmask.data.recognition.bids import is_no_structure
 
 _NAMED = 3
 
@@ -42,8 +42,7 @@ def find_reason(path: Path, wants_pictures: bool) -> str:
         return "as pictures, which need a pattern such as '*.png'"
     if is_mask(path):
         return "named like masks or results"
-    bids = parse_bids(get_stem(path))
-    if bids and bids.suffix in NO_STRUCTURE:
+    if is_no_structure(get_stem(path)):
         return "named like functional images, field maps or parameter maps"
     fix = find_missing_content(path)
     return f"without content, {fix}" if fix else ""

@@ -29,7 +29,7 @@ from heatmask.data.paths import (
 from heatmask.data.readers.dicom_files import is_dicom, is_dicom_folder, is_empty
 from heatmask.data.readers.dicom_series import DicomSeries, read_only_series, read_only_slice
 from heatmask.data.recognition import find_clue
-from heatmask.data.recognition.bids import DATASET_FILE, NO_RAW_FOLDERS
+from heatmask.data.recognition.bids import DATASET_FILE, NO_RAW_FOLDERS, is_no_structure
 from heatmask.data.recognition.sequence import Header, SequenceClue
 from heatmask.errors import InputError, OptionError
 
@@ -150,6 +150,11 @@ def _check_scan_file(path: Path) -> Header | None:
         raise InputError(
             f"'{path.name}' is a mask by its name ({MASK_EXAMPLES}) or its folder's "
             f"({', '.join(MASK_FOLDERS)}). Give the scan itself, or rename the file."
+        )
+    if is_no_structure(get_stem(path)):
+        raise InputError(
+            f"'{path.name}' is named like a functional image, a field map or a parameter map. Give "
+            "a structural scan, or rename the file."
         )
     if split_scan_name(path.name)[1]:
         return None

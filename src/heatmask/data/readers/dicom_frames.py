@@ -62,13 +62,16 @@ def read_frames(slices: list[DicomSlice]) -> np.ndarray:
 
     path = slices[0].path
     try:
-        stored = dcmread(path, force=True).pixel_array
+        header = dcmread(path, force=True)
+        stored = header.pixel_array
     except Exception as error:  # pydicom and its decoders raise whatever their parts do
         raise InputError(
             f"The frames of '{path}' cannot be decoded. Export the series uncompressed "
             "(explicit little endian), or copy it again."
         ) from error
     stored = stored[None] if stored.ndim == 2 else stored
+    if header.PhotometricInterpretation == "MONOCHROME1":  # 0 is white, as ITK turns it too
+        stored = stored.max() - stored
     return np.stack([_rescale(stored[one.frame or 0], one.header) for one in slices], axis=2)
 
 

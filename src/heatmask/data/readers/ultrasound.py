@@ -32,7 +32,7 @@ def read_ultrasound(series: DicomSeries) -> RawScan:
         There are several, or the pixels cannot be decoded.
     """
     from pydicom import dcmread
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels import apply_color_lut, pixel_array
 
     path = series.slices[0].path
     if len(series.slices) > 1:
@@ -43,8 +43,12 @@ def read_ultrasound(series: DicomSeries) -> RawScan:
     header = dcmread(path)
     try:
         pixels = pixel_array(header)
+        if header.PhotometricInterpretation == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, header)
     except Exception as error:  # the decoders raise whatever the bytes lead to
         raise InputError(f"The pixels of '{path}' cannot be decoded. Export it again.") from error
+    if header.PhotometricInterpretation == "MONOCHROME1":  # 0 is white
+        pixels = pixels.max() - pixels
     array = np.ascontiguousarray(to_grey(pixels).T[:, :, None], np.float32)
     pixel_mm, warnings = _find_pixel_mm(header), []
     if pixel_mm is None:

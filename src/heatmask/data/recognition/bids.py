@@ -39,6 +39,12 @@ _SEQUENCES = {
 _OF_ONE_HEAD = ("sub", "ses", "space", "desc")
 
 
+def is_no_structure(stem: str) -> bool:
+    """Whether a name is that of a functional image, a field map or a parameter map."""
+    bids = parse_bids(stem)
+    return bids is not None and bids.suffix in NO_STRUCTURE
+
+
 class BidsName(NamedTuple):
     """The parts of a name.
 

@@ -15,7 +15,13 @@ from glob import escape
 from pathlib import Path
 
 from heatmask.data.paths import get_place, get_stem, is_picture, split_scan_name
-from heatmask.data.recognition.sequence import UNKNOWN, SequenceClue, recognise_sequence
+from heatmask.data.recognition.bids import is_no_structure
+from heatmask.data.recognition.sequence import (
+    UNKNOWN,
+    SequenceClue,
+    read_name_clue,
+    recognise_sequence,
+)
 from heatmask.errors import InputError
 
 BRAIN_TUMOUR = ("FLAIR", "T1", "T1-Gd", "T2")
@@ -46,6 +52,12 @@ def name_channels(path: Path, count: int) -> tuple[tuple[str, ...], list[str]]:
         raise InputError(
             f"'{path}' has {count} channels, and there is no dataset.json near it that names "
             "them. Split it into one file for each sequence."
+        )
+    clue = read_name_clue(path.name, get_stem(path))
+    if clue.sequence != UNKNOWN or is_no_structure(get_stem(path)):
+        raise InputError(
+            f"'{path.name}' has four volumes, and by its name they are not one of each sequence. "
+            "Give one volume as a file, or write a dataset.json that names the channels."
         )
     return BRAIN_TUMOUR, [
         f"'{path.name}' has four channels and no dataset.json near it; they are taken as "

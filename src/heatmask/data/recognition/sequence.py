@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from heatmask.data.recognition.bids import NO_STRUCTURE, parse_bids
+from heatmask.data.recognition.bids import is_no_structure, parse_bids
 from heatmask.data.recognition.words import denies_contrast, read_words
 from heatmask.errors import OptionError
 
@@ -62,7 +62,7 @@ def read_name_clue(name: str, stem: str) -> SequenceClue:
     if bids and bids.sequence:
         source = f"the file name '{name}'"
         return SequenceClue(bids.sequence, source, bids.suffix.lower(), bids.head)
-    if bids and bids.suffix in NO_STRUCTURE:
+    if bids and is_no_structure(stem):
         return SequenceClue(UNKNOWN, head=bids.head)
     sequence, token, rest = read_words(stem)
     source = f"the file name '{name}'" if token else ""
