@@ -114,6 +114,7 @@ def test_a_series_that_the_pacs_has_no_more_does_not_stay(
     """What lies in the folder of the study is segmented, and sent."""
     new, old = (tmp_path / "1.2" / uid for uid in ("1.2.3", "1.2.4"))
     old.mkdir(parents=True)
+    (tmp_path / "1.2" / ".DS_Store").touch()
 
     class Studies:
         def __init__(self, *_: Any) -> None:
@@ -127,7 +128,7 @@ def test_a_series_that_the_pacs_has_no_more_does_not_stay(
 
     monkeypatch.setattr("heatmask.pacs.studies.PacsStudies", Studies)
     folder = fetch_study(None, "1.2", tmp_path, ["FLAIR"])  # type: ignore[arg-type]
-    assert [*folder.iterdir()] == [new]
+    assert {*folder.iterdir()} == {new, folder / ".DS_Store"}
 
 
 def test_a_copy_from_before_is_used_while_the_pacs_is_down(

@@ -18,10 +18,10 @@ from heatmask.data.recognition.sequence import UNKNOWN
 from heatmask.errors import OutputError
 from heatmask.files import render
 
-_SEEN_ALIKE = {
+_SEEN_ALIKE = (
     "network_def", "sequences", "pixel_spacing_mm", "longest_side", "intensity", "neighbours",
     "block_slices",
-}  # fmt: skip
+)  # fmt: skip
 """What the network sees, which must be the same in training and later."""
 
 
@@ -120,8 +120,7 @@ def adapt_inference(config: Mapping[str, Any], made: OwnBundle) -> dict[str, Any
     out, trained, task = copy.deepcopy(dict(config)), made.train_config, made.task
     for name in ("image_size", "single_slices", "none_logit"):  # of the source's own task
         out.pop(name, None)
-    for name in _SEEN_ALIKE & trained.keys():
-        out[name] = copy.deepcopy(trained[name])
+    out |= {name: copy.deepcopy(trained[name]) for name in _SEEN_ALIKE if name in trained}
     out["channels"] = list(task.sequences)
     out["class_names"] = list(task.class_names)
     adapt_reading(out, task, trained["image_size"])

@@ -123,7 +123,8 @@ def fetch_study(pacs: Pacs, study: str, folder: Path, sequences: Sequence[str]) 
     for series in wanted:
         studies.fetch(series)
     for earlier in {*(folder / study).iterdir()} - wanted:  # the PACS may have it no longer
-        shutil.rmtree(earlier)
+        if _UID.fullmatch(earlier.name):
+            shutil.rmtree(earlier)
     return folder / study
 
 
